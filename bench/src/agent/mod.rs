@@ -1,0 +1,56 @@
+//! One client over one connection: the protocol's client half over a socket, and the HTTP calls that give it an
+//! identity. Knows nothing of plans or checks; a lost connection is an error for the workload to handle.
+
+pub mod connection;
+pub mod rest;
+
+pub use connection::{Connection, Route, Target};
+pub use rest::Identity;
+
+use std::io;
+use wire_protocol::session::{ClientFault, RequestRefused};
+use wire_protocol::v1;
+
+/// Why an agent could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The connection could not be made, or broke.
+    #[error("connection: {0}")]
+    Connection(#[from] io::Error),
+    /// The server broke the protocol.
+    #[error("protocol: {0}")]
+    Protocol(String),
+    /// The server said it closes.
+    #[error("closed by the server: {0:?}")]
+    Closing(v1::SessionClosing),
+    /// The request was refused.
+    #[error("refused: {0:?}")]
+    Refused(v1::Error),
+    /// The request was not written.
+    #[error("not sent: {0}")]
+    NotSent(#[from] RequestRefused),
+    /// Nothing came in time.
+    #[error("nothing came within {0} ms")]
+    TimedOut(u64),
+    /// An HTTP call failed.
+    #[error("http: {0}")]
+    Http(String),
+}
+
+impl From<ClientFault> for AgentError {
+    fn from(fault: ClientFault) -> Self {
+        Self::Protocol(fault.to_string())
+    }
+}
+
+impl AgentError {
+    /// Whether the same request may succeed later: the connection is gone, or the server says so.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Connection(_) | Self::TimedOut(_) => true,
+            Self::Refused(error) => error.retryable,
+            Self::Closing(closing) => closing.reason != v1::session_closing::Reason::ProtocolError as i32,
+            _ => false,
+        }
+    }
+}

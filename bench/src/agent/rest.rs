@@ -1,0 +1,139 @@
+//! Register and log in over HTTP, on the gateway's plain loopback port.
+
+use super::{AgentError, Target};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpStream;
+use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::session::Proof;
+
+/// One device of one user, with what proves it.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The user.
+    pub user: UserId,
+    /// This device.
+    pub device: DeviceId,
+    /// The unique name.
+    pub username: String,
+    /// For hello.
+    pub access_token: String,
+    /// For a new access token.
+    pub refresh_token: String,
+}
+
+impl Identity {
+    /// What hello wants.
+    pub fn proof(&self) -> Proof {
+        Proof::AccessToken(self.access_token.clone())
+    }
+}
+
+#[derive(Deserialize)]
+struct LoggedIn {
+    user_id: String,
+    device_id: String,
+    access_token: String,
+    refresh_token: String,
+}
+
+/// The password of every user that the harness registers.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Registers a user with a first device.
+pub async fn register(target: &Target, username: &str) -> Result<Identity, AgentError> {
+    let body = json!({
+        "username": username, "display_name": username, "password": PASSWORD, "device_name": "first"
+    });
+    let (status, answer) = call(target, Method::POST, "/v1/register", Some(body.to_string())).await?;
+    logged_in(username, status, 201, &answer)
+}
+
+/// Logs a further device in.
+pub async fn log_in(target: &Target, username: &str) -> Result<Identity, AgentError> {
+    let body = json!({ "username": username, "password": PASSWORD, "device_name": "another" });
+    let (status, answer) = call(target, Method::POST, "/v1/login", Some(body.to_string())).await?;
+    logged_in(username, status, 200, &answer)
+}
+
+/// Makes a new access token.
+pub async fn refresh(target: &Target, identity: &mut Identity) -> Result<(), AgentError> {
+    #[derive(Deserialize)]
+    struct Refreshed {
+        access_token: String,
+        refresh_token: String,
+    }
+    let body = json!({ "refresh_token": identity.refresh_token }).to_string();
+    let (status, answer) = call(target, Method::POST, "/v1/refresh", Some(body)).await?;
+    if status != 200 {
+        return Err(refused(status, &answer));
+    }
+    let refreshed: Refreshed =
+        serde_json::from_slice(&answer).map_err(|e| AgentError::Http(e.to_string()))?;
+    identity.access_token = refreshed.access_token;
+    identity.refresh_token = refreshed.refresh_token;
+    Ok(())
+}
+
+fn logged_in(username: &str, status: u16, expected: u16, answer: &[u8]) -> Result<Identity, AgentError> {
+    if status != expected {
+        return Err(refused(status, answer));
+    }
+    let answer: LoggedIn = serde_json::from_slice(answer).map_err(|e| AgentError::Http(e.to_string()))?;
+    let (Some(user), Some(device)) =
+        (UserId::from_hex(&answer.user_id), DeviceId::from_hex(&answer.device_id))
+    else {
+        return Err(AgentError::Http("ids are 32 hexadecimal characters".into()));
+    };
+    Ok(Identity {
+        user,
+        device,
+        username: username.to_owned(),
+        access_token: answer.access_token,
+        refresh_token: answer.refresh_token,
+    })
+}
+
+fn refused(status: u16, answer: &[u8]) -> AgentError {
+    AgentError::Http(format!("status {status}: {}", String::from_utf8_lossy(answer)))
+}
+
+/// One HTTP call on a connection of its own. Returns status and body.
+pub async fn call(
+    target: &Target,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> Result<(u16, Bytes), AgentError> {
+    call_at(target.plain, method, path, body).await
+}
+
+/// The same at an address of one's own.
+pub async fn call_at(
+    address: std::net::SocketAddr,
+    method: Method,
+    path: &str,
+    body: Option<String>,
+) -> Result<(u16, Bytes), AgentError> {
+    let http = |error: hyper::Error| AgentError::Http(error.to_string());
+    let stream = TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let driver = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", address.to_string())
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+        .map_err(|error| AgentError::Http(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(http)?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map_err(http)?.to_bytes();
+    driver.abort();
+    Ok((status, body))
+}

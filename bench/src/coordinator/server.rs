@@ -1,0 +1,110 @@
+//! One server process: started, ready, killed, started again.
+
+use super::ClusterError;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// Longest wait for a server's ready line: a start on a busy machine prefills its log first.
+const READY_WAIT: Duration = Duration::from_secs(60);
+
+/// Path of one of the project's binaries: beside the running one, or in `RINGLINE_BIN_DIR`.
+pub fn binary(name: &str) -> Result<PathBuf, ClusterError> {
+    let mut folders = Vec::new();
+    folders.extend(std::env::var_os("RINGLINE_BIN_DIR").map(PathBuf::from));
+    if let Ok(own) = std::env::current_exe() {
+        folders.extend(own.ancestors().skip(1).take(2).map(Path::to_owned));
+    }
+    let found = folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.ok_or_else(|| ClusterError::NoBinary(name.to_owned()))
+}
+
+/// A process and how to start it again. Killed when dropped.
+pub struct Server {
+    name: String,
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    running: Option<Child>,
+}
+
+impl Server {
+    /// Starts `program` and waits until it prints a line with "ready:". Its log goes to a file of `folder`.
+    /// Returns the server and the rest of that line.
+    pub fn start(
+        name: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+        folder: &Path,
+    ) -> Result<(Self, String), ClusterError> {
+        let log = folder.join(format!("{name}.log"));
+        let mut server = Self { name: name.to_owned(), program, arguments, log, running: None };
+        let ready = server.restart()?;
+        Ok((server, ready))
+    }
+
+    /// Starts it again after [`Self::kill`]. Returns what its ready line says.
+    pub fn restart(&mut self) -> Result<String, ClusterError> {
+        assert!(self.running.is_none(), "{} already runs", self.name);
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        self.running = Some(child);
+        let (sender, receiver) = mpsc::channel();
+        // Ends with the child: reads on, so that the child never blocks on a full pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some((_, ready)) = line.split_once("ready:") {
+                    let _ = sender.send(ready.trim().to_owned());
+                }
+            }
+        });
+        receiver.recv_timeout(READY_WAIT).map_err(|_| {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(15).collect();
+            let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            self.kill();
+            ClusterError::NotReady { name: self.name.clone(), tail }
+        })
+    }
+
+    /// SIGKILL, and waits until it is gone. Nothing if it does not run.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Process id while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(Child::id)
+    }
+
+    /// Whether the process still runs by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Overrides or adds a flag and its value for the next start.
+    pub fn set_flag(&mut self, flag: &str, value: &str) {
+        match self.arguments.iter().position(|argument| argument == flag) {
+            Some(index) => value.clone_into(&mut self.arguments[index + 1]),
+            None => self.arguments.extend([flag.to_owned(), value.to_owned()]),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

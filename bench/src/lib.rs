@@ -1,0 +1,13 @@
+//! The harness: drives real servers over the real protocol, keeps a ledger of what was acknowledged, measures.
+//!
+//! [`coordinator`] starts server processes and kills them, [`agent`] is one client over one connection,
+//! [`workload`] says what clients do and checks what every device must see, [`measure`] counts and reads what
+//! the machine says of the servers. Tests and benchmarks run the same workload modules.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod coordinator;
+pub mod agent;
+pub mod workload;
+pub mod measure;

@@ -1,0 +1,207 @@
+//! Load while servers are killed without warning, and the ledger that must balance afterwards: every
+//! acknowledged message is there once and where its tick said, every other one at most once.
+
+use super::device::{Device, send_body};
+use crate::agent::{AgentError, Route, Target, rest};
+use crate::clock;
+use crate::coordinator::Cluster;
+use futures_util::future::join_all;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+use tokio::sync::watch;
+use wire_protocol::ids::ConversationId;
+use wire_protocol::v1::server_frame;
+
+/// Messages each sender has in flight.
+const IN_FLIGHT: usize = 16;
+/// Pause between two tries to come back, in milliseconds.
+const COME_BACK_MS: u64 = 20;
+/// Longest time a sender tries to come back, in milliseconds.
+const COME_BACK_MS_MAX: u64 = 60_000;
+
+/// What to break, and for how long.
+pub struct Plan {
+    /// Pairs of users; each first one sends to the second.
+    pub pairs: usize,
+    /// Kills.
+    pub kills: usize,
+    /// A kill comes this long after the last restart, in milliseconds, drawn evenly.
+    pub after_ms: std::ops::Range<u64>,
+    /// Makes the moments and victims.
+    pub seed: u64,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Messages with a tick, all of them found once, in their place.
+    pub acknowledged: usize,
+    /// Messages that were in flight at a kill and were sent again.
+    pub repeated: usize,
+    /// Servers killed.
+    pub kills: usize,
+}
+
+/// One sender's ledger.
+struct Ledger {
+    device: Device,
+    conversation: ConversationId,
+    /// Client message id and text to the sequence number of the first tick.
+    acknowledged: BTreeMap<u64, (String, u64)>,
+    /// Sent and without a tick, oldest first.
+    unanswered: VecDeque<(u64, String)>,
+    repeated: usize,
+}
+
+/// Runs the load and the kills, then checks. Panics with what was wrong.
+pub async fn run(cluster: &mut Cluster, route: Route, plan: &Plan) -> Result<Findings, AgentError> {
+    let mut ledgers = Vec::new();
+    for pair in 0..plan.pairs {
+        let target = &cluster.targets[pair % cluster.targets.len()];
+        ledgers.push(open_pair(target, route, pair).await?);
+    }
+    let (stop, stopped) = watch::channel(false);
+    let senders = join_all(ledgers.into_iter().map(|ledger| send_until(ledger, stopped.clone())));
+    let (kills, ledgers) = tokio::join!(kill_at_random(cluster, plan, stop), senders);
+    let mut findings = Findings { kills: kills?, ..Findings::default() };
+    for ledger in ledgers {
+        balance(ledger?, &mut findings).await?;
+    }
+    Ok(findings)
+}
+
+async fn open_pair(target: &Target, route: Route, pair: usize) -> Result<Ledger, AgentError> {
+    let sender = rest::register(target, &format!("sender-{pair}")).await?;
+    let receiver = rest::register(target, &format!("receiver-{pair}")).await?;
+    let mut device = Device::connect(target, route, sender).await?;
+    let conversation = device.create_direct(&receiver).await?;
+    Ok(Ledger {
+        device,
+        conversation,
+        acknowledged: BTreeMap::new(),
+        unanswered: VecDeque::new(),
+        repeated: 0,
+    })
+}
+
+/// Kills one server after the other at random moments, then stops the senders.
+async fn kill_at_random(
+    cluster: &mut Cluster,
+    plan: &Plan,
+    stop: watch::Sender<bool>,
+) -> Result<usize, AgentError> {
+    let mut random = plan.seed;
+    let mut draw = |below: u64| {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    };
+    for _ in 0..plan.kills {
+        let wait_ms = plan.after_ms.start + draw(plan.after_ms.end - plan.after_ms.start);
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+        let victim = draw((cluster.gateways.len() + cluster.storages.len()) as u64) as usize;
+        let gateways = cluster.gateways.len();
+        let (servers, index) = if victim < gateways {
+            (&mut cluster.gateways, victim)
+        } else {
+            (&mut cluster.storages, victim - gateways)
+        };
+        let mut server = servers.remove(index);
+        assert!(server.is_running(), "a server ended by itself");
+        server.kill();
+        // The start waits for the ready line: off this thread, so that senders go on against the others.
+        let restarted = tokio::task::spawn_blocking(move || server.restart().map(|_| server)).await;
+        let restarted = restarted.expect("starting does not panic");
+        servers.insert(index, restarted.map_err(|error| AgentError::Protocol(error.to_string()))?);
+    }
+    tokio::time::sleep(Duration::from_millis(plan.after_ms.end)).await;
+    let _ = stop.send(true);
+    Ok(plan.kills)
+}
+
+/// Sends with [`IN_FLIGHT`] outstanding until told to stop and everything has its tick.
+async fn send_until(mut ledger: Ledger, stopped: watch::Receiver<bool>) -> Result<Ledger, AgentError> {
+    let mut count = 0u64;
+    loop {
+        match send_while_connected(&mut ledger, &stopped, &mut count).await {
+            Ok(()) => return Ok(ledger),
+            Err(error) if error.is_retryable() => come_back(&mut ledger).await?,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn send_while_connected(
+    ledger: &mut Ledger,
+    stopped: &watch::Receiver<bool>,
+    count: &mut u64,
+) -> Result<(), AgentError> {
+    let id = ledger.conversation;
+    // What was in flight when the last connection broke goes first, in its old order, under its old ids.
+    let mut again: VecDeque<_> = ledger.unanswered.iter().cloned().collect();
+    ledger.repeated += again.len();
+    let mut requests = VecDeque::new();
+    loop {
+        while requests.len() < IN_FLIGHT {
+            let (message, text) = match again.pop_front() {
+                Some(unanswered) => unanswered,
+                None if *stopped.borrow() => break,
+                None => {
+                    *count += 1;
+                    let new = (ledger.device.next_message_id(), format!("message {count}"));
+                    ledger.unanswered.push_back(new.clone());
+                    new
+                }
+            };
+            let request = ledger.device.connection()?.begin(send_body(id, message, &text))?;
+            requests.push_back((request, message));
+        }
+        ledger.device.connection()?.flush().await?;
+        let Some((request, message)) = requests.pop_front() else { return Ok(()) };
+        match ledger.device.connection()?.answer(request).await? {
+            server_frame::Body::Accepted(accepted) => {
+                let (oldest, text) = ledger.unanswered.pop_front().expect("what is answered was sent");
+                assert_eq!(oldest, message, "answers come in the order of the sends");
+                ledger.acknowledged.insert(message, (text, accepted.seq));
+            }
+            other => return Err(AgentError::Protocol(format!("no tick: {other:?}"))),
+        }
+    }
+}
+
+async fn come_back(ledger: &mut Ledger) -> Result<(), AgentError> {
+    let started = clock::now();
+    ledger.device.leave();
+    loop {
+        match ledger.device.come_back().await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.is_retryable() && clock::since_ms(started) < COME_BACK_MS_MAX => {
+                tokio::time::sleep(Duration::from_millis(COME_BACK_MS)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Compares the ledger with history, and repeats old sends, which must get their first answers.
+async fn balance(mut ledger: Ledger, findings: &mut Findings) -> Result<(), AgentError> {
+    let id = ledger.conversation;
+    let log = ledger.device.history(id).await?;
+    assert!(log.keys().copied().eq(1..=log.len() as u64), "the order has gaps");
+    assert_eq!(log.len(), 1 + ledger.acknowledged.len(), "lost, or there twice");
+    for (text, seq) in ledger.acknowledged.values() {
+        assert_eq!(log[seq].body.as_ref(), text.as_bytes(), "another message stands where the tick said");
+    }
+    let old: Vec<(u64, u64)> = ledger.acknowledged.iter().map(|(id, (_, seq))| (*id, *seq)).collect();
+    for (message, seq) in old.iter().step_by(1 + old.len() / 20) {
+        let answer = ledger.device.send_as(id, *message, "a late repeat").await?;
+        assert_eq!(answer.seq, *seq, "a repeat got another answer");
+    }
+    assert_eq!(ledger.device.history(id).await?.len(), log.len(), "a repeat was stored");
+    findings.acknowledged += ledger.acknowledged.len();
+    findings.repeated += ledger.repeated;
+    Ok(())
+}

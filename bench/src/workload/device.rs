@@ -1,0 +1,270 @@
+//! One device as a person would use it: a connection, what it has stored, and catching up.
+
+use crate::agent::{AgentError, Connection, Identity, Route, Target};
+use std::collections::BTreeMap;
+use wire_protocol::ids::ConversationId;
+use wire_protocol::session::Proof;
+use wire_protocol::v1::{self, client_frame, server_frame};
+
+/// Entries by sequence number.
+pub type Log = BTreeMap<u64, v1::Entry>;
+
+/// A device, connected or away.
+pub struct Device {
+    /// Who it is.
+    pub identity: Identity,
+    route: Route,
+    target: Target,
+    connection: Option<Connection>,
+    resume_token: bytes::Bytes,
+    version: u64,
+    /// What it has stored.
+    pub logs: BTreeMap<ConversationId, Log>,
+    /// Highest cursors heard of: (conversation, member) to (delivered, read).
+    pub receipts: BTreeMap<(ConversationId, u32), (u64, u64)>,
+    next_message_id: u64,
+}
+
+impl Device {
+    /// Connects with its access token.
+    pub async fn connect(target: &Target, route: Route, identity: Identity) -> Result<Self, AgentError> {
+        let connection = Connection::open(target, route, identity.proof()).await?;
+        let first = u64::from_be_bytes(identity.device.0[..8].try_into().expect("8 of 16 bytes"));
+        Ok(Self {
+            resume_token: connection.ready.resume_token.clone(),
+            connection: Some(connection),
+            identity,
+            route,
+            target: target.clone(),
+            version: 0,
+            logs: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            next_message_id: first | 1,
+        })
+    }
+
+    /// The open connection; an error if it is away.
+    pub fn connection(&mut self) -> Result<&mut Connection, AgentError> {
+        self.connection.as_mut().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+    }
+
+    /// Keeps the connection alone.
+    pub fn into_connection(self) -> Result<Connection, AgentError> {
+        self.connection.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected).into())
+    }
+
+    /// Drops the connection without a word.
+    pub fn leave(&mut self) {
+        self.connection = None;
+    }
+
+    /// Comes back by the resume token, without catching up.
+    pub async fn come_back(&mut self) -> Result<(), AgentError> {
+        let proof = Proof::ResumeToken(self.resume_token.clone());
+        let connection = Connection::open(&self.target, self.route, proof).await?;
+        self.resume_token = connection.ready.resume_token.clone();
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// A client message id that this device has not used.
+    pub fn next_message_id(&mut self) -> u64 {
+        self.next_message_id = self.next_message_id.wrapping_add(1).max(1);
+        self.next_message_id
+    }
+
+    /// Sends one text and waits for its tick. Stores the entry. Returns its sequence number.
+    pub async fn send(&mut self, conversation: ConversationId, text: &str) -> Result<u64, AgentError> {
+        let id = self.next_message_id();
+        let accepted = self.send_as(conversation, id, text).await?;
+        Ok(accepted.seq)
+    }
+
+    /// The same under a client message id of one's own.
+    pub async fn send_as(
+        &mut self,
+        conversation: ConversationId,
+        client_message_id: u64,
+        text: &str,
+    ) -> Result<v1::MessageAccepted, AgentError> {
+        let body = send_body(conversation, client_message_id, text);
+        match self.connection()?.request(body).await? {
+            server_frame::Body::Accepted(accepted) => Ok(accepted),
+            other => Err(unexpected("accepted", &other)),
+        }
+    }
+
+    /// Takes what came by itself until nothing comes for `quiet_ms`.
+    pub async fn listen(&mut self, quiet_ms: u64) -> Result<(), AgentError> {
+        while let Some(event) = self.connection()?.event_within(quiet_ms).await? {
+            self.take_event(event);
+        }
+        Ok(())
+    }
+
+    /// Takes events until `done` says so.
+    pub async fn listen_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), AgentError> {
+        while !done(self) {
+            let event = self.connection()?.event().await?;
+            self.take_event(event);
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: server_frame::Body) {
+        match event {
+            server_frame::Body::Message(message) => {
+                if let (Some(id), Some(entry)) =
+                    (ConversationId::from_slice(&message.conversation_id), message.entry)
+                {
+                    self.store(id, [entry]);
+                }
+            }
+            server_frame::Body::Receipt(receipt) => {
+                if let Some(id) = ConversationId::from_slice(&receipt.conversation_id) {
+                    self.heard(id, receipt.member, receipt.delivered_up_to, receipt.read_up_to);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn heard(&mut self, id: ConversationId, member: u32, delivered: u64, read: u64) {
+        let known = self.receipts.entry((id, member)).or_default();
+        *known = (known.0.max(delivered), known.1.max(read));
+    }
+
+    /// Stores entries. Panics if one differs from what was stored under its number: an order was broken.
+    pub fn store(&mut self, id: ConversationId, entries: impl IntoIterator<Item = v1::Entry>) {
+        let log = self.logs.entry(id).or_default();
+        for entry in entries {
+            if let Some(known) = log.insert(entry.seq, entry.clone()) {
+                assert_eq!(known, entry, "{id}: two entries under one sequence number");
+            }
+        }
+    }
+
+    /// Catches up from the stored version. Returns how many entries were new and how many pages it took.
+    pub async fn sync(&mut self) -> Result<(usize, usize), AgentError> {
+        let (mut new, mut pages, mut cursors) = (0, 0, Vec::new());
+        loop {
+            let sync = v1::Sync {
+                since_version: self.version,
+                cursors: std::mem::take(&mut cursors),
+                named_only: false,
+            };
+            let page = match self.connection()?.request(client_frame::Body::Sync(sync)).await? {
+                server_frame::Body::SyncPage(page) => page,
+                other => return Err(unexpected("a sync page", &other)),
+            };
+            pages += 1;
+            for delta in page.conversations {
+                let conversation = delta.conversation.unwrap_or_default();
+                let Some(id) = ConversationId::from_slice(&conversation.conversation_id) else { continue };
+                for member in &conversation.members {
+                    self.heard(id, member.ordinal, member.delivered_up_to, member.read_up_to);
+                }
+                if delta.truncated {
+                    let after_seq = delta.entries.last().map_or(0, |entry| entry.seq);
+                    let conversation_id = conversation.conversation_id;
+                    cursors.push(v1::SyncCursor { handle: 0, conversation_id, after_seq });
+                }
+                let known = self.logs.get(&id).map_or(0, BTreeMap::len);
+                self.store(id, delta.entries);
+                new += self.logs.get(&id).map_or(0, BTreeMap::len) - known;
+            }
+            self.version = page.version;
+            if !page.more {
+                return Ok((new, pages));
+            }
+        }
+    }
+
+    /// Fetches all of a conversation by pages of history, from the first entry.
+    pub async fn history(&mut self, id: ConversationId) -> Result<Log, AgentError> {
+        let mut log = Log::new();
+        loop {
+            let after_seq = log.last_key_value().map_or(0, |(seq, _)| *seq);
+            // Both bounds 0 means the newest; the first page is asked for from below its end.
+            let (after_seq, before_seq) = if after_seq == 0 { (0, 2) } else { (after_seq, 0) };
+            let history =
+                v1::History { handle: 0, conversation_id: id.to_bytes(), before_seq, after_seq, limit: 0 };
+            let page = match self.connection()?.request(client_frame::Body::History(history)).await? {
+                server_frame::Body::HistoryPage(page) => page,
+                other => return Err(unexpected("a page of history", &other)),
+            };
+            let empty = page.entries.is_empty();
+            log.extend(page.entries.into_iter().map(|entry| (entry.seq, entry)));
+            if empty || log.len() as u64 >= page.head_seq {
+                return Ok(log);
+            }
+        }
+    }
+
+    /// Acknowledges everything up to `seq` as stored, or as read.
+    pub async fn acknowledge(&mut self, id: ConversationId, seq: u64, read: bool) -> Result<(), AgentError> {
+        let conversation_id = id.to_bytes();
+        let body = if read {
+            client_frame::Body::Read(v1::ReadUpTo { handle: 0, conversation_id, seq })
+        } else {
+            client_frame::Body::Delivered(v1::DeliveredUpTo { handle: 0, conversation_id, seq })
+        };
+        match self.connection()?.request(body).await? {
+            server_frame::Body::Done(_) => Ok(()),
+            other => Err(unexpected("done", &other)),
+        }
+    }
+
+    /// Opens the direct conversation with another user.
+    pub async fn create_direct(&mut self, other: &Identity) -> Result<ConversationId, AgentError> {
+        self.create(v1::CreateConversation {
+            kind: v1::ConversationKind::Direct as i32,
+            member_ids: vec![other.user.to_bytes()],
+            title: String::new(),
+            creation_id: 0,
+        })
+        .await
+    }
+
+    /// Creates a group.
+    pub async fn create_group(
+        &mut self,
+        title: &str,
+        creation_id: u64,
+        others: &[&Identity],
+    ) -> Result<ConversationId, AgentError> {
+        self.create(v1::CreateConversation {
+            kind: v1::ConversationKind::Group as i32,
+            member_ids: others.iter().map(|other| other.user.to_bytes()).collect(),
+            title: title.to_owned(),
+            creation_id,
+        })
+        .await
+    }
+
+    async fn create(&mut self, create: v1::CreateConversation) -> Result<ConversationId, AgentError> {
+        match self.connection()?.request(client_frame::Body::Create(create)).await? {
+            server_frame::Body::Conversation(conversation) => {
+                ConversationId::from_slice(&conversation.conversation_id)
+                    .ok_or_else(|| AgentError::Protocol("a conversation id of another length".into()))
+            }
+            other => Err(unexpected("a conversation", &other)),
+        }
+    }
+}
+
+/// A text message as request.
+pub fn send_body(conversation: ConversationId, client_message_id: u64, text: &str) -> client_frame::Body {
+    client_frame::Body::Send(v1::SendMessage {
+        handle: 0,
+        conversation_id: conversation.to_bytes(),
+        client_message_id,
+        kind: v1::EntryKind::Text as i32,
+        body: bytes::Bytes::copy_from_slice(text.as_bytes()),
+        predecessor: 0,
+    })
+}
+
+fn unexpected(wanted: &str, got: &server_frame::Body) -> AgentError {
+    AgentError::Protocol(format!("{wanted} was expected, not {got:?}"))
+}

@@ -1,0 +1,7 @@
+//! What clients do, and what every one of their devices must see. Shared by tests and benchmarks.
+
+pub mod device;
+pub mod messages;
+pub mod scenario;
+pub mod crash;
+pub mod idle;

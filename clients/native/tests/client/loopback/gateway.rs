@@ -1,0 +1,331 @@
+//! A gateway for tests: sockets around the fake server.
+
+use super::http;
+use crate::fake_server::{Caller, FakeServer, READY_TIME_MS};
+use bytes::{Bytes, BytesMut};
+use rcgen::{CertificateParams, KeyPair};
+use ringline_client::{ConversationId, DeviceId, TransportKind, UserId};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use wire_protocol::error::RequestError;
+use wire_protocol::frame::{FrameDecoder, encode_frame};
+use wire_protocol::limits::{ALPN_HTTP, ALPN_NATIVE, FRAME_BYTES_MAX};
+use wire_protocol::session::{Proof, ReadyInfo, ServerInput, ServerSession};
+use wire_protocol::v1::{ErrorCode, server_frame};
+use wire_protocol::websocket;
+
+pub struct Gateway {
+    shared: Arc<Shared>,
+    pub certificate: PathBuf,
+    tls_address: String,
+    plain_address: String,
+    stop: watch::Sender<bool>,
+    _folder: crate::folder::Folder,
+}
+
+pub struct Shared {
+    state: Mutex<State>,
+    cut: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub server: FakeServer,
+    pub accounts: BTreeMap<String, (UserId, String)>,
+    pub access: BTreeMap<String, Caller>,
+    pub refresh: BTreeMap<String, Caller>,
+    pub next: u64,
+    pub refresh_count: usize,
+    pub request_count: usize,
+    sessions: BTreeMap<u64, (Caller, mpsc::UnboundedSender<server_frame::Body>)>,
+}
+
+/// What a connection speaks.
+enum Wire {
+    Native(FrameDecoder),
+    WebSocket(websocket::Decoder),
+}
+
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+impl Gateway {
+    pub async fn start() -> Self {
+        let folder = crate::folder::Folder::new("gateway");
+        let key = KeyPair::generate().expect("a key");
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("signed");
+        let file = folder.path().join("cert.pem");
+        std::fs::write(&file, certificate.pem()).expect("written");
+        let private = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .expect("a certificate");
+        config.alpn_protocols = vec![ALPN_NATIVE.to_vec(), ALPN_HTTP.to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+
+        let state = State { server: FakeServer::new(40), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), cut: watch::Sender::new(0) });
+        let (stop, stopped) = watch::channel(false);
+        let tls_address = listen(Arc::clone(&shared), Some(acceptor), stopped.clone()).await;
+        let plain_address = listen(Arc::clone(&shared), None, stopped).await;
+        Self { shared, certificate: file, tls_address, plain_address, stop, _folder: folder }
+    }
+
+    pub fn address(&self, transport: TransportKind) -> String {
+        match transport {
+            TransportKind::WebSocketPlain => self.plain_address.clone(),
+            TransportKind::Native | TransportKind::WebSocket => self.tls_address.clone(),
+        }
+    }
+
+    /// Every connection breaks; new ones are taken.
+    pub fn cut_all(&self) {
+        self.shared.cut.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Every connection breaks; no new ones are taken.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+        self.cut_all();
+    }
+
+    pub fn texts(&self, room: ConversationId) -> Vec<String> {
+        let entries = self.shared.lock().server.rooms[&room].entries.clone();
+        let texts = entries.into_iter().map(|entry| String::from_utf8_lossy(&entry.body).into_owned());
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+
+    /// Messages that a member sent while nobody listened.
+    pub fn fill(&self, room: ConversationId, count: usize) {
+        use wire_protocol::v1::{SendMessage, client_frame::Body};
+        let mut state = self.shared.lock();
+        let user = state.server.rooms[&room].members[1];
+        let caller = Caller { user, device: DeviceId([77; 16]) };
+        for number in 0..count {
+            state.server.handle(
+                caller,
+                Body::Send(SendMessage {
+                    conversation_id: room.to_bytes(),
+                    client_message_id: number as u64 + 1,
+                    body: format!("filler {number}").into(),
+                    ..SendMessage::default()
+                }),
+            );
+        }
+    }
+
+    pub fn forget_sessions_and_access_tokens(&self) {
+        self.shared.lock().access.clear();
+    }
+
+    pub fn forget_refresh_tokens(&self) {
+        self.shared.lock().refresh.clear();
+    }
+
+    pub fn refresh_count(&self) -> usize {
+        self.shared.lock().refresh_count
+    }
+
+    pub fn request_count(&self) -> usize {
+        self.shared.lock().request_count
+    }
+}
+
+impl Shared {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test thread panics with the lock")
+    }
+}
+
+async fn listen(shared: Arc<Shared>, tls: Option<TlsAcceptor>, mut stopped: watch::Receiver<bool>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    tokio::spawn(async move {
+        loop {
+            let socket = tokio::select! {
+                accepted = listener.accept() => accepted.expect("accepted").0,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            tokio::spawn(serve(Arc::clone(&shared), tls.clone(), socket));
+        }
+    });
+    address
+}
+
+async fn serve(shared: Arc<Shared>, tls: Option<TlsAcceptor>, socket: TcpStream) {
+    let mut cut = shared.cut.subscribe();
+    let served = async {
+        match tls {
+            Some(tls) => {
+                let Ok(stream) = tls.accept(socket).await else { return };
+                if stream.get_ref().1.alpn_protocol() == Some(ALPN_NATIVE) {
+                    let wire = Wire::Native(FrameDecoder::new(FRAME_BYTES_MAX));
+                    session(&shared, Box::new(stream), wire, Bytes::new()).await;
+                } else {
+                    http_or_websocket(&shared, Box::new(stream)).await;
+                }
+            }
+            None => http_or_websocket(&shared, Box::new(socket)).await,
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        _ = cut.changed() => {}
+    }
+}
+
+async fn http_or_websocket(shared: &Shared, mut stream: Box<dyn Stream>) {
+    shared.lock().request_count += 1;
+    if let Some(rest) = http::serve(shared, &mut stream).await {
+        let wire = Wire::WebSocket(websocket::Decoder::new(FRAME_BYTES_MAX));
+        session(shared, stream, wire, rest).await;
+    }
+}
+
+async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, first: Bytes) {
+    let mut session = ServerSession::new(0);
+    let (push, mut pushed) = mpsc::unbounded_channel();
+    let number = {
+        let mut state = shared.lock();
+        state.next += 1;
+        state.next
+    };
+    let mut caller = None;
+    let mut bytes = BytesMut::from(&first[..]);
+    loop {
+        let payloads = wire.decode(&bytes);
+        bytes.clear();
+        for payload in payloads {
+            let mut out = BytesMut::new();
+            let alive = take(shared, &mut session, &mut caller, payload, &mut out);
+            if !out.is_empty() && stream.write_all(&wire.encode(&out)).await.is_err() {
+                return;
+            }
+            if !alive {
+                return;
+            }
+            if let Some(caller) = caller {
+                shared.lock().sessions.entry(number).or_insert_with(|| (caller, push.clone()));
+            }
+        }
+        tokio::select! {
+            read = stream.read_buf(&mut bytes) => if !matches!(read, Ok(1..)) { break },
+            Some(body) = pushed.recv() => {
+                let mut out = BytesMut::new();
+                session.event(body, &mut out);
+                if stream.write_all(&wire.encode(&out)).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    shared.lock().sessions.remove(&number);
+}
+
+/// False: the connection ends.
+fn take(
+    shared: &Shared, session: &mut ServerSession, caller: &mut Option<Caller>, payload: Bytes, out: &mut BytesMut,
+) -> bool {
+    let mut state = shared.lock();
+    match session.handle_frame(0, payload, out) {
+        Ok(ServerInput::Authenticate { proof }) => {
+            let token = match proof {
+                Proof::AccessToken(token) => token,
+                Proof::ResumeToken(token) => String::from_utf8_lossy(&token).into_owned(),
+            };
+            let Some(found) = state.access.get(&token).copied() else {
+                session.refuse(&RequestError::new(ErrorCode::ErrorUnauthenticated, "token"), out);
+                return false;
+            };
+            let info = ReadyInfo {
+                user: found.user,
+                device: found.device,
+                server_time_ms: READY_TIME_MS,
+                resume_token: token.into(),
+                feed_version: state.server.feed_version(found.user),
+            };
+            session.ready(0, info, out);
+            *caller = Some(found);
+            true
+        }
+        Ok(ServerInput::Request { request_id, body }) => {
+            let caller = caller.expect("a session");
+            let done = state.server.handle(caller, body);
+            session.answer(request_id, done.answer, out);
+            for event in done.events {
+                let others = state.sessions.values();
+                let others = others.filter(|(to, _)| to.user == event.user && to.device != event.origin);
+                others.for_each(|(_, push)| drop(push.send(event.body.clone())));
+            }
+            true
+        }
+        Ok(ServerInput::Handled) => true,
+        Err(fatal) => panic!("the client broke the protocol: {fatal:?}"),
+    }
+}
+
+impl Wire {
+    fn decode(&mut self, bytes: &[u8]) -> Vec<Bytes> {
+        let mut payloads = Vec::new();
+        match self {
+            Wire::Native(decoder) => {
+                decoder.push(bytes);
+                while let Some(payload) = decoder.next_frame().expect("good framing") {
+                    payloads.push(payload);
+                }
+            }
+            Wire::WebSocket(decoder) => {
+                decoder.push(bytes);
+                while let Some(item) = decoder.next_item().expect("a good WebSocket") {
+                    if let websocket::Item::Binary(payload) = item {
+                        payloads.push(payload);
+                    }
+                }
+            }
+        }
+        payloads
+    }
+
+    fn encode(&self, payload: &[u8]) -> BytesMut {
+        let mut bytes = BytesMut::new();
+        match self {
+            Wire::Native(_) => encode_frame(payload, &mut bytes),
+            Wire::WebSocket(_) => {
+                // A ping before each message: the client must answer it and go on.
+                websocket::encode_ping(b"?", &mut bytes);
+                websocket::encode_binary(payload, &mut bytes);
+            }
+        }
+        bytes
+    }
+}
+
+impl State {
+    /// Tokens of a device.
+    pub fn issue(&mut self, caller: Caller) -> serde_json::Value {
+        self.next += 1;
+        let (access, refresh) = (format!("access-{}", self.next), format!("refresh-{}", self.next));
+        self.access.insert(access.clone(), caller);
+        self.refresh.insert(refresh.clone(), caller);
+        serde_json::json!({ "access_token": access, "expires_in_s": 900, "refresh_token": refresh })
+    }
+
+    pub fn new_device(&mut self) -> DeviceId {
+        self.next += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.next.to_be_bytes());
+        DeviceId(id)
+    }
+}
+

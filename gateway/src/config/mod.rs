@@ -1,0 +1,290 @@
+//! The gateway's configuration: one TOML file and a few flags, parsed once into [`GatewayConfig`]. Unknown
+//! keys are refused by name. Later code never checks any of it again.
+
+pub mod certificate;
+pub mod flags;
+mod storage;
+
+pub use storage::{EmbeddedConfig, NodeAddress, NodesConfig, StorageMode};
+
+use serde::Deserialize;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use wire_protocol::limits::{HEARTBEAT_S_MAX, OUTBOX_BYTES_MAX};
+
+/// Connections one gateway process takes when the file names no number. The file limit of the process binds
+/// earlier on most machines; the front then pauses accepting.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 65_536;
+/// Most connections a configuration may ask for: the slot number of a connection has to stay small, and the
+/// outboxes of a hundredth of them all full must not pass 512 GiB, which nobody has.
+pub const CONNECTIONS_MAX_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Everything that a file or a flag can say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayConfig {
+    /// Native protocol, HTTP and WebSocket over TLS.
+    pub listen: SocketAddr,
+    /// The same without TLS; loopback only. `None`: not offered.
+    pub listen_plain: Option<SocketAddr>,
+    /// Prometheus text; loopback only. `None`: not offered.
+    pub metrics: Option<SocketAddr>,
+    /// Keys, certificates and, embedded, the storage node's files.
+    pub data_dir: PathBuf,
+    /// Loop threads; 0: one for each core of the machine.
+    pub cores: usize,
+    /// Connections of the whole process.
+    pub connections_max: usize,
+    /// Tells this gateway from the others in storage nodes' logs and registries.
+    pub gateway_id: u32,
+    /// Origins, beside the page's own, whose scripts may open a WebSocket.
+    pub websocket_origins: Vec<String>,
+    /// Certificate and key of `listen`.
+    pub tls: TlsConfig,
+    /// Tokens and passwords.
+    pub auth: AuthConfig,
+    /// Where the shards are.
+    pub storage: StorageMode,
+}
+
+/// Certificate chain and key of the TLS listener, PEM. Neither: a self-signed one is made in the data folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsConfig {
+    /// Chain, leaf first.
+    pub cert: Option<PathBuf>,
+    /// PKCS#8, SEC1 or PKCS#1.
+    pub key: Option<PathBuf>,
+}
+
+/// Tokens and passwords.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthConfig {
+    /// Ed25519 key of the access tokens, PKCS#8 PEM. `None`: made in the data folder.
+    pub signing_key: Option<PathBuf>,
+    /// Further keys whose access tokens are accepted, PEM: the one that signed before, or the next one.
+    pub verifying_keys: Vec<PathBuf>,
+    /// Key of the resume tokens, shared by the fleet. `None`: made in the data folder.
+    pub resume_key: Option<PathBuf>,
+    /// Life of an access token, in seconds.
+    pub token_ttl_s: u64,
+    /// Life of a resume token, in seconds.
+    pub resume_ttl_s: u64,
+    /// Memory of one password hash, in KiB.
+    pub argon2_memory_kib: u32,
+    /// Passes of one password hash.
+    pub argon2_iterations: u32,
+    /// Lanes of one password hash.
+    pub argon2_parallelism: u32,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            signing_key: None,
+            verifying_keys: Vec::new(),
+            resume_key: None,
+            token_ttl_s: 15 * 60,
+            // A device that was away for a month logs in by its refresh token anyway.
+            resume_ttl_s: 30 * 24 * 3_600,
+            // OWASP's second choice for argon2id: 19 MiB, two passes, one lane.
+            argon2_memory_kib: 19 * 1_024,
+            argon2_iterations: 2,
+            argon2_parallelism: 1,
+        }
+    }
+}
+
+/// Why a configuration was refused. The process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is not the TOML we know; names the key.
+    #[error("{path}: {error}")]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// Names the key and its place.
+        error: Box<toml::de::Error>,
+    },
+    /// A value that cannot be meant.
+    #[error("{key}: {problem}")]
+    Impossible {
+        /// The key's name as written in the file.
+        key: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A flag that does not exist or lacks its value.
+    #[error("{0}")]
+    Flag(String),
+}
+
+impl ConfigError {
+    pub(super) fn impossible(key: &'static str, problem: impl Into<String>) -> Self {
+        Self::Impossible { key, problem: problem.into() }
+    }
+}
+
+/// The file as written; every key optional.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    listen: SocketAddr,
+    listen_plain: String,
+    metrics: String,
+    data_dir: PathBuf,
+    cores: usize,
+    connections_max: usize,
+    gateway_id: u32,
+    websocket_origins: Vec<String>,
+    tls: TlsConfig,
+    auth: AuthConfig,
+    storage: storage::StorageSection,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            listen_plain: "127.0.0.1:8080".into(),
+            metrics: "127.0.0.1:9090".into(),
+            data_dir: "data".into(),
+            cores: 0,
+            connections_max: CONNECTIONS_MAX_DEFAULT,
+            gateway_id: 1,
+            websocket_origins: Vec::new(),
+            tls: TlsConfig::default(),
+            auth: AuthConfig::default(),
+            storage: storage::StorageSection::default(),
+        }
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self::parse("", Path::new("defaults")).expect("the defaults fit each other, as a test shows")
+    }
+}
+
+impl GatewayConfig {
+    /// From a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        Self::parse(&text, path)
+    }
+
+    /// From a file's text; `path` names it in errors.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text)
+            .map_err(|error| ConfigError::Unknown { path: path.to_owned(), error: Box::new(error) })?;
+        let config = Self {
+            listen: file.listen,
+            listen_plain: optional_address("listen_plain", &file.listen_plain)?,
+            metrics: optional_address("metrics", &file.metrics)?,
+            data_dir: file.data_dir,
+            cores: file.cores,
+            connections_max: file.connections_max,
+            gateway_id: file.gateway_id,
+            websocket_origins: file.websocket_origins,
+            tls: file.tls,
+            auth: file.auth,
+            storage: file.storage.check()?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Relations between keys. Called again after flags changed some.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        for (key, address) in [("listen_plain", self.listen_plain), ("metrics", self.metrics)] {
+            if address.is_some_and(|address| !address.ip().is_loopback()) {
+                return Err(ConfigError::impossible(key, "only a loopback address may go without TLS"));
+            }
+        }
+        if !(1..=CONNECTIONS_MAX_LIMIT).contains(&self.connections_max) {
+            let problem = format!("must be from 1 to {CONNECTIONS_MAX_LIMIT}");
+            return Err(ConfigError::impossible("connections_max", problem));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(ConfigError::impossible("tls", "cert and key go together"));
+        }
+        let auth = &self.auth;
+        let heartbeat_s_max = u64::from(HEARTBEAT_S_MAX);
+        if auth.token_ttl_s == 0 || auth.resume_ttl_s < heartbeat_s_max {
+            let problem = format!("token_ttl_s is at least 1 and resume_ttl_s at least {heartbeat_s_max}");
+            return Err(ConfigError::impossible("auth", problem));
+        }
+        if auth.argon2_parallelism == 0
+            || auth.argon2_iterations == 0
+            || auth.argon2_memory_kib < 8 * auth.argon2_parallelism
+        {
+            return Err(ConfigError::impossible("auth", "argon2 needs 8 KiB for each lane, and a pass"));
+        }
+        Ok(())
+    }
+
+    /// Loop threads to start.
+    pub fn core_count(&self) -> usize {
+        match self.cores {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            cores => cores,
+        }
+    }
+}
+
+fn optional_address(key: &'static str, text: &str) -> Result<Option<SocketAddr>, ConfigError> {
+    match text {
+        "" | "none" => Ok(None),
+        text => match text.parse() {
+            Ok(address) => Ok(Some(address)),
+            Err(_) => Err(ConfigError::impossible(key, format!("{text:?} is neither an address nor none"))),
+        },
+    }
+}
+
+/// What is printed at start, one key a line, in the file's own form. Holds paths of secrets, no secrets.
+impl fmt::Display for GatewayConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = |address: Option<SocketAddr>| address.map_or("none".into(), |a| a.to_string());
+        let path = |path: &Option<PathBuf>| path.as_ref().map_or("made".into(), |p| p.display().to_string());
+        writeln!(f, "listen = \"{}\"", self.listen)?;
+        writeln!(f, "listen_plain = \"{}\"", address(self.listen_plain))?;
+        writeln!(f, "metrics = \"{}\"", address(self.metrics))?;
+        writeln!(f, "data_dir = \"{}\"", self.data_dir.display())?;
+        writeln!(f, "cores = {}", self.core_count())?;
+        writeln!(f, "connections_max = {}", self.connections_max)?;
+        writeln!(f, "gateway_id = {}", self.gateway_id)?;
+        writeln!(f, "websocket_origins = {:?}", self.websocket_origins)?;
+        writeln!(f, "tls.cert = \"{}\"", path(&self.tls.cert))?;
+        writeln!(f, "tls.key = \"{}\"", path(&self.tls.key))?;
+        let auth = &self.auth;
+        writeln!(f, "auth.signing_key = \"{}\"", path(&auth.signing_key))?;
+        writeln!(f, "auth.verifying_keys = {:?}", auth.verifying_keys)?;
+        writeln!(f, "auth.resume_key = \"{}\"", path(&auth.resume_key))?;
+        writeln!(f, "auth.token_ttl_s = {}", auth.token_ttl_s)?;
+        writeln!(f, "auth.resume_ttl_s = {}", auth.resume_ttl_s)?;
+        writeln!(f, "auth.argon2_memory_kib = {}", auth.argon2_memory_kib)?;
+        writeln!(f, "auth.argon2_iterations = {}", auth.argon2_iterations)?;
+        writeln!(f, "auth.argon2_parallelism = {}", auth.argon2_parallelism)?;
+        write!(f, "{}", self.storage)
+    }
+}
+
+const _: () = {
+    // The reason given at CONNECTIONS_MAX_LIMIT.
+    assert!(CONNECTIONS_MAX_LIMIT / 100 * OUTBOX_BYTES_MAX <= 512 << 30);
+    assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_LIMIT);
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+use super::flags::{Invocation, parse};
+use super::*;
+
+fn parsed(text: &str) -> Result<GatewayConfig, String> {
+    GatewayConfig::parse(text, Path::new("gateway.toml")).map_err(|error| error.to_string())
+}
+
+const NODES: &str = r#"
+[storage]
+mode = "nodes"
+shard_count = 4
+ca = "ca.pem"
+cert = "gateway.pem"
+key = "gateway.key"
+server_name = "storage.test"
+nodes = [
+  { id = 1, address = "127.0.0.1:7001", shards = [0, 1] },
+  { id = 2, address = "127.0.0.1:7002", shards = [2, 3] },
+]
+"#;
+
+#[test]
+fn nothing_at_all_is_a_configuration() {
+    let config = parsed("").expect("defaults");
+    assert_eq!(config, GatewayConfig::default());
+    assert_eq!(config.listen.port(), 8443);
+    let StorageMode::Embedded(embedded) = config.storage else { panic!("not embedded") };
+    assert_eq!((embedded.shard_count, embedded.log_prefill), (8, true));
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    for (text, key) in [("listn = 1", "listn"), ("[auth]\ntoken = 3", "token"), ("[storage]\nnode = 3", "node")] {
+        let error = parsed(text).expect_err(text);
+        assert!(error.contains(&format!("`{key}`")), "{error}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused_by_key() {
+    for (text, key) in [
+        ("listen_plain = '192.0.2.1:80'", "listen_plain"),
+        ("metrics = '0.0.0.0:9090'", "metrics"),
+        ("listen_plain = 'here'", "listen_plain"),
+        ("connections_max = 0", "connections_max"),
+        ("[tls]\ncert = 'x'", "tls"),
+        ("[auth]\ntoken_ttl_s = 0", "auth"),
+        ("[auth]\nargon2_memory_kib = 1", "auth"),
+        ("[storage]\nshard_count = 0", "storage.shard_count"),
+        ("[storage]\nshard_count = 5000", "storage.shard_count"),
+        ("[storage]\nca = 'x'", "storage"),
+        ("[storage]\nlog_file_bytes = 1", "storage"),
+        ("[storage]\nlog_keep_bytes = 33554432", "storage"),
+    ] {
+        let error = parsed(text).expect_err(text);
+        assert!(error.starts_with(&format!("{key}:")), "{error}");
+    }
+}
+
+#[test]
+fn every_shard_has_one_owner() {
+    let config = parsed(NODES).expect("nodes");
+    let StorageMode::Nodes(nodes) = config.storage else { panic!("not nodes") };
+    assert_eq!(nodes.nodes.len(), 2);
+    for (from, to, problem) in [
+        ("[2, 3]", "[3]", "nobody owns shard 2"),
+        ("[2, 3]", "[1, 2, 3]", "shard 1 belongs to 1 and to 2"),
+        ("[2, 3]", "[2, 3, 4]", "no shard 4"),
+        ("id = 2", "id = 1", "twice"),
+        ("ca = \"ca.pem\"", "", "storage.ca"),
+    ] {
+        let error = parsed(&NODES.replace(from, to)).expect_err(problem);
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
+fn what_is_printed_names_every_key() {
+    let printed = parsed(NODES).expect("nodes").to_string();
+    for key in ["listen", "listen_plain", "metrics", "data_dir", "cores", "connections_max", "gateway_id"] {
+        assert!(printed.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key} in {printed}");
+    }
+    for key in ["tls.cert", "auth.signing_key", "storage.server_name", "storage.node 2"] {
+        assert!(printed.contains(key), "{key} in {printed}");
+    }
+}
+
+#[test]
+fn flags_override_and_are_checked() {
+    let arguments = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
+    let line = "--listen 127.0.0.1:0 --data-dir /d --metrics none --listen-plain 127.0.0.1:1";
+    let Ok(Invocation::Serve(config)) = parse(arguments(line)) else { panic!("refused") };
+    assert_eq!((config.listen.port(), config.metrics), (0, None));
+    assert_eq!(config.data_dir, Path::new("/d"));
+    assert!(matches!(parse(arguments("--help")), Ok(Invocation::Help)));
+    for wrong in ["--liste x", "--listen", "--listen x", "--metrics 10.0.0.1:1", "--config /does/not/exist"] {
+        assert!(parse(arguments(wrong)).is_err(), "{wrong}");
+    }
+}

@@ -1,0 +1,193 @@
+use super::super::fake_storage::{FakeStorage, user};
+use super::*;
+use std::collections::BTreeMap;
+use wire_protocol::v1::client_frame;
+
+/// A client that keeps what it is told, as the protocol says it should.
+#[derive(Default)]
+struct Client {
+    version: u64,
+    /// Newest entry held, by conversation.
+    tops: BTreeMap<Vec<u8>, u64>,
+    pages: usize,
+}
+
+impl Client {
+    fn page(&mut self, storage: &mut FakeStorage, cursors: Vec<v1::SyncCursor>, named_only: bool) -> v1::SyncPage {
+        let sync = v1::Sync { since_version: self.version, cursors, named_only };
+        let page = match storage.ask(user(1), client_frame::Body::Sync(sync)) {
+            Ok(server_frame::Body::SyncPage(page)) => page,
+            other => panic!("{other:?}"),
+        };
+        self.pages += 1;
+        assert!(page.encoded_len() <= SYNC_PAGE_BYTES_MAX + 64);
+        assert!(page.conversations.len() <= SYNC_CONVERSATIONS_MAX);
+        if page.conversations.iter().any(|delta| delta.truncated) {
+            assert!(page.more && page.version == self.version, "a cut page does not move the version");
+        }
+        for delta in &page.conversations {
+            let conversation = delta.conversation.as_ref().expect("always told");
+            let top = self.tops.entry(conversation.conversation_id.to_vec()).or_default();
+            for entry in &delta.entries {
+                assert!(entry.seq <= *top + 1 || *top == 0, "a gap before {}", entry.seq);
+                *top = (*top).max(entry.seq);
+            }
+            assert!(delta.truncated || *top == conversation.head_seq);
+        }
+        self.version = page.version;
+        page
+    }
+
+    /// Until there is no more; which conversations were told of, in order.
+    fn sync(&mut self, storage: &mut FakeStorage, named: &[ConversationId]) -> Vec<ConversationId> {
+        let mut told = Vec::new();
+        let mut cut = Vec::new();
+        for _ in 0..1_000 {
+            let cursors = named.iter().chain(&cut).map(|id| self.cursor(*id)).collect();
+            let page = self.page(storage, cursors, false);
+            let ids = |delta: &v1::ConversationDelta| {
+                let conversation = delta.conversation.as_ref().expect("always told");
+                ConversationId::from_slice(&conversation.conversation_id).expect("16 bytes")
+            };
+            told.extend(page.conversations.iter().map(ids));
+            cut = page.conversations.iter().filter(|delta| delta.truncated).map(ids).collect();
+            if !page.more {
+                return told;
+            }
+        }
+        panic!("sync makes no progress");
+    }
+
+    fn cursor(&self, id: ConversationId) -> v1::SyncCursor {
+        let after_seq = self.tops.get(&id.0[..]).copied().unwrap_or(0);
+        v1::SyncCursor { handle: 0, conversation_id: id.to_bytes(), after_seq }
+    }
+}
+
+#[test]
+fn everything_arrives_in_one_small_page() {
+    let mut storage = FakeStorage::with_users(5);
+    let made: Vec<_> = (2..=5).map(|other| storage.direct(1, other, &[100, 100])).collect();
+    let mut client = Client::default();
+    assert_eq!(client.sync(&mut storage, &[]), made);
+    assert_eq!((client.pages, client.version), (1, storage.version(user(1))));
+    assert!(client.sync(&mut storage, &[]).is_empty(), "nothing changed since");
+    storage.append(made[2], 2, 50);
+    assert_eq!(client.sync(&mut storage, &[]), [made[2]]);
+}
+
+#[test]
+fn members_and_no_preview_are_told() {
+    let mut storage = FakeStorage::with_users(2);
+    storage.direct(1, 2, &[100]);
+    let page = Client::default().page(&mut storage, vec![], false);
+    let conversation = page.conversations[0].conversation.as_ref().expect("told");
+    assert_eq!((conversation.members.len(), conversation.last.is_none()), (2, true));
+}
+
+#[test]
+fn large_conversations_take_pages_and_nothing_is_missed() {
+    let mut storage = FakeStorage::with_users(5);
+    let made: Vec<_> = (2..=5).map(|other| storage.direct(1, other, &[16_384; 10])).collect();
+    storage.append(made[0], 1, 7);
+    let mut client = Client::default();
+    for id in &made {
+        client.tops.insert(id.0.to_vec(), 0);
+        storage.acknowledge(*id, 1, 1);
+    }
+    client.sync(&mut storage, &[]);
+    for id in &made {
+        assert_eq!(client.tops[&id.0[..]], storage.head(*id));
+    }
+    assert_eq!(client.version, storage.version(user(1)));
+    // Two bodies of 16 KiB fit a page; 40 of them and the small one are 20 pages and a few.
+    assert!((20..=24).contains(&client.pages), "{} pages", client.pages);
+}
+
+#[test]
+fn more_conversations_than_a_page_holds() {
+    let mut storage = FakeStorage::with_users(251);
+    let made: Vec<_> = (2..=251).map(|other| storage.direct(1, other, &[1])).collect();
+    let mut client = Client::default();
+    assert_eq!(client.sync(&mut storage, &[]), made);
+    assert_eq!(client.pages, 3);
+}
+
+#[test]
+fn named_conversations_come_first_and_only_if_they_moved() {
+    let mut storage = FakeStorage::with_users(5);
+    let made: Vec<_> = (2..=5).map(|other| storage.direct(1, other, &[100])).collect();
+    let mut client = Client::default();
+    client.sync(&mut storage, &[]);
+    // The client lost the last entry of one; another has news; a third is as it was.
+    *client.tops.get_mut(&made[3].0[..]).expect("synced") -= 1;
+    storage.append(made[0], 2, 10);
+    assert_eq!(client.sync(&mut storage, &[made[3], made[1]]), [made[3], made[0]]);
+}
+
+#[test]
+fn naming_alone_leaves_the_version() {
+    let mut storage = FakeStorage::with_users(3);
+    let made: Vec<_> = (2..=3).map(|other| storage.direct(1, other, &[100, 100])).collect();
+    let mut client = Client { version: 77, ..Client::default() };
+    let cursor = |after_seq| v1::SyncCursor { handle: 0, conversation_id: made[1].to_bytes(), after_seq };
+    let page = client.page(&mut storage, vec![cursor(2), cursor(1)], true);
+    assert_eq!((page.conversations.len(), page.version, page.more), (1, 77, false));
+    assert_eq!(page.conversations[0].entries.len(), 2, "from the lower of both cursors");
+    let nothing = v1::Sync { named_only: true, ..Default::default() };
+    assert!(storage.ask(user(1), client_frame::Body::Sync(nothing)).is_err());
+}
+
+#[test]
+fn a_thousand_stale_names_are_told_page_by_page() {
+    let mut storage = FakeStorage::with_users(251);
+    let made: Vec<_> = (2..=251).map(|other| storage.direct(1, other, &[1])).collect();
+    let mut client = Client { version: storage.version(user(1)), ..Client::default() };
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let cursors = made.iter().map(|id| client.cursor(*id)).collect();
+        let page = client.page(&mut storage, cursors, true);
+        told.push((page.conversations.len(), page.more));
+    }
+    assert_eq!(told, [(100, true), (100, true), (50, false)]);
+}
+
+#[test]
+fn conversations_that_closed_are_passed_over() {
+    let mut storage = FakeStorage::with_users(4);
+    let made: Vec<_> = (2..=4).map(|other| storage.direct(1, other, &[10])).collect();
+    storage.close(made[1]);
+    let mut client = Client::default();
+    assert_eq!(client.sync(&mut storage, &[]), [made[0], made[2]]);
+    assert_eq!(client.version, storage.version(user(1)));
+}
+
+#[test]
+fn one_shard_away_fails_the_page_retryably() {
+    let mut storage = FakeStorage::with_users(4);
+    for other in 2..=4 {
+        storage.direct(1, other, &[10]);
+    }
+    for call in 0..4 {
+        storage.fail_call(call);
+        let error = storage.ask(user(1), client_frame::Body::Sync(v1::Sync::default())).expect_err("away");
+        assert!(error.to_wire().retryable, "call {call}");
+    }
+}
+
+#[test]
+fn a_version_from_the_future_is_set_right() {
+    let mut storage = FakeStorage::with_users(2);
+    storage.direct(1, 2, &[10]);
+    let mut client = Client { version: 1 << 60, ..Client::default() };
+    client.sync(&mut storage, &[]);
+    assert_eq!(client.version, storage.version(user(1)));
+}
+
+#[test]
+fn too_many_cursors_are_refused() {
+    let mut storage = FakeStorage::with_users(1);
+    let cursor = v1::SyncCursor { conversation_id: vec![1; 16].into(), ..Default::default() };
+    let sync = v1::Sync { cursors: vec![cursor; SYNC_CURSORS_MAX + 1], ..Default::default() };
+    assert!(storage.ask(user(1), client_frame::Body::Sync(sync)).is_err());
+}

@@ -1,0 +1,106 @@
+//! What a client wrote into its requests: read field by field, so that a refusal names the field.
+
+use super::failure::Failure;
+use crate::domain::auth::RefreshToken;
+use serde_json::{Map, Value};
+use std::fmt;
+use std::ops::RangeInclusive;
+use wire_protocol::error::RequestError;
+use wire_protocol::ids::normal_username;
+use wire_protocol::limits::{
+    DEVICE_NAME_CHARS_MAX, DISPLAY_NAME_CHARS_MAX, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN,
+    USERNAME_CHARS_MAX, USERNAME_CHARS_MIN,
+};
+
+/// The JSON object of a request.
+pub(super) type Object = Map<String, Value>;
+
+/// A password as it was typed. Never printed.
+pub(super) struct Password(String);
+
+impl Password {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(..)")
+    }
+}
+
+/// `POST /v1/register`.
+#[derive(Debug)]
+pub(super) struct Registration {
+    /// In its one form.
+    pub(super) username: String,
+    pub(super) display_name: String,
+    pub(super) password: Password,
+    pub(super) device_name: String,
+}
+
+/// `POST /v1/login`.
+#[derive(Debug)]
+pub(super) struct LogIn {
+    /// In its one form; `None` if nobody can have this name.
+    pub(super) username: Option<String>,
+    pub(super) password: Password,
+    pub(super) device_name: String,
+}
+
+impl Registration {
+    pub(super) fn read(mut object: Object) -> Result<Self, Failure> {
+        let username = take_text(&mut object, "username")?;
+        let username = normal_username(&username).ok_or_else(|| {
+            let range = format!("{USERNAME_CHARS_MIN} to {USERNAME_CHARS_MAX} characters of a-z 0-9 . _ -");
+            Failure::field("username", &range)
+        })?;
+        let display_name = take_line(&mut object, "display_name", DISPLAY_NAME_CHARS_MAX)?;
+        let password = take_text(&mut object, "password")?;
+        check_length("password", &password, PASSWORD_CHARS_MIN..=PASSWORD_CHARS_MAX)?;
+        let device_name = take_line(&mut object, "device_name", DEVICE_NAME_CHARS_MAX)?;
+        Ok(Self { username, display_name, password: Password(password), device_name })
+    }
+}
+
+impl LogIn {
+    /// A name or password that cannot exist is no error here: it is answered like any other wrong one.
+    pub(super) fn read(mut object: Object) -> Result<Self, Failure> {
+        let username = normal_username(&take_text(&mut object, "username")?);
+        let password = Password(take_text(&mut object, "password")?);
+        let device_name = take_line(&mut object, "device_name", DEVICE_NAME_CHARS_MAX)?;
+        Ok(Self { username, password, device_name })
+    }
+}
+
+/// `POST /v1/refresh`.
+pub(super) fn read_refresh(mut object: Object) -> Result<RefreshToken, Failure> {
+    let text = take_text(&mut object, "refresh_token")?;
+    RefreshToken::parse(&text).map_err(|refused| RequestError::from(refused).into())
+}
+
+fn take_text(object: &mut Object, name: &str) -> Result<String, Failure> {
+    match object.remove(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) => Err(Failure::field(name, "text is expected")),
+        None => Err(Failure::field(name, "missing")),
+    }
+}
+
+/// One line that people read: trimmed, not empty, without control characters.
+fn take_line(object: &mut Object, name: &str, chars_max: usize) -> Result<String, Failure> {
+    let line = take_text(object, name)?.trim().to_owned();
+    if line.chars().any(char::is_control) {
+        return Err(Failure::field(name, "control characters are not allowed"));
+    }
+    check_length(name, &line, 1..=chars_max)?;
+    Ok(line)
+}
+
+fn check_length(name: &str, text: &str, chars: RangeInclusive<usize>) -> Result<(), Failure> {
+    if chars.contains(&text.chars().count()) {
+        return Ok(());
+    }
+    Err(Failure::field(name, &format!("{} to {} characters", chars.start(), chars.end())))
+}

@@ -1,0 +1,104 @@
+//! A core's end of the pipes to the HTTP runtime. Belongs to the core's thread; no call blocks or waits.
+
+use super::pipe::{CorePipe, PipeFeed};
+use crate::front::ConnectionToken;
+use crate::worker::mailbox::CoreMailbox;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use tokio::sync::mpsc;
+
+/// HTTP connections that one core keeps open. A browser needs six for the page and closes them soon; each may
+/// hold a window of output and a request, some 130 KiB, so that all of a core's stay below 140 MiB.
+pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// Connections opened and not yet taken up by the runtime: one burst of a turn.
+const OPENED_MAX: usize = 256;
+
+/// The HTTP side cannot take what it was given: close the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the HTTP side is full")]
+pub struct IngressFull;
+
+/// A connection on its way to the runtime.
+pub(super) struct OpenedConnection {
+    pub(super) pipe: CorePipe,
+    pub(super) client: Client,
+}
+
+/// Who sends the requests of a connection: an extension of each request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Client {
+    /// The client's address, as the socket says.
+    pub peer: SocketAddr,
+    /// Whether it came by TLS.
+    pub secure: bool,
+}
+
+/// Hands a core's HTTP connections to the runtime.
+pub struct HttpIngress {
+    mailbox: CoreMailbox,
+    opened: mpsc::Sender<OpenedConnection>,
+    feeds: HashMap<ConnectionToken, PipeFeed>,
+}
+
+impl HttpIngress {
+    pub(super) fn new(mailbox: CoreMailbox) -> (HttpIngress, mpsc::Receiver<OpenedConnection>) {
+        let (opened, receiver) = mpsc::channel(OPENED_MAX);
+        (HttpIngress { mailbox, opened, feeds: HashMap::new() }, receiver)
+    }
+
+    /// A connection turned out to speak HTTP; `first` is everything read so far.
+    pub fn open(
+        &mut self,
+        token: ConnectionToken,
+        peer: SocketAddr,
+        secure: bool,
+        first: Bytes,
+    ) -> Result<(), IngressFull> {
+        if self.feeds.len() >= HTTP_CONNECTIONS_MAX {
+            return Err(IngressFull);
+        }
+        let (feed, pipe) = PipeFeed::new(token, self.mailbox.clone());
+        feed.push(first)?;
+        let opened = OpenedConnection { pipe, client: Client { peer, secure } };
+        self.opened.try_send(opened).map_err(|_| IngressFull)?;
+        let before = self.feeds.insert(token, feed);
+        debug_assert!(before.is_none(), "a token names one connection");
+        Ok(())
+    }
+
+    /// More bytes of the client. What comes after the runtime has ended the connection is dropped.
+    pub fn bytes(&mut self, token: ConnectionToken, bytes: Bytes) -> Result<(), IngressFull> {
+        self.feeds.get(&token).map_or(Ok(()), |feed| feed.push(bytes))
+    }
+
+    /// The client sends nothing more, but may still read.
+    pub fn eof(&mut self, token: ConnectionToken) {
+        if let Some(feed) = self.feeds.get(&token) {
+            feed.end();
+        }
+    }
+
+    /// This many bytes of [`CoreMessage::HttpOut`](crate::worker::mailbox::CoreMessage) were handed to the
+    /// connection's outbox: the runtime may send as many again.
+    pub fn written(&mut self, token: ConnectionToken, bytes: usize) {
+        if let Some(feed) = self.feeds.get(&token) {
+            feed.written(bytes);
+        }
+    }
+
+    /// The connection is gone. Its requests under way are dropped.
+    pub fn closed(&mut self, token: ConnectionToken) {
+        self.feeds.remove(&token);
+    }
+
+    /// Every open connection.
+    pub fn tokens(&self) -> Vec<ConnectionToken> {
+        self.feeds.keys().copied().collect()
+    }
+
+    /// Connections open now.
+    pub fn connection_count(&self) -> usize {
+        self.feeds.len()
+    }
+}

@@ -1,0 +1,132 @@
+//! Password hashes: argon2id on threads of their own, a bounded number at a time and a bounded number waiting.
+
+use super::HttpStartError;
+use super::fields::Password;
+use crate::config::AuthConfig;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
+use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinError;
+use wire_protocol::error::RequestError;
+use wire_protocol::v1::ErrorCode;
+
+/// Threads that hash at most, whatever the machine: at 19 MiB each they stay below 80 MiB.
+const HASHING_THREADS_MAX: usize = 4;
+/// Hashes that are computed or wait, for each thread: at some 30 ms a hash the last one waits about a second.
+const HASHES_PER_THREAD_MAX: usize = 32;
+/// What a client is told to wait when no place is free, in milliseconds.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// Threads that hash: half the machine's, for the loops need the rest.
+pub(super) fn hashing_threads() -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (threads / 2).clamp(1, HASHING_THREADS_MAX)
+}
+
+/// argon2id at the configured cost.
+pub(super) struct Hasher {
+    argon2: Argon2<'static>,
+    /// Of no password: compared with when there is no such user, so that the answer takes as long.
+    decoy: String,
+}
+
+impl Hasher {
+    pub(super) fn new(config: &AuthConfig) -> Result<Self, HttpStartError> {
+        let AuthConfig { argon2_memory_kib, argon2_iterations, argon2_parallelism, .. } = *config;
+        let params = Params::new(argon2_memory_kib, argon2_iterations, argon2_parallelism, None)
+            .map_err(|error| HttpStartError::PasswordCost(error.to_string()))?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+        let mut hasher = Self { argon2, decoy: String::new() };
+        hasher.decoy = hasher.hash(b"nobody").map_err(|error| HttpStartError::PasswordCost(error.detail))?;
+        Ok(hasher)
+    }
+
+    /// A PHC string with a salt of its own.
+    fn hash(&self, password: &[u8]) -> Result<String, RequestError> {
+        let hash: PasswordHash =
+            self.argon2.hash_password(password).map_err(|error| broken(&error.to_string()))?;
+        Ok(hash.to_string())
+    }
+
+    /// Whether the password is the hash's. Takes the cost from the hash. Without one: as long, and `false`.
+    fn verify(&self, password: &[u8], hash: Option<&str>) -> Result<bool, RequestError> {
+        let parsed =
+            PasswordHash::new(hash.unwrap_or(&self.decoy)).map_err(|error| broken(&error.to_string()))?;
+        match self.argon2.verify_password(password, &parsed) {
+            Ok(()) => Ok(hash.is_some()),
+            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
+            Err(error) => Err(broken(&error.to_string())),
+        }
+    }
+}
+
+fn broken(problem: &str) -> RequestError {
+    RequestError::new(ErrorCode::ErrorInternal, format!("password hash: {problem}"))
+}
+
+fn interrupted(_: JoinError) -> RequestError {
+    RequestError::new(ErrorCode::ErrorUnavailable, "password hash: the server stops")
+}
+
+/// Admits a bounded number of requests that need a hash.
+#[derive(Clone)]
+pub(super) struct PasswordPool {
+    hasher: Arc<Hasher>,
+    places: Arc<Semaphore>,
+}
+
+impl PasswordPool {
+    pub(super) fn new(hasher: Hasher) -> Self {
+        let places = Semaphore::new(hashing_threads() * HASHES_PER_THREAD_MAX);
+        Self { hasher: Arc::new(hasher), places: Arc::new(places) }
+    }
+
+    /// A place for one hash, or the refusal. Taken before a request changes anything, so that a refused one has
+    /// left nothing behind.
+    pub(super) fn admit(&self) -> Result<PasswordPlace, RequestError> {
+        let permit = self.places.clone().try_acquire_owned().map_err(|_| {
+            let error = RequestError::new(ErrorCode::ErrorOverloaded, "too many log ins at once");
+            error.after_ms(RETRY_AFTER_MS)
+        })?;
+        Ok(PasswordPlace { hasher: self.hasher.clone(), permit })
+    }
+}
+
+/// The right to compute one hash.
+pub(super) struct PasswordPlace {
+    hasher: Arc<Hasher>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl PasswordPlace {
+    /// The hash to store. The place stays taken until it is computed, even if nobody waits for it any more.
+    pub(super) async fn hash(self, password: Password) -> Result<String, RequestError> {
+        let Self { hasher, permit } = self;
+        let job = tokio::task::spawn_blocking(move || {
+            let hash = hasher.hash(password.as_bytes());
+            drop(permit);
+            hash
+        });
+        job.await.map_err(interrupted)?
+    }
+
+    /// Whether the password is the stored hash's; `false` after the same time if there is none.
+    pub(super) async fn verify(self, password: Password, hash: Option<String>) -> Result<bool, RequestError> {
+        let Self { hasher, permit } = self;
+        let job = tokio::task::spawn_blocking(move || {
+            let right = hasher.verify(password.as_bytes(), hash.as_deref());
+            drop(permit);
+            right
+        });
+        job.await.map_err(interrupted)?
+    }
+}
+
+#[cfg(test)]
+impl PasswordPool {
+    /// As many places as a test wants.
+    pub(super) fn with_places(hasher: Hasher, places: usize) -> Self {
+        Self { hasher: Arc::new(hasher), places: Arc::new(Semaphore::new(places)) }
+    }
+}

@@ -1,0 +1,283 @@
+//! Register, log in, refresh.
+
+use super::fake_storage::Fault;
+use super::{Answer, Harness, START_MS};
+use crate::http::fields::{LogIn, Registration};
+use crate::worker::mailbox::ShardKey;
+use serde_json::{Value, json};
+use wire_protocol::error::RequestError;
+use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::internal::shard_error::Kind as ShardErrorKind;
+use wire_protocol::internal::shard_response::Result as ShardResult;
+use wire_protocol::internal::{Outcome, Refused, ShardError, outcome};
+use wire_protocol::limits::NAME_CLAIM_MS;
+use wire_protocol::v1::ErrorCode;
+
+const PASSWORD: &str = "correct horse battery";
+
+fn registration() -> Value {
+    json!({ "username": " Ada ", "display_name": "Ada Lovelace", "password": PASSWORD, "device_name": "laptop" })
+}
+
+fn log_in(username: &str, password: &str) -> Value {
+    json!({ "username": username, "password": password, "device_name": "phone" })
+}
+
+fn assert_refused(answer: &Answer, status: u16, code: ErrorCode, detail: &str) {
+    assert_eq!(answer.status, status, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(answer.text("code"), code.as_str_name());
+    assert!(answer.text("detail").starts_with(detail), "{} is not {detail}", answer.text("detail"));
+    assert_eq!(answer.header("content-type"), "application/json");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registered_user_is_logged_in() {
+    let mut harness = Harness::new();
+    let answer = harness.post("/v1/register", &registration()).await;
+    assert_eq!(answer.status, 201);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    assert_eq!((answer.text("username"), answer.text("display_name")), ("ada".into(), "Ada Lovelace".into()));
+    assert_eq!(harness.storage.call_names(), ["claim", "create", "confirm"]);
+
+    let user = UserId::from_hex(&answer.text("user_id")).expect("ids are hexadecimal");
+    let device = DeviceId::from_hex(&answer.text("device_id")).expect("ids are hexadecimal");
+    let identity =
+        harness.verifier.verify_access(&answer.text("access_token"), START_MS).expect("it is ours");
+    assert_eq!((identity.user, identity.device), (user, device));
+    assert_eq!(answer.json()["expires_in_s"], 900);
+    assert_eq!(identity.expires_ms, START_MS + 900_000);
+
+    let record = &harness.storage.users[&user];
+    assert!(record.password_hash.starts_with("$argon2id$v=19$m=8,t=1,p=1$"), "{}", record.password_hash);
+    assert_eq!((record.devices.len(), record.devices[0].name.as_str()), (1, "laptop"));
+    assert_eq!((record.devices[0].refresh_hash.len(), record.devices[0].created_ms), (32, START_MS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_taken_name_stays_its_owners() {
+    let mut harness = Harness::new();
+    let first = harness.post("/v1/register", &registration()).await;
+    let second = harness.post("/v1/register", &registration()).await;
+    assert_refused(&second, 409, ErrorCode::ErrorAlreadyExists, "username: taken");
+    assert_eq!(harness.storage.users.len(), 1);
+    let log_in = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+    assert_eq!(log_in.text("user_id"), first.text("user_id"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registration_that_broke_off_frees_the_name() {
+    let mut harness = Harness::new();
+    let away = || ShardError { kind: ShardErrorKind::Unavailable.into(), ..ShardError::default() };
+    // The claim is carried out; no attempt to create the user is.
+    harness.post("/v1/login", &log_in("nobody", PASSWORD)).await;
+    harness.storage.calls.clear();
+    let token = harness.open(&request("/v1/register", &registration()));
+    harness.turn_until(|harness| harness.storage.call_names() == ["claim"]).await;
+    harness.storage.faults.extend((0..3).map(|_| Fault::Result(ShardResult::Error(away()))));
+    let broken = harness.answer(token).await;
+    assert_refused(&broken, 503, ErrorCode::ErrorUnavailable, "");
+    assert_eq!(harness.storage.call_names(), ["claim", "create", "create", "create"]);
+
+    let early = harness.post("/v1/register", &registration()).await;
+    assert_refused(&early, 409, ErrorCode::ErrorAlreadyExists, "username: taken");
+    harness.pass_ms(NAME_CLAIM_MS);
+    assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
+}
+
+fn request(path: &str, body: &Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn bad_input_names_its_field_and_reaches_no_storage() {
+    let mut harness = Harness::new();
+    let long = |length: usize| json!("x".repeat(length));
+    let cases = [
+        ("username", json!(null)),
+        ("username", json!("ab")),
+        ("username", json!("with space")),
+        ("username", json!("adá")),
+        ("username", long(51)),
+        ("display_name", json!("")),
+        ("display_name", json!("  ")),
+        ("display_name", json!("two\nlines")),
+        ("display_name", json!("a\u{7}b")),
+        ("display_name", long(101)),
+        ("display_name", json!(["Ada"])),
+        ("password", json!("seven77")),
+        ("password", long(129)),
+        ("password", json!(12345678)),
+        ("device_name", json!("")),
+        ("device_name", long(65)),
+        ("device_name", json!("tab\there")),
+    ];
+    for (field, value) in cases {
+        let mut body = registration();
+        body[field] = value;
+        let answer = harness.post("/v1/register", &body).await;
+        assert_refused(&answer, 400, ErrorCode::ErrorInvalidArgument, &format!("{field}: "));
+        body.as_object_mut().expect("it is an object").remove(field);
+        let answer = harness.post("/v1/register", &body).await;
+        assert_refused(&answer, 400, ErrorCode::ErrorInvalidArgument, &format!("{field}: missing"));
+    }
+    for (path, field) in [("/v1/login", "username"), ("/v1/login", "password"), ("/v1/login", "device_name")]
+    {
+        let mut body = log_in("ada", PASSWORD);
+        body.as_object_mut().expect("it is an object").remove(field);
+        let answer = harness.post(path, &body).await;
+        assert_refused(&answer, 400, ErrorCode::ErrorInvalidArgument, &format!("{field}: missing"));
+    }
+    for body in ["", "{", "[]", "\"text\"", "{\"username\": \"ada\"} more", "\u{0}"] {
+        let answer =
+            harness.request("POST", "/v1/register", "Content-Type: application/json\r\n", body).await;
+        assert_refused(&answer, 400, ErrorCode::ErrorInvalidArgument, "body: a JSON object");
+        assert!(!String::from_utf8_lossy(&answer.body).contains("ada"), "what was sent is not repeated");
+    }
+    assert_eq!(harness.storage.calls, []);
+    // At the edge everything is taken.
+    let mut body = registration();
+    body["password"] = json!("é".repeat(128));
+    body["display_name"] = json!("é".repeat(100));
+    assert_eq!(harness.post("/v1/register", &body).await.status, 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_in_adds_a_device() {
+    let mut harness = Harness::new();
+    let registered = harness.post("/v1/register", &registration()).await;
+    let logged_in = harness.post("/v1/login", &log_in("ADA", PASSWORD)).await;
+    assert_eq!(logged_in.status, 200);
+    for field in ["user_id", "username", "display_name"] {
+        assert_eq!(logged_in.text(field), registered.text(field));
+    }
+    assert_ne!(logged_in.text("device_id"), registered.text("device_id"));
+    let user = UserId::from_hex(&logged_in.text("user_id")).expect("ids are hexadecimal");
+    let names: Vec<_> = harness.storage.users[&user].devices.iter().map(|device| &device.name[..]).collect();
+    assert_eq!(names, ["laptop", "phone"]);
+    let identity =
+        harness.verifier.verify_access(&logged_in.text("access_token"), START_MS).expect("it is ours");
+    assert_eq!(identity.device.to_string(), logged_in.text("device_id"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_password_and_an_unknown_name_look_alike() {
+    let mut harness = Harness::new();
+    harness.post("/v1/register", &registration()).await;
+    let mut answers = Vec::new();
+    for (name, password) in
+        [("ada", "wrong password"), ("bob", PASSWORD), ("ada", ""), ("not a name", PASSWORD)]
+    {
+        harness.storage.calls.clear();
+        let answer = harness.post("/v1/login", &log_in(name, password)).await;
+        assert_refused(&answer, 401, ErrorCode::ErrorUnauthenticated, "username or password is wrong");
+        if name != "not a name" {
+            assert_eq!(harness.storage.call_names(), ["read_name", "read_user"], "the same reads for {name}");
+        }
+        answers.push(answer.body);
+    }
+    assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
+    assert_eq!(harness.storage.users.values().map(|user| user.devices.len()).sum::<usize>(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_rotates_and_may_be_repeated_until_the_new_one_is_used() {
+    let mut harness = Harness::new();
+    let registered = harness.post("/v1/register", &registration()).await;
+    let first = json!({ "refresh_token": registered.text("refresh_token") });
+    let answer = harness.post("/v1/refresh", &first).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let second = json!({ "refresh_token": answer.text("refresh_token") });
+    assert_ne!(second, first);
+    let identity =
+        harness.verifier.verify_access(&answer.text("access_token"), START_MS).expect("it is ours");
+    assert_eq!(identity.device.to_string(), registered.text("device_id"));
+
+    // The answer may have been lost: the repeat gets it again.
+    let repeated = harness.post("/v1/refresh", &first).await;
+    assert_eq!((repeated.status, repeated.text("refresh_token")), (200, answer.text("refresh_token")));
+    let third = harness.post("/v1/refresh", &second).await;
+    assert_eq!(third.status, 200);
+    assert_ne!(third.text("refresh_token"), answer.text("refresh_token"));
+    let used = harness.post("/v1/refresh", &first).await;
+    assert_refused(&used, 401, ErrorCode::ErrorUnauthenticated, "refresh_token: ");
+
+    harness.storage.users.clear();
+    let removed = harness.post("/v1/refresh", &second).await;
+    assert_refused(&removed, 401, ErrorCode::ErrorUnauthenticated, "refresh_token: ");
+    let calls = harness.storage.calls.len();
+    let garbage = harness.post("/v1/refresh", &json!({ "refresh_token": "garbage" })).await;
+    assert_refused(&garbage, 401, ErrorCode::ErrorUnauthenticated, "token: malformed");
+    let missing = harness.post("/v1/refresh", &json!({})).await;
+    assert_refused(&missing, 400, ErrorCode::ErrorInvalidArgument, "refresh_token: missing");
+    assert_eq!(harness.storage.calls.len(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_storage_lacks_is_tried_again_and_then_told() {
+    let mut harness = Harness::new();
+    let overloaded = || RequestError::new(ErrorCode::ErrorOverloaded, "busy").after_ms(700);
+    harness.storage.faults.extend([Fault::Error(overloaded()), Fault::Dropped]);
+    assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
+    assert_eq!(harness.storage.call_names(), ["claim", "claim", "claim", "create", "confirm"]);
+
+    harness.storage.faults.extend((0..3).map(|_| Fault::Error(overloaded())));
+    let answer = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+    assert_refused(&answer, 503, ErrorCode::ErrorOverloaded, "busy");
+    assert_eq!(answer.json()["retry_after_ms"], 700);
+    assert_eq!(answer.header("retry-after"), "1");
+
+    harness.storage.calls.clear();
+    let refused = Refused { code: ErrorCode::ErrorThrottled as u32, detail: "devices: too many".into() };
+    let refused = outcome::Kind::Refused(refused);
+    let wrong_kind = ShardResult::Attached(Default::default());
+    let internal = ShardError { kind: ShardErrorKind::Internal.into(), ..ShardError::default() };
+    let cases = [
+        (ShardResult::Outcome(Outcome { kind: Some(refused) }), 429, ErrorCode::ErrorThrottled),
+        (ShardResult::Outcome(Outcome { kind: None }), 500, ErrorCode::ErrorInternal),
+        (wrong_kind, 500, ErrorCode::ErrorInternal),
+        (ShardResult::Error(internal), 500, ErrorCode::ErrorInternal),
+    ];
+    for (result, status, code) in cases {
+        harness.storage.calls.clear();
+        harness.storage.faults.push_back(Fault::Result(result));
+        let answer = harness.post("/v1/register", &registration()).await;
+        assert_refused(&answer, status, code, "");
+        assert_eq!(harness.storage.call_names(), ["claim"], "waiting would not help");
+    }
+    assert!(matches!(&harness.storage.calls[0].1, ShardKey::Name(name) if name == "ada"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_place_for_a_hash_nothing_is_begun() {
+    let mut harness = Harness::with_password_places(0);
+    for (path, body) in [("/v1/register", registration()), ("/v1/login", log_in("ada", PASSWORD))] {
+        let answer = harness.post(path, &body).await;
+        assert_refused(&answer, 503, ErrorCode::ErrorOverloaded, "too many log ins");
+        assert_eq!((&answer.json()["retry_after_ms"], answer.header("retry-after")), (&json!(1_000), "1"));
+    }
+    assert_eq!(harness.storage.calls, []);
+    let mut harness = Harness::with_password_places(1);
+    for _ in 0..3 {
+        harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+        assert_eq!(
+            harness.storage.call_names(),
+            ["read_name", "read_user"],
+            "a place is free again after its hash"
+        );
+        harness.storage.calls.clear();
+    }
+}
+
+#[test]
+fn passwords_are_not_printed() {
+    let object = |value: Value| value.as_object().expect("it is an object").clone();
+    let registration = Registration::read(object(registration())).expect("it is good");
+    let log_in = LogIn::read(object(log_in("ada", PASSWORD))).expect("it is good");
+    let printed = format!("{registration:?} {log_in:#?}");
+    assert!(printed.contains("ada") && !printed.contains("horse"), "{printed}");
+}

@@ -1,0 +1,89 @@
+//! From an id to the shard that owns it, and to the link that leads to the shard's node.
+//!
+//! The map is fixed for the life of the process. It knows nothing of sockets; `storage_client` owns the links.
+
+use crate::worker::mailbox::ShardKey;
+use wire_protocol::ids::{ShardId, name_slot};
+
+/// Place of a storage node's link among the links of a core.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct LinkIndex(pub u16);
+
+/// Which shard owns what, and which link leads there.
+#[derive(Clone, Debug)]
+pub struct Router {
+    /// By shard.
+    links: Vec<LinkIndex>,
+}
+
+impl Router {
+    /// Every shard behind one link: the embedded node.
+    pub fn embedded(shard_count: u32) -> Self {
+        assert!(shard_count > 0, "a fleet has at least one shard");
+        Self { links: vec![LinkIndex(0); shard_count as usize] }
+    }
+
+    /// `owners`: the shards of each node, in the order of the links. The configuration has made sure that every
+    /// shard has one owner.
+    pub fn nodes<'a>(shard_count: u32, owners: impl IntoIterator<Item = &'a [u32]>) -> Self {
+        let mut links = vec![None; shard_count as usize];
+        for (index, shards) in owners.into_iter().enumerate() {
+            let link = LinkIndex(u16::try_from(index).expect("a fleet has fewer nodes than shards"));
+            shards.iter().for_each(|&shard| links[shard as usize] = Some(link));
+        }
+        let owned = |link: Option<LinkIndex>| link.expect("the configuration gives every shard an owner");
+        Self { links: links.into_iter().map(owned).collect() }
+    }
+
+    /// Shards of the fleet.
+    pub fn shard_count(&self) -> u32 {
+        self.links.len() as u32
+    }
+
+    /// The shard that owns `key`.
+    pub fn shard(&self, key: &ShardKey) -> ShardId {
+        let slot = match key {
+            ShardKey::User(user) => user.slot(),
+            ShardKey::Conversation(conversation) => conversation.slot(),
+            ShardKey::Name(name) => name_slot(name),
+        };
+        slot.shard(self.shard_count())
+    }
+
+    /// The link that leads to `shard`.
+    pub fn link(&self, shard: ShardId) -> LinkIndex {
+        self.links[shard.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire_protocol::ids::{ConversationId, UserId};
+
+    #[test]
+    fn every_key_has_the_shard_of_its_slot() {
+        let router = Router::nodes(4, [&[0, 2][..], &[1, 3][..]]);
+        for byte in 0..=255 {
+            let (user, conversation) = (UserId([byte; 16]), ConversationId([byte; 16]));
+            assert_eq!(router.shard(&ShardKey::User(user)), user.slot().shard(4));
+            assert_eq!(router.shard(&ShardKey::Conversation(conversation)), conversation.slot().shard(4));
+        }
+        let name = ShardKey::Name("ada".into());
+        assert_eq!(router.shard(&name), name_slot("ada").shard(4));
+    }
+
+    #[test]
+    fn shards_lead_to_their_nodes() {
+        let router = Router::nodes(4, [&[0, 2][..], &[1, 3][..]]);
+        let links: Vec<u16> = (0..4).map(|shard| router.link(ShardId(shard)).0).collect();
+        assert_eq!(links, [0, 1, 0, 1]);
+        assert_eq!(Router::embedded(2).link(ShardId(1)), LinkIndex(0));
+    }
+
+    #[test]
+    #[should_panic(expected = "every shard an owner")]
+    fn a_shard_without_owner_is_our_own_mistake() {
+        Router::nodes(2, [&[0][..]]);
+    }
+}

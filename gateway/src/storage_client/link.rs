@@ -1,0 +1,213 @@
+//! One link to one storage node: connecting, asking, being lost, connecting again.
+//!
+//! ```text
+//! down ── retry is due ──> connecting ──> open ── closed, silent, or against the protocol ──> down
+//! ```
+
+use super::link_io::Pipe;
+use super::{StorageEvent, refusal};
+use crate::router::LinkIndex;
+use prost::Message;
+use std::rc::Rc;
+use wire_protocol::error::RequestError;
+use wire_protocol::frame::{FrameDecoder, encode_message};
+use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
+use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
+use wire_protocol::link::{CallerEvent, CallerLink};
+
+/// First pause before connecting again, in milliseconds.
+const RETRY_MS_MIN: u64 = 50;
+/// Longest pause, in milliseconds: a node that is back is found again in about this time.
+const RETRY_MS_MAX: u64 = 1_000;
+
+/// What a link expects of its node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeFacts {
+    pub(super) id: u32,
+    pub(super) shard_count: u32,
+}
+
+/// One link.
+pub(super) struct NodeLink {
+    index: LinkIndex,
+    node: NodeFacts,
+    hello: LinkHello,
+    stage: Stage,
+    /// Times in a row that no link came about.
+    failures: u32,
+    jitter: Jitter,
+}
+
+enum Stage {
+    Down { retry_at_ms: u64 },
+    Connecting(Rc<Pipe>),
+    Live(Box<Live>),
+}
+
+struct Live {
+    pipe: Rc<Pipe>,
+    caller: CallerLink,
+    decoder: FrameDecoder,
+}
+
+impl NodeLink {
+    pub(super) fn new(index: LinkIndex, node: NodeFacts, hello: LinkHello, jitter_seed: u64) -> Self {
+        let stage = Stage::Down { retry_at_ms: 0 };
+        Self { index, node, hello, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&self.stage, Stage::Live(live) if live.caller.welcome().is_some())
+    }
+
+    pub(super) fn submit(&mut self, request: ShardRequest) -> Result<(), RequestError> {
+        match &mut self.stage {
+            Stage::Live(live) => live.caller.queue_request(request).map_err(refusal::refused),
+            Stage::Down { .. } | Stage::Connecting(_) => Err(refusal::away("storage is away")),
+        }
+    }
+
+    /// Moves the link on. `connect` starts a connection and gives its pipe.
+    pub(super) fn turn(
+        &mut self,
+        now_ms: u64,
+        events: &mut Vec<StorageEvent>,
+        connect: impl FnOnce() -> Rc<Pipe>,
+    ) {
+        match &mut self.stage {
+            Stage::Down { retry_at_ms } if *retry_at_ms <= now_ms => self.stage = Stage::Connecting(connect()),
+            Stage::Down { .. } => {}
+            Stage::Connecting(pipe) => {
+                if let Some(why) = pipe.closed() {
+                    self.go_down(now_ms, &why, events);
+                } else if pipe.is_connected() {
+                    let live = Live {
+                        pipe: pipe.clone(),
+                        caller: CallerLink::new(self.hello, now_ms),
+                        decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
+                    };
+                    self.stage = Stage::Live(Box::new(live));
+                    self.turn_live(now_ms, events);
+                }
+            }
+            Stage::Live(_) => self.turn_live(now_ms, events),
+        }
+    }
+
+    /// When [`Self::turn`] is due even if nothing happens.
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Down { retry_at_ms } => Some(*retry_at_ms),
+            Stage::Connecting(_) => None,
+            Stage::Live(live) => live.caller.poll_timeout(),
+        }
+    }
+
+    fn turn_live(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        let Stage::Live(live) = &mut self.stage else { return };
+        let was_up = live.caller.welcome().is_some();
+        let turned = live.receive(now_ms, self.index, self.node, events).and_then(|()| live.send(now_ms));
+        let is_up = live.caller.welcome().is_some();
+        if turned.is_ok() && !was_up && is_up {
+            self.failures = 0;
+            tracing::info!(node = self.node.id, "storage link is open");
+            events.push(StorageEvent::LinkUp(self.index));
+        }
+        if let Err(why) = turned {
+            self.go_down(now_ms, &why, events);
+        }
+    }
+
+    fn go_down(&mut self, now_ms: u64, why: &str, events: &mut Vec<StorageEvent>) {
+        let pause_ms = self.jitter.spread(RETRY_MS_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MS_MAX));
+        let down = Stage::Down { retry_at_ms: now_ms + pause_ms };
+        match std::mem::replace(&mut self.stage, down) {
+            Stage::Live(live) => {
+                let Live { pipe, caller, .. } = *live;
+                let was_up = caller.welcome().is_some();
+                pipe.close(why);
+                let lost = || Err(refusal::away("the link to storage was lost; whether it was done is unknown"));
+                let answers = caller.lost().into_iter().map(|id| StorageEvent::Answered { id, result: lost() });
+                events.extend(answers);
+                if was_up {
+                    events.push(StorageEvent::LinkDown(self.index));
+                }
+            }
+            Stage::Connecting(pipe) => pipe.close(why),
+            Stage::Down { .. } => {}
+        }
+        if self.failures == 0 {
+            tracing::warn!(node = self.node.id, why, "storage link is down");
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+impl Live {
+    fn receive(
+        &mut self,
+        now_ms: u64,
+        link: LinkIndex,
+        node: NodeFacts,
+        events: &mut Vec<StorageEvent>,
+    ) -> Result<(), String> {
+        self.decoder.push(&self.pipe.take_inbound());
+        let mut wrong_node = None;
+        while let Some(payload) = self.decoder.next_frame().map_err(|error| error.to_string())? {
+            let frame = LinkResponseFrame::decode(payload).map_err(|error| error.to_string())?;
+            let mut sink = |event| match event {
+                CallerEvent::Welcome(welcome) => wrong_node = check_welcome(node, &welcome).err(),
+                CallerEvent::Response(response) => {
+                    events.push(StorageEvent::Answered { id: response.id, result: refusal::result(response) });
+                }
+                CallerEvent::Delivery(delivery) => events.push(StorageEvent::Delivered { link, delivery }),
+                // Gateways send no feed.
+                CallerEvent::FeedAck(_) => {}
+            };
+            self.caller.handle_frame(now_ms, frame, &mut sink).map_err(|fault| fault.to_string())?;
+        }
+        if let Some(problem) = wrong_node {
+            return Err(problem);
+        }
+        // What came before the end has been taken.
+        self.pipe.closed().map_or(Ok(()), Err)
+    }
+
+    fn send(&mut self, now_ms: u64) -> Result<(), String> {
+        if self.caller.poll_timeout().is_some_and(|at_ms| at_ms <= now_ms) {
+            self.caller.handle_timeout(now_ms).map_err(|fault| fault.to_string())?;
+        }
+        while self.pipe.has_room() {
+            let Some(frame) = self.caller.poll_frame(now_ms) else { break };
+            self.pipe.queue(|out| encode_message(&frame, out));
+        }
+        Ok(())
+    }
+}
+
+fn check_welcome(node: NodeFacts, welcome: &LinkWelcome) -> Result<(), String> {
+    if welcome.node_id != node.id {
+        return Err(format!("configured as node {}, but it is node {}", node.id, welcome.node_id));
+    }
+    if welcome.shard_count != node.shard_count {
+        return Err(format!("{} shards here, {} there", node.shard_count, welcome.shard_count));
+    }
+    Ok(())
+}
+
+/// Spreads what would else happen at the same moment in every core of every gateway.
+struct Jitter(u64);
+
+impl Jitter {
+    /// Between a half of `ms` and all of it.
+    fn spread(&mut self, ms: u64) -> u64 {
+        // Xorshift: any spread will do.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ms / 2 + self.0 % (ms / 2 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

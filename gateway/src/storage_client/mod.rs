@@ -1,0 +1,101 @@
+//! Storage, as one core of the gateway sees it: links that take requests and give answers and deliveries.
+//!
+//! Embedded there is one link, to the node on this very loop ([`embedded`]). Otherwise there is one to each
+//! storage node ([`nodes`]), over mutual TLS. Either way a request that was taken gets exactly one answer: the
+//! shard's, or UNAVAILABLE when its link is lost. It knows nothing of sessions; the worker keeps what waits.
+
+pub mod embedded;
+pub mod nodes;
+mod link;
+mod link_io;
+mod refusal;
+mod tls_pump;
+
+pub use nodes::{Nodes, NodesStartError};
+
+use crate::router::LinkIndex;
+use crate::worker::mailbox::StorageResult;
+use embedded::EmbeddedCore;
+use wire_protocol::error::RequestError;
+use wire_protocol::internal::{Delivery, ShardRequest};
+
+/// What links report.
+#[derive(Debug)]
+pub enum StorageEvent {
+    /// The answer to a request, or why there is none.
+    Answered {
+        /// The request's id.
+        id: u64,
+        /// Never a `ShardError`: those have become errors.
+        result: StorageResult,
+    },
+    /// Something for sessions of this core.
+    Delivered {
+        /// Over which link.
+        link: LinkIndex,
+        /// What.
+        delivery: Delivery,
+    },
+    /// The link is open again, to a node that has forgotten our sessions.
+    LinkUp(LinkIndex),
+    /// The link is gone. What was unanswered was answered as unavailable before.
+    LinkDown(LinkIndex),
+}
+
+/// The links of one core.
+pub enum StorageClient {
+    /// To the node of this process.
+    Embedded(Box<EmbeddedCore>),
+    /// To storage nodes.
+    Nodes(Nodes),
+}
+
+impl StorageClient {
+    /// Takes a request, or says at once why not.
+    pub fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
+        match self {
+            StorageClient::Embedded(core) => core.submit(request),
+            StorageClient::Nodes(nodes) => nodes.submit(link, request),
+        }
+    }
+
+    /// Moves requests on and collects what came back.
+    pub fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        match self {
+            StorageClient::Embedded(core) => core.turn(now_ms, events),
+            StorageClient::Nodes(nodes) => nodes.turn(now_ms, events),
+        }
+    }
+
+    /// When [`Self::turn`] is due even if nothing happens.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        match self {
+            StorageClient::Embedded(core) => core.next_deadline_ms(),
+            StorageClient::Nodes(nodes) => nodes.next_deadline_ms(),
+        }
+    }
+
+    /// Whether the link is open.
+    pub fn is_up(&self, link: LinkIndex) -> bool {
+        match self {
+            StorageClient::Embedded(_) => true,
+            StorageClient::Nodes(nodes) => nodes.is_up(link),
+        }
+    }
+
+    /// Links that are open.
+    pub fn links_up(&self) -> usize {
+        match self {
+            StorageClient::Embedded(core) => usize::from(core.is_serving()),
+            StorageClient::Nodes(nodes) => nodes.links_up(),
+        }
+    }
+
+    /// Why storage cannot go on in this process; the process ends then.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            StorageClient::Embedded(core) => core.failure(),
+            StorageClient::Nodes(_) => None,
+        }
+    }
+}

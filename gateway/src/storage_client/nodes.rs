@@ -1,0 +1,97 @@
+//! Links of one core to all storage nodes.
+
+use super::StorageEvent;
+use super::link::{NodeFacts, NodeLink};
+use super::link_io::{self, Pipe};
+use super::tls_pump::{LinkIdentity, LinkIdentityError};
+use crate::config::NodesConfig;
+use crate::router::LinkIndex;
+use crate::worker::wake::WakeHandle;
+use std::net::SocketAddr;
+use wire_protocol::error::RequestError;
+use wire_protocol::internal::{LinkHello, ShardRequest, link_hello};
+
+/// Why there are no links. The process does not start.
+pub type NodesStartError = LinkIdentityError;
+
+/// Whom the nodes see at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewayPeer {
+    /// From the configuration.
+    pub gateway_id: u32,
+    /// Made at random when the process started.
+    pub incarnation: u64,
+    /// Which loop.
+    pub core: u32,
+}
+
+/// What the links of every core have in common: read once, before the loops start.
+#[derive(Clone)]
+pub struct NodesPlan {
+    identity: LinkIdentity,
+    nodes: Vec<(NodeFacts, SocketAddr)>,
+}
+
+impl NodesPlan {
+    /// Reads the certificates.
+    pub fn new(config: &NodesConfig) -> Result<Self, NodesStartError> {
+        let facts = |id| NodeFacts { id, shard_count: config.shard_count };
+        Ok(Self {
+            identity: LinkIdentity::new(config)?,
+            nodes: config.nodes.iter().map(|node| (facts(node.id), node.address)).collect(),
+        })
+    }
+}
+
+/// Links of one core to all storage nodes, in the order of the configuration.
+pub struct Nodes {
+    identity: LinkIdentity,
+    wake: WakeHandle,
+    links: Vec<(NodeLink, SocketAddr)>,
+}
+
+impl Nodes {
+    /// Links that connect in the first turns. To be turned inside the runtime of the loop that `wake` wakes.
+    pub fn new(plan: NodesPlan, peer: GatewayPeer, wake: WakeHandle) -> Self {
+        let hello = LinkHello {
+            role: link_hello::Role::Gateway as i32,
+            peer_id: peer.gateway_id,
+            incarnation: peer.incarnation,
+            core: peer.core,
+            ..Default::default()
+        };
+        let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
+            let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
+            (NodeLink::new(LinkIndex(index as u16), node, hello, seed), address)
+        };
+        let links = plan.nodes.into_iter().enumerate().map(link).collect();
+        Self { identity: plan.identity, wake, links }
+    }
+
+    pub(super) fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
+        let (link, _) = self.links.get_mut(usize::from(link.0)).expect("the router knows these links only");
+        link.submit(request)
+    }
+
+    pub(super) fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        for (link, address) in &mut self.links {
+            link.turn(now_ms, events, || {
+                let pipe = Pipe::new(self.wake.clone());
+                monoio::spawn(link_io::run(*address, self.identity.clone(), pipe.clone()));
+                pipe
+            });
+        }
+    }
+
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        self.links.iter().filter_map(|(link, _)| link.next_deadline_ms()).min()
+    }
+
+    pub(super) fn is_up(&self, link: LinkIndex) -> bool {
+        self.links.get(usize::from(link.0)).is_some_and(|(link, _)| link.is_up())
+    }
+
+    pub(super) fn links_up(&self) -> usize {
+        self.links.iter().filter(|(link, _)| link.is_up()).count()
+    }
+}

@@ -1,0 +1,93 @@
+//! What storage reports: answers to those who wait, deliveries to sessions, links that come and go.
+
+use super::Core;
+use super::pending::{PendingId, PendingTable, Waiting};
+use crate::delivery::{self, Aftermath};
+use crate::observe::Metric;
+use crate::router::LinkIndex;
+use crate::storage_client::StorageEvent;
+use crate::worker::mailbox::StorageResult;
+use wire_protocol::internal;
+use wire_protocol::v1::session_closing::Reason;
+
+impl Core {
+    pub(super) fn take_storage_events(&mut self) {
+        let mut events = std::mem::take(&mut self.storage_events);
+        self.storage.turn(self.now_ms, &mut events);
+        for event in events.drain(..) {
+            match event {
+                StorageEvent::Answered { id, result } => self.take_answer(id, result),
+                StorageEvent::Delivered { link, delivery } => self.take_delivery(link, delivery),
+                StorageEvent::LinkUp(link) => self.announcements.begin(link),
+                StorageEvent::LinkDown(link) => {
+                    self.observer.add(Metric::LinksLost, 1);
+                    self.announcements.stop(link);
+                }
+            }
+        }
+        self.storage_events = events;
+    }
+
+    fn take_answer(&mut self, call: u64, result: StorageResult) {
+        if PendingTable::is_nobodys(call) {
+            return;
+        }
+        let (id, part) = PendingId::of_call(call);
+        match self.pending.find(id) {
+            None => self.observer.add(Metric::LateAnswers, 1),
+            Some(Waiting::Request(_)) => {
+                if self.step_request(id, part, result) {
+                    self.carry_calls(id);
+                }
+            }
+            Some(Waiting::Http { .. } | Waiting::Hello { .. } | Waiting::Attach { .. }) => {
+                match (self.pending.remove(id), result) {
+                    (Some(Waiting::Http { reply }), result) => {
+                        // Who does not wait any more needs no answer.
+                        let _ = reply.send(result);
+                    }
+                    (Some(Waiting::Hello { token, identity, started }), Ok(result)) => {
+                        self.hello_attached(token, identity, started, result);
+                    }
+                    (Some(Waiting::Hello { token, .. }), Err(error)) => self.refuse_hello(token, &error),
+                    (Some(Waiting::Attach { token }), Ok(result)) => self.attached_again(token, result),
+                    (Some(Waiting::Attach { token }), Err(_)) => self.announce_again(token),
+                    (Some(Waiting::Request(_)) | None, _) => unreachable!("looked at above"),
+                }
+            }
+        }
+    }
+
+    fn take_delivery(&mut self, link: LinkIndex, delivery: internal::Delivery) {
+        if delivery.sessions.is_empty() {
+            // Not one session was lost but all deliveries of the link.
+            return self.announcements.begin(link);
+        }
+        let mut aftermath = Vec::new();
+        let delivered = delivery::deliver(
+            delivery,
+            self.now_ms,
+            &mut self.sessions,
+            &mut self.front,
+            &mut self.space,
+            &mut aftermath,
+        );
+        self.observer.add(Metric::EventsSent, delivered.queued);
+        self.observer.add(Metric::EventsDropped, delivered.dropped);
+        for after in aftermath {
+            match after {
+                Aftermath::BecameSlow(token) => self.look_again(token),
+                Aftermath::TooSlow(token) => {
+                    self.close_session(token, Reason::TooSlow, "the outbox is full", 0);
+                }
+                Aftermath::DeviceRemoved(token) => {
+                    // The session that asked for it hears of it by its answer.
+                    let session = self.sessions.find(token);
+                    if session.is_some_and(|session| !session.is_logging_out) {
+                        self.close_session(token, Reason::Unauthenticated, "the device was logged out", 0);
+                    }
+                }
+            }
+        }
+    }
+}

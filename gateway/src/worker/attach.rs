@@ -1,0 +1,196 @@
+//! Sessions and their home shards: hello, announcing again after a link was lost, and log out.
+
+use super::Core;
+use super::pending::Waiting;
+use crate::clock::moment;
+use crate::domain::auth::Identity;
+use crate::front::ConnectionToken;
+use crate::observe::{Latency, Metric};
+use crate::router::LinkIndex;
+use crate::session::Outbox;
+use crate::session::table::address_of;
+use crate::worker::mailbox::ShardKey;
+use std::time::Instant;
+use wire_protocol::error::RequestError;
+use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::internal::{AttachSession, ShardRequest, shard_request, shard_response};
+use wire_protocol::limits::FRAME_BYTES_MAX;
+use wire_protocol::session::{Proof, ReadyInfo};
+use wire_protocol::v1::session_closing::Reason;
+use wire_protocol::v1::{self, ErrorCode, server_frame};
+
+/// Places of the session table looked at in one turn: with the links' credits this announces 18,000 sessions in
+/// under a second, and leaves room for requests meanwhile.
+const ANNOUNCE_PLACES: u32 = 256;
+/// Sessions whose announcement failed and is repeated, at most; beyond that the whole link is gone through again.
+const AGAIN_MAX: usize = 1_024;
+
+/// Which sessions are still to be announced again, by link.
+#[derive(Default)]
+pub(super) struct Announcements {
+    /// The link, and the next place of the session table to look at.
+    links: Vec<(LinkIndex, u32)>,
+    again: Vec<ConnectionToken>,
+}
+
+impl Announcements {
+    /// All sessions of the link, from the first.
+    pub(super) fn begin(&mut self, link: LinkIndex) {
+        self.stop(link);
+        self.links.push((link, 0));
+    }
+
+    /// The link is gone: its sessions are announced when it is back.
+    pub(super) fn stop(&mut self, link: LinkIndex) {
+        self.links.retain(|(other, _)| *other != link);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.links.is_empty()
+    }
+}
+
+impl Core {
+    /// A hello's proof is checked here and now; then the home shard is asked whether the device still exists.
+    pub(super) fn authenticate(&mut self, token: ConnectionToken, proof: Proof) {
+        let started = moment();
+        let identity = match &proof {
+            Proof::AccessToken(access) => self.verifier.verify_access(access, self.now_ms),
+            Proof::ResumeToken(resume) => self.verifier.verify_resume(resume, self.now_ms),
+        };
+        match identity {
+            Err(error) => self.refuse_hello(token, &error),
+            Ok(identity) => {
+                let (user, device) = (identity.user, identity.device);
+                self.attach(token, user, device, Waiting::Hello { token, identity, started });
+            }
+        }
+    }
+
+    fn attach(&mut self, token: ConnectionToken, user: UserId, device: DeviceId, waiting: Waiting) {
+        let Ok(id) = self.pending.insert(self.now_ms, waiting) else {
+            let error = RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
+            return self.refuse_hello(token, &error);
+        };
+        if let Some(session) = self.sessions.find(token) {
+            // From here on the home shard may know the session, whatever becomes of the answer.
+            session.is_attached = true;
+            session.identity = Some((user, device));
+        }
+        let operation = shard_request::Operation::Attach(AttachSession {
+            user_id: user.to_bytes(),
+            device_id: device.to_bytes(),
+            session: Some(address_of(token)),
+        });
+        let shard = self.router.shard(&ShardKey::User(user));
+        let request = ShardRequest { id: id.call(0), shard: shard.0, operation: Some(operation) };
+        match self.storage.submit(self.router.link(shard), request) {
+            Ok(()) => self.submitted = true,
+            Err(error) => self.give_up(id, error),
+        }
+    }
+
+    pub(super) fn hello_attached(
+        &mut self,
+        token: ConnectionToken,
+        identity: Identity,
+        started: Instant,
+        result: shard_response::Result,
+    ) {
+        let shard_response::Result::Attached(attached) = result else {
+            let error = RequestError::new(ErrorCode::ErrorInternal, "storage did not answer with an attached session");
+            return self.refuse_hello(token, &error);
+        };
+        if !attached.device_known {
+            let error = RequestError::new(ErrorCode::ErrorUnauthenticated, "the device was logged out");
+            return self.refuse_hello(token, &error);
+        }
+        let Some(session) = self.sessions.find(token) else { return };
+        let info = ReadyInfo {
+            user: identity.user,
+            device: identity.device,
+            server_time_ms: self.now_ms,
+            resume_token: self.verifier.issue_resume(identity, self.now_ms),
+            feed_version: attached.feed_version,
+        };
+        session.protocol.ready(self.now_ms, info, &mut self.space);
+        self.front.set_frame_bytes_max(token, FRAME_BYTES_MAX);
+        self.observer.add(Metric::SessionsReady, 1);
+        self.observer.latency(Latency::Hello, started.elapsed());
+        let fate = self.send_space(token);
+        self.settle(token, fate);
+    }
+
+    /// The proof was not accepted, or could not be checked.
+    pub(super) fn refuse_hello(&mut self, token: ConnectionToken, error: &RequestError) {
+        self.observer.error(error.code);
+        self.observer.add(Metric::SessionsRefused, 1);
+        let Some(session) = self.sessions.find(token) else { return };
+        session.protocol.refuse(error, &mut self.space);
+        self.end_session(token);
+    }
+
+    /// Tells nodes that have forgotten our sessions of them, some in each turn.
+    pub(super) fn announce_sessions(&mut self) {
+        for token in std::mem::take(&mut self.announcements.again) {
+            self.announce(token, None);
+        }
+        let mut links = std::mem::take(&mut self.announcements.links);
+        for (link, place) in &mut links {
+            let end = place.saturating_add(ANNOUNCE_PLACES).min(self.sessions.place_count());
+            for slot in *place..end {
+                if let Some(token) = self.sessions.token_at(slot) {
+                    self.announce(token, Some(*link));
+                }
+            }
+            *place = end;
+        }
+        let place_count = self.sessions.place_count();
+        links.retain(|(_, place)| *place < place_count);
+        self.announcements.links = links;
+    }
+
+    /// Announces a session that is ready, if its home is behind this link.
+    fn announce(&mut self, token: ConnectionToken, link: Option<LinkIndex>) {
+        let Some(session) = self.sessions.find(token) else { return };
+        let Some((user, device)) = session.identity.filter(|_| session.protocol.is_ready()) else { return };
+        let home = self.router.link(self.router.shard(&ShardKey::User(user)));
+        if link.is_none_or(|link| link == home) {
+            self.attach(token, user, device, Waiting::Attach { token });
+        }
+    }
+
+    /// An announcement that had no answer is repeated, unless its link is gone: then all are, when it is back.
+    pub(super) fn announce_again(&mut self, token: ConnectionToken) {
+        let Some((user, _)) = self.sessions.find(token).and_then(|session| session.identity) else { return };
+        let home = self.router.link(self.router.shard(&ShardKey::User(user)));
+        if !self.storage.is_up(home) {
+            return;
+        }
+        if self.announcements.again.len() < AGAIN_MAX {
+            self.announcements.again.push(token);
+        } else {
+            self.announcements.begin(home);
+        }
+    }
+
+    /// The home shard knows the session again. What happened meanwhile was not pushed.
+    pub(super) fn attached_again(&mut self, token: ConnectionToken, result: shard_response::Result) {
+        let shard_response::Result::Attached(attached) = result else { return self.announce_again(token) };
+        if !attached.device_known {
+            return self.close_session(token, Reason::Unauthenticated, "the device was logged out", 0);
+        }
+        let Some(session) = self.sessions.find(token) else { return };
+        let (sockets, space) = (&mut self.front, &mut self.space);
+        let body = server_frame::Body::SyncNeeded(v1::SyncNeeded {});
+        let fate = Outbox { sockets, token, space }.event(session, self.now_ms, body);
+        self.observer.add(Metric::SyncsAsked, 1);
+        self.look_again(token);
+        self.settle(token, fate);
+    }
+
+    /// The device is gone, and its own session was told so by its answer.
+    pub(super) fn close_logged_out(&mut self, token: ConnectionToken) {
+        self.close_session(token, Reason::LoggedOut, "logged out", 0);
+    }
+}

@@ -1,0 +1,273 @@
+//! The loop of one core: it drives everything else, and decides nothing.
+//!
+//! ```text
+//! turn:  front ─frames─> sessions ─requests─> domain ─calls─> storage
+//!        front <─answers, events─ sessions <─answers, deliveries─ storage
+//!        flush, then sleep until a ring, a wake or a time
+//! ```
+//!
+//! Every turn does bounded work. There is no task and no future for a connection or a request: connections are
+//! places in the front's slab, requests that wait are places in [`pending`]. Other threads reach the loop through
+//! its [`mailbox`] alone.
+
+pub mod mailbox;
+pub mod wake;
+pub mod pending;
+pub mod wait;
+pub mod start;
+mod connections;
+mod requests;
+mod answers;
+mod attach;
+mod http_pipes;
+mod numbers;
+
+use crate::clock::{Clock, moment};
+use crate::domain::Calls;
+use crate::domain::auth::Verifier;
+use crate::front::{Front, FrontEvent};
+use crate::http::HttpIngress;
+use crate::observe::{CoreObserver, Latency, Metric};
+use crate::router::Router;
+use crate::session::{SessionTable, TimerWheel};
+use crate::storage_client::{StorageClient, StorageEvent};
+use attach::Announcements;
+use bytes::BytesMut;
+use http_pipes::HttpPipes;
+use mailbox::{CoreInbox, CoreMessage};
+use pending::PendingTable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wait::Waits;
+use wire_protocol::v1::session_closing::Reason;
+
+/// Messages of other threads taken in one turn.
+const MAILBOX_TURN_MAX: usize = 256;
+/// Rounds of storage in one turn: a request that has three steps may take them all at once when storage is quick.
+const STORAGE_ROUNDS_MAX: usize = 3;
+/// How long a core that leaves waits for requests under way, in milliseconds.
+const DRAIN_REQUESTS_MS: u64 = 500;
+/// How long it waits for clients to read what it still has for them, in milliseconds.
+const DRAIN_FLUSH_MS: u64 = 3_000;
+/// Wait named to clients of a gateway that leaves, in milliseconds, and how far it is spread.
+const DRAIN_RETRY_MS: u32 = 500;
+const DRAIN_RETRY_SPREAD_MS: u32 = 4_000;
+/// How often gauges and latencies are published, in milliseconds.
+const PUBLISH_MS: u64 = 1_000;
+
+/// Why a core's loop ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// The runtime or the front could not be made.
+    #[error("core {core}: {problem}")]
+    Start {
+        /// Which loop.
+        core: u32,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The storage node in this process stopped.
+    #[error("storage: {0}")]
+    Storage(String),
+}
+
+/// What a core is made of.
+pub(crate) struct CoreParts {
+    pub(crate) front: Front,
+    pub(crate) storage: StorageClient,
+    pub(crate) router: Router,
+    pub(crate) verifier: Verifier,
+    pub(crate) ingress: HttpIngress,
+    pub(crate) inbox: CoreInbox,
+    pub(crate) waits: Waits,
+    pub(crate) observer: CoreObserver,
+    /// Cores of this process that still serve: an embedded shard serves the others until all are done.
+    pub(crate) serving: Arc<AtomicUsize>,
+}
+
+/// One core: its connections, sessions, requests and links.
+pub(crate) struct Core {
+    clock: Clock,
+    now_ms: u64,
+    front: Front,
+    sessions: SessionTable,
+    /// By connection slot.
+    session_timers: TimerWheel,
+    pending: PendingTable,
+    calls: Calls,
+    router: Router,
+    storage: StorageClient,
+    /// Something was submitted since storage last had a turn.
+    submitted: bool,
+    announcements: Announcements,
+    verifier: Verifier,
+    http: HttpPipes,
+    inbox: CoreInbox,
+    waits: Waits,
+    observer: CoreObserver,
+    publish_at_ms: u64,
+    stage: Stage,
+    serving: Arc<AtomicUsize>,
+    /// Encoding space, empty between frames.
+    space: BytesMut,
+    /// Emptied and used again each turn.
+    front_events: Vec<FrontEvent>,
+    storage_events: Vec<StorageEvent>,
+}
+
+/// How a core ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Serving,
+    /// Requests under way are finished, until then.
+    Finishing { until_ms: u64 },
+    /// Sessions were told to leave; what they are still owed is sent, until then.
+    Flushing { until_ms: u64 },
+    /// Only storage goes on, for the other cores.
+    Done,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Self {
+        let mut clock = Clock::new();
+        let now_ms = clock.now_ms();
+        Self {
+            clock,
+            now_ms,
+            front: parts.front,
+            sessions: SessionTable::default(),
+            session_timers: TimerWheel::new(now_ms),
+            pending: PendingTable::new(now_ms),
+            calls: Calls::default(),
+            router: parts.router,
+            storage: parts.storage,
+            submitted: false,
+            announcements: Announcements::default(),
+            verifier: parts.verifier,
+            http: HttpPipes::new(parts.ingress),
+            inbox: parts.inbox,
+            waits: parts.waits,
+            observer: parts.observer,
+            publish_at_ms: now_ms,
+            stage: Stage::Serving,
+            serving: parts.serving,
+            space: BytesMut::new(),
+            front_events: Vec::new(),
+            storage_events: Vec::new(),
+        }
+    }
+
+    /// Serves until the core is told to drain, or cannot go on.
+    pub(crate) async fn run(mut self) -> Result<(), CoreError> {
+        loop {
+            self.turn();
+            if let Some(failure) = self.storage.failure() {
+                return Err(CoreError::Storage(failure));
+            }
+            if self.stage == Stage::Done && self.serving.load(Ordering::Acquire) == 0 {
+                return Ok(());
+            }
+            let sleep_ms = self.next_deadline_ms().saturating_sub(self.clock.now_ms());
+            self.waits.sleep(sleep_ms).await;
+        }
+    }
+
+    fn turn(&mut self) {
+        let started = moment();
+        self.now_ms = self.clock.now_ms();
+        self.take_front_events();
+        self.take_messages();
+        self.meet_deadlines();
+        self.announce_sessions();
+        for _ in 0..STORAGE_ROUNDS_MAX {
+            self.submitted = false;
+            self.take_storage_events();
+            if !self.submitted {
+                break;
+            }
+        }
+        self.drain();
+        self.front.flush(self.now_ms);
+        self.observer.add(Metric::Turns, 1);
+        self.observer.latency(Latency::Turn, started.elapsed());
+        if self.now_ms >= self.publish_at_ms {
+            self.publish_at_ms = self.now_ms + PUBLISH_MS;
+            self.publish();
+        }
+    }
+
+    /// When the next turn is due even if nothing happens.
+    fn next_deadline_ms(&self) -> u64 {
+        let busy = self.submitted || !self.inbox.is_empty() || self.announcements.is_busy();
+        if busy {
+            return 0;
+        }
+        let draining = match self.stage {
+            Stage::Finishing { until_ms } | Stage::Flushing { until_ms } => Some(until_ms),
+            Stage::Serving | Stage::Done => None,
+        };
+        [
+            self.front.next_deadline_ms(),
+            self.storage.next_deadline_ms(),
+            self.session_timers.next_deadline_ms(),
+            self.pending.next_deadline_ms(),
+            draining,
+            Some(self.publish_at_ms),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(u64::MAX)
+    }
+
+    fn take_messages(&mut self) {
+        for _ in 0..MAILBOX_TURN_MAX {
+            let Some(message) = self.inbox.take() else { break };
+            self.observer.add(Metric::MailboxTaken, 1);
+            match message {
+                CoreMessage::StorageCall { shard_key, operation, reply } => {
+                    self.call_for_http(&shard_key, operation, reply);
+                }
+                CoreMessage::HttpOut { token, bytes } => self.http.out(&mut self.front, token, bytes),
+                CoreMessage::HttpClose { token } => self.http.close(&mut self.front, token),
+                CoreMessage::Drain => {
+                    if self.stage == Stage::Serving {
+                        self.front.stop_accepting();
+                        self.stage = Stage::Finishing { until_ms: self.now_ms + DRAIN_REQUESTS_MS };
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step nearer to the end, if the core is to end.
+    fn drain(&mut self) {
+        match self.stage {
+            Stage::Serving | Stage::Done => {}
+            Stage::Finishing { until_ms } => {
+                if self.pending.is_empty() || self.now_ms >= until_ms {
+                    self.send_everyone_away();
+                    self.stage = Stage::Flushing { until_ms: self.now_ms + DRAIN_FLUSH_MS };
+                }
+            }
+            Stage::Flushing { until_ms } => {
+                if self.front.connection_count() == 0 || self.now_ms >= until_ms {
+                    self.stage = Stage::Done;
+                    self.serving.fetch_sub(1, Ordering::AcqRel);
+                }
+            }
+        }
+    }
+
+    /// Tells every session to connect again, elsewhere or later, and not all at once.
+    fn send_everyone_away(&mut self) {
+        for slot in 0..self.sessions.place_count() {
+            if let Some(token) = self.sessions.token_at(slot) {
+                let spread_ms = slot.wrapping_mul(2_654_435_761) % DRAIN_RETRY_SPREAD_MS;
+                let retry_ms = DRAIN_RETRY_MS + spread_ms;
+                self.close_session(token, Reason::Draining, "the gateway leaves", retry_ms);
+            }
+        }
+        self.http.close_all(&mut self.front);
+    }
+}

@@ -1,0 +1,376 @@
+//! Starting and stopping the whole gateway: storage, the HTTP side, and a pinned thread for each core.
+//!
+//! Threads that are not cores (the log's, readers', HTTP's) are started first, from the unpinned caller: children
+//! inherit the mask. A panic in a core's thread ends the process: its connections cannot be saved, and a gateway
+//! that half works is worse than one that is restarted.
+
+use super::mailbox::{CoreInbox, CoreMailbox, CoreMessage};
+use super::wait::Waits;
+use super::wake::WakeHandle;
+use super::{Core, CoreError, CoreParts};
+use crate::config::certificate::{self, CertificateError};
+use crate::config::{GatewayConfig, StorageMode};
+use crate::domain::auth::{self, KeysError, Verifier};
+use crate::front::{Front, FrontConfig, ListenerConfig};
+use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
+use crate::observe::{self, CoreMetrics, CoreObserver, Metric};
+use crate::router::Router;
+use crate::storage_client::embedded::{EmbeddedCore, EmbeddedNode, EmbeddedStartError};
+use crate::storage_client::nodes::{GatewayPeer, Nodes, NodesPlan, NodesStartError};
+use crate::storage_client::StorageClient;
+use crossbeam_channel::{Receiver, Sender};
+use monoio::{IoUringDriver, RuntimeBuilder};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Connections of one ring: the files a process may open by default on common systems, less a reserve.
+const RING_CONNECTIONS_MAX: usize = 18_000;
+/// How long password hashes under way may hold up the end, in milliseconds.
+const HTTP_STOP_MS: u64 = 2_000;
+
+/// Why the gateway did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// The data folder cannot be made.
+    #[error("{path}: {error}")]
+    DataFolder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// An address cannot be bound.
+    #[error("cannot bind {address}: {error}")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Certificate or key of the listener.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The certificate does not fit its key.
+    #[error("tls: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Keys of tokens.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The embedded storage node.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedStartError),
+    /// Links to storage nodes.
+    #[error(transparent)]
+    Nodes(#[from] NodesStartError),
+    /// The HTTP side.
+    #[error(transparent)]
+    Http(#[from] HttpStartError),
+    /// A core.
+    #[error(transparent)]
+    Core(#[from] CoreError),
+    /// The system gave no randomness, or no thread.
+    #[error("the system refuses {0}")]
+    System(&'static str),
+}
+
+/// Addresses really served, after port 0 became one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Addresses {
+    /// Native, HTTP and WebSocket over TLS.
+    pub tls: SocketAddr,
+    /// The same in plain text.
+    pub plain: Option<SocketAddr>,
+    /// Prometheus text.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    addresses: Addresses,
+    mailboxes: Vec<CoreMailbox>,
+    threads: Vec<JoinHandle<()>>,
+    ends: Receiver<Result<(), CoreError>>,
+    http: HttpServer,
+    node: Option<EmbeddedNode>,
+    draining: Arc<AtomicBool>,
+    metrics: Vec<Arc<CoreMetrics>>,
+}
+
+/// What every core gets a share of.
+struct Shares {
+    config: Arc<GatewayConfig>,
+    listeners: Vec<ListenerConfig>,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    verifier: Verifier,
+    serving: Arc<AtomicUsize>,
+}
+
+/// What one core's thread starts from.
+struct Seat {
+    number: u32,
+    wake: WakeHandle,
+    inbox: CoreInbox,
+    ingress: HttpIngress,
+    storage: StorageSeat,
+    observer: CoreObserver,
+    pin: Option<core_affinity::CoreId>,
+}
+
+enum StorageSeat {
+    Embedded(Box<EmbeddedCore>),
+    Nodes(Box<NodesPlan>, GatewayPeer),
+}
+
+impl Gateway {
+    /// Starts everything and returns when it serves. To be called from a thread that is not pinned.
+    pub fn start(config: GatewayConfig) -> Result<Gateway, GatewayError> {
+        let config = Arc::new(config);
+        let data_folder = |error| GatewayError::DataFolder { path: config.data_dir.clone(), error };
+        std::fs::create_dir_all(&config.data_dir).map_err(data_folder)?;
+        let identity = certificate::load(&config.tls, &config.data_dir)?;
+        let tls = crate::tls::server_config(identity.chain, identity.key)?;
+        let (issuer, verifier) = auth::open(&config.auth, &config.data_dir)?;
+        let (reserved, listeners) = reserve_ports(&config)?;
+        let cores = config.core_count();
+        let (wakes, (mailboxes, inboxes)): (Vec<_>, (Vec<_>, Vec<_>)) = (0..cores)
+            .map(|_| {
+                let wake = WakeHandle::new();
+                (wake.clone(), CoreMailbox::new(wake))
+            })
+            .unzip();
+        let (node, storage, router) = start_storage(&config, &wakes)?;
+        let observers: Vec<_> = (0..cores).map(|_| CoreObserver::new()).collect();
+        let metrics: Vec<_> = observers.iter().map(|observer| observer.shared().clone()).collect();
+        metrics.iter().cloned().for_each(observe::register_core);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (http, ingresses) = HttpServer::start(HttpParts {
+            mailboxes: mailboxes.clone(),
+            issuer,
+            auth: config.auth.clone(),
+            metrics: config.metrics,
+            render_metrics: observe::render,
+            ready: readiness(&config, metrics.clone(), draining.clone()),
+        })?;
+        let addresses = Addresses {
+            tls: listeners[0].address,
+            plain: listeners.get(1).map(|listener| listener.address),
+            metrics: http.metrics_address(),
+        };
+        let shares = Arc::new(Shares {
+            config,
+            listeners,
+            tls,
+            router,
+            verifier,
+            serving: Arc::new(AtomicUsize::new(cores)),
+        });
+        let pins = core_affinity::get_core_ids().unwrap_or_default();
+        let mut seats = Vec::with_capacity(cores);
+        let parts = wakes.into_iter().zip(inboxes).zip(ingresses).zip(storage).zip(observers);
+        for (number, ((((wake, inbox), ingress), storage), observer)) in parts.enumerate() {
+            let pin = pins.get(number).copied();
+            seats.push(Seat { number: number as u32, wake, inbox, ingress, storage, observer, pin });
+        }
+        let (threads, ends) = start_cores(seats, &shares)?;
+        drop(reserved);
+        Ok(Gateway { addresses, mailboxes, threads, ends, http, node, draining, metrics })
+    }
+
+    /// Addresses really served.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Numbers of each core.
+    pub fn metrics(&self) -> &[Arc<CoreMetrics>] {
+        &self.metrics
+    }
+
+    /// Tells when a core has ended: after [`Self::stop`], or because it cannot go on.
+    pub fn ends(&self) -> &Receiver<Result<(), CoreError>> {
+        &self.ends
+    }
+
+    /// Ends: no new connections, requests under way are finished, every session is told to leave, what clients
+    /// are owed is sent; all of that within bounds.
+    pub fn stop(self) -> Result<(), GatewayError> {
+        self.draining.store(true, Ordering::Release);
+        for mailbox in &self.mailboxes {
+            let mut message = CoreMessage::Drain;
+            // A full mailbox is emptied within a turn.
+            while let Err(back) = mailbox.send(message) {
+                message = back;
+                std::thread::yield_now();
+            }
+        }
+        for thread in self.threads {
+            // A panic has ended the process before.
+            let _ = thread.join();
+        }
+        let ended: Result<Vec<()>, CoreError> = self.ends.try_iter().collect();
+        self.http.stop(Duration::from_millis(HTTP_STOP_MS));
+        if let Some(node) = self.node {
+            node.shutdown();
+        }
+        Ok(ended.map(drop)?)
+    }
+}
+
+/// Finds the ports that 0 stands for, and keeps them until the cores have bound them, too.
+fn reserve_ports(config: &GatewayConfig) -> Result<(Vec<Socket>, Vec<ListenerConfig>), GatewayError> {
+    let wanted = [(Some(config.listen), true), (config.listen_plain, false)];
+    let mut sockets = Vec::new();
+    let mut listeners = Vec::new();
+    for (address, tls) in wanted.into_iter().filter_map(|(address, tls)| Some((address?, tls))) {
+        let (socket, address) = reserve_port(address).map_err(|error| GatewayError::Bind { address, error })?;
+        sockets.push(socket);
+        listeners.push(ListenerConfig { address, tls });
+    }
+    Ok((sockets, listeners))
+}
+
+fn reserve_port(address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Never listens, so the kernel gives it no connection.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
+}
+
+type StartedStorage = (Option<EmbeddedNode>, Vec<StorageSeat>, Router);
+
+fn start_storage(config: &GatewayConfig, wakes: &[WakeHandle]) -> Result<StartedStorage, GatewayError> {
+    match &config.storage {
+        StorageMode::Embedded(embedded) => {
+            let (node, cores) = EmbeddedNode::start(config, embedded, wakes.len())?;
+            let seats = cores.into_iter().zip(wakes).enumerate().map(|(number, (core, wake))| {
+                let core = EmbeddedCore::new(core, config.gateway_id, number as u32, wake.clone());
+                StorageSeat::Embedded(Box::new(core))
+            });
+            Ok((Some(node), seats.collect(), Router::embedded(embedded.shard_count)))
+        }
+        StorageMode::Nodes(nodes) => {
+            let plan = NodesPlan::new(nodes)?;
+            let mut incarnation = [0; 8];
+            getrandom::fill(&mut incarnation).map_err(|_| GatewayError::System("randomness"))?;
+            let incarnation = u64::from_ne_bytes(incarnation);
+            let seat = |core| {
+                let peer = GatewayPeer { gateway_id: config.gateway_id, incarnation, core };
+                StorageSeat::Nodes(Box::new(plan.clone()), peer)
+            };
+            let owners = nodes.nodes.iter().map(|node| node.shards.as_slice());
+            let router = Router::nodes(nodes.shard_count, owners);
+            Ok((None, (0..wakes.len() as u32).map(seat).collect(), router))
+        }
+    }
+}
+
+/// Ready while the gateway stays and each core reaches every node.
+fn readiness(
+    config: &GatewayConfig,
+    metrics: Vec<Arc<CoreMetrics>>,
+    draining: Arc<AtomicBool>,
+) -> crate::http::Readiness {
+    let links = match &config.storage {
+        StorageMode::Embedded(_) => 1,
+        StorageMode::Nodes(nodes) => nodes.nodes.len() as u64,
+    };
+    Arc::new(move || {
+        if draining.load(Ordering::Acquire) {
+            return Err("the gateway leaves".into());
+        }
+        match metrics.iter().position(|core| core.value(Metric::LinksUp) < links) {
+            Some(core) => Err(format!("core {core} does not reach all storage nodes")),
+            None => Ok(()),
+        }
+    })
+}
+
+type StartedCores = (Vec<JoinHandle<()>>, Receiver<Result<(), CoreError>>);
+
+/// Starts a thread for each seat and waits until each serves.
+fn start_cores(seats: Vec<Seat>, shares: &Arc<Shares>) -> Result<StartedCores, GatewayError> {
+    let cores = seats.len();
+    let (ended, ends) = crossbeam_channel::bounded(cores);
+    let (started, starts) = crossbeam_channel::bounded(cores);
+    let mut threads = Vec::with_capacity(cores);
+    for seat in seats {
+        let (shares, started, ended) = (shares.clone(), started.clone(), ended.clone());
+        let builder = std::thread::Builder::new().name(format!("ringline-core-{}", seat.number));
+        let thread = builder.spawn(move || {
+            let number = seat.number;
+            let end = catch_unwind(AssertUnwindSafe(|| run_core(seat, &shares, &started)));
+            match end {
+                // Nobody listens any more when the gateway is dropped without a stop.
+                Ok(end) => drop(ended.send(end)),
+                Err(_) => {
+                    eprintln!("ringline-gateway: core {number} panicked; the process ends");
+                    std::process::abort();
+                }
+            }
+        });
+        threads.push(thread.map_err(|_| GatewayError::System("a thread"))?);
+    }
+    drop(started);
+    for _ in 0..cores {
+        // A core that ended before it served has said why.
+        if starts.recv().is_err() {
+            let problem = || CoreError::Start { core: 0, problem: "ended at once".into() };
+            return Err(ends.iter().find_map(Result::err).unwrap_or_else(problem).into());
+        }
+    }
+    Ok((threads, ends))
+}
+
+fn run_core(seat: Seat, shares: &Shares, started: &Sender<()>) -> Result<(), CoreError> {
+    let core = seat.number;
+    let failed = |problem: String| CoreError::Start { core, problem };
+    if let Some(pin) = seat.pin
+        && !core_affinity::set_for_current(pin)
+    {
+        tracing::warn!(core, "cannot pin the thread");
+    }
+    let builder = RuntimeBuilder::<IoUringDriver>::new();
+    let runtime = builder.enable_timer().build();
+    let mut runtime = runtime.map_err(|error| failed(format!("no io_uring runtime: {error}")))?;
+    let config = &shares.config;
+    let cores = config.core_count();
+    runtime.block_on(async {
+        let front = Front::new(FrontConfig {
+            listeners: shares.listeners.clone(),
+            tls: Some(shares.tls.clone()),
+            connections_max: config.connections_max.div_ceil(cores).max(2),
+            ring_connections_max: RING_CONNECTIONS_MAX,
+            websocket_origins: config.websocket_origins.clone(),
+        });
+        let front = front.map_err(|error| failed(error.to_string()))?;
+        let waits = Waits::new(front.ring_fds(), seat.wake.clone()).map_err(|error| failed(error.to_string()))?;
+        let storage = match seat.storage {
+            StorageSeat::Embedded(core) => StorageClient::Embedded(core),
+            StorageSeat::Nodes(plan, peer) => StorageClient::Nodes(Nodes::new(*plan, peer, seat.wake.clone())),
+        };
+        let core = Core::new(CoreParts {
+            front,
+            storage,
+            router: shares.router.clone(),
+            verifier: shares.verifier.clone(),
+            ingress: seat.ingress,
+            inbox: seat.inbox,
+            waits,
+            observer: seat.observer,
+            serving: shares.serving.clone(),
+        });
+        // The starter waits for this.
+        let _ = started.send(());
+        core.run().await
+    })
+}

@@ -1,0 +1,199 @@
+//! A gateway process of its own, and what the REST interface is needed for.
+
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Nothing here takes longer than this, in seconds, even on a busy machine.
+pub const PATIENCE_S: u64 = 60;
+
+/// A folder that goes when the test is over.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringline-gateway-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that stays behind harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A child that says one line when it is ready, and is killed when the test is over.
+pub struct Process {
+    child: Child,
+    pub ready: String,
+}
+
+impl Process {
+    pub fn start(mut command: Command, ready: &str) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let ready = lines.find_map(|line| line.ok().filter(|line| line.contains(ready)));
+        let ready = ready.unwrap_or_else(|| panic!("it ended: {:?}", child.wait()));
+        // Its output is read on, so that it never waits for us.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, ready }
+    }
+
+    /// As `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ran");
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let kill = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        assert!(kill.expect("kill is there").success());
+        self.child.wait().expect("it ran")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running gateway.
+pub struct Server {
+    pub process: Process,
+    pub tls: SocketAddr,
+    pub plain: SocketAddr,
+    pub metrics: SocketAddr,
+    pub certificate: PathBuf,
+    _folder: Folder,
+}
+
+/// Someone who has registered or logged in.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub user_id: String,
+    pub device_id: String,
+    pub access_token: String,
+}
+
+impl Server {
+    /// With its own storage, in a new folder.
+    pub fn embedded() -> Self {
+        let folder = Folder::new();
+        Self::start(folder, "[storage]\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\nlog_prefill = false\n")
+    }
+
+    /// With this configuration beside ports and folder.
+    pub fn start(folder: Folder, config: &str) -> Self {
+        let file = folder.path().join("gateway.toml");
+        let cheap_passwords = "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n";
+        std::fs::write(&file, format!("{cheap_passwords}{config}")).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
+        let anywhere = "127.0.0.1:0";
+        command.arg("--config").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
+        command.args(["--listen", anywhere, "--listen-plain", anywhere, "--metrics", anywhere]);
+        let process = Process::start(command, "ringline-gateway ready:");
+        let address = |before: &str, after: char| {
+            let (_, rest) = process.ready.split_once(before).expect("named");
+            rest.split(after).next().expect("named").parse().expect("an address")
+        };
+        let (plain, tls) = (address("chat page http://", '/'), address("native ", ' '));
+        let metrics = address("metrics http://", '/');
+        let certificate = folder.path().join("data/tls/cert.pem");
+        let server = Self { process, tls, plain, metrics, certificate, _folder: folder };
+        server.wait_until("ready", || server.get(server.plain, "/v1/health/ready").0 == 200);
+        server
+    }
+
+    /// Asks until it is so.
+    pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(PATIENCE_S);
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn register(&self, username: &str) -> Account {
+        let body = json!({
+            "username": username, "display_name": username.to_uppercase(),
+            "password": "correct horse battery", "device_name": "first",
+        });
+        let (status, answer) = self.post("/v1/register", &body);
+        assert_eq!(status, 201, "{answer}");
+        Account::new(&answer)
+    }
+
+    /// A second device.
+    pub fn log_in(&self, username: &str) -> Account {
+        let body = json!({ "username": username, "password": "correct horse battery", "device_name": "second" });
+        let (status, answer) = self.post("/v1/login", &body);
+        assert_eq!(status, 200, "{answer}");
+        Account::new(&answer)
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let body = body.to_string();
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
+        let (status, answer) = exchange(self.plain, &format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}"));
+        (status, serde_json::from_str(&answer).unwrap_or(Value::String(answer)))
+    }
+
+    pub fn get(&self, address: SocketAddr, path: &str) -> (u16, String) {
+        exchange(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+    }
+
+    /// The sum of a metric over all cores.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.get(self.metrics, "/metrics");
+        assert_eq!(status, 200);
+        let of_name = |line: &&str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ']);
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+        text.lines().filter(of_name).map(|line| value(line).expect("a number")).sum()
+    }
+}
+
+impl Account {
+    fn new(answer: &Value) -> Self {
+        let text = |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{key} in {answer}")).to_owned();
+        Self { user_id: text("user_id"), device_id: text("device_id"), access_token: text("access_token") }
+    }
+}
+
+fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    (status, if chunked { unchunked(body) } else { body.to_owned() })
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        whole.push_str(&rest[..size]);
+        body = &rest[(size + 2).min(rest.len())..];
+    }
+    whole
+}

@@ -1,0 +1,179 @@
+//! What a storage node is told at start. Parsed once; later code never revalidates it.
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use wire_protocol::limits::SLOT_COUNT;
+
+/// Shards when the configuration names no number: enough for 8 cores, and each costs little.
+pub const SHARD_COUNT_DEFAULT: u32 = 8;
+/// Shards of one fleet: each is a Raft group, and every home shard keeps a position for every source shard.
+pub const SHARD_COUNT_MAX: u32 = 1_024;
+/// Name in the certificates of storage nodes when the configuration names no other.
+pub const SERVER_NAME_DEFAULT: &str = "ringline-storage";
+
+/// Everything a storage node is told. An unknown key is an error.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StorageConfig {
+    /// Where log and rows are kept; made if missing.
+    pub data_dir: PathBuf,
+    /// This node's id; never changes for a data folder.
+    pub node_id: u32,
+    /// Shards of the whole fleet; never changes for a data folder.
+    pub shard_count: u32,
+    /// All storage nodes and their shards. Empty: this node owns every shard.
+    pub nodes: Vec<NodeConfig>,
+    /// Certificates of the links. Needed by `listen` and by more than one node.
+    pub tls: Option<LinkTls>,
+    /// Where links are accepted (standalone only).
+    pub listen: Option<SocketAddr>,
+    /// Where metrics are served, loopback only (standalone only).
+    pub metrics_listen: Option<SocketAddr>,
+    /// Cores of a standalone node; 0: all that the process may use.
+    pub cores: usize,
+    /// Sizes of the log.
+    pub log: LogConfig,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            node_id: 1,
+            shard_count: SHARD_COUNT_DEFAULT,
+            nodes: Vec::new(),
+            tls: None,
+            listen: None,
+            metrics_listen: None,
+            cores: 0,
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// One storage node of the fleet.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's id.
+    pub id: u32,
+    /// Where the other nodes and the gateways reach it.
+    pub address: SocketAddr,
+    /// The shards it owns. Each shard belongs to exactly one node.
+    pub shards: Vec<u32>,
+}
+
+/// Certificates of mutual TLS between gateways and storage nodes: PEM files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkTls {
+    /// The authority that signed every peer's certificate.
+    pub ca: PathBuf,
+    /// This node's certificate, with what leads to the authority.
+    pub cert: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// The name in the certificates of storage nodes.
+    #[serde(default = "server_name_default")]
+    pub server_name: String,
+}
+
+fn server_name_default() -> String {
+    SERVER_NAME_DEFAULT.to_owned()
+}
+
+/// Sizes of the log's files.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// Bytes of one log file.
+    pub file_bytes: u64,
+    /// Bytes of log files kept before old ones are emptied and used again.
+    pub keep_bytes: u64,
+    /// Whether files are written with zeros before their first use, at the first start: a sync then changes no
+    /// file size, which is worth 2 to 5 times the syncs. Costs 1.5 times `keep_bytes` of disk at once.
+    pub prefill: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { file_bytes: 32 << 20, keep_bytes: 256 << 20, prefill: true }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {error}")]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{file}: {error}")]
+    Malformed {
+        /// Which file.
+        file: PathBuf,
+        /// Where and why.
+        error: Box<toml::de::Error>,
+    },
+    /// A value is out of range, or values contradict each other.
+    #[error("configuration: {0}")]
+    Invalid(String),
+}
+
+impl StorageConfig {
+    /// Reads and checks a TOML file.
+    pub fn read(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| ConfigError::Unreadable { file: file.to_owned(), error })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Malformed { file: file.to_owned(), error: Box::new(error) })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Ranges, and relations between the values. Which node owns what is checked by
+    /// [`crate::placement::ShardMap::new`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |text: String| Err(ConfigError::Invalid(text));
+        if self.shard_count == 0 || self.shard_count > SHARD_COUNT_MAX {
+            return invalid(format!("shard_count {} is not within 1..={SHARD_COUNT_MAX}", self.shard_count));
+        }
+        if self.log.file_bytes < 1 << 20 || self.log.keep_bytes < 2 * self.log.file_bytes {
+            return invalid("log.file_bytes is at least 1 MiB, log.keep_bytes twice that".to_owned());
+        }
+        if (self.listen.is_some() || self.nodes.len() > 1) && self.tls.is_none() {
+            return invalid("tls is needed to listen and to reach other nodes".to_owned());
+        }
+        if self.metrics_listen.is_some_and(|address| !address.ip().is_loopback()) {
+            return invalid("metrics_listen must be a loopback address".to_owned());
+        }
+        Ok(())
+    }
+}
+
+const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_contradictions_are_refused() {
+        assert!(toml::from_str::<StorageConfig>("colour = 1").is_err());
+        let config: StorageConfig = toml::from_str("data_dir = 'x'\nshard_count = 4").expect("fits");
+        assert_eq!((config.shard_count, config.node_id), (4, 1));
+        config.check().expect("fits");
+        for text in
+            ["shard_count = 0", "listen = '127.0.0.1:1'", "metrics_listen = '8.8.8.8:1'", "log.file_bytes = 1"]
+        {
+            let config: StorageConfig = toml::from_str(text).expect("fits");
+            assert!(config.check().is_err(), "{text}");
+        }
+    }
+}

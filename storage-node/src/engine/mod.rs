@@ -1,0 +1,90 @@
+//! The narrow contract behind which rows are kept, and the engines that keep it.
+//!
+//! What it refuses to know: what a row means. `domain/` decides that; [`keys`] is the one place where both meet.
+//! The shard's store thread writes, the read pool and `domain::query` read, the maintenance thread syncs.
+//!
+//! # Contract
+//! - **Readable on return**: after [`Store::write`] every reader sees all rows of the batch, or, before it
+//!   returns, none of them.
+//! - **Durable only after a sync**: after a crash the store holds a prefix of the batches in the order they were
+//!   written, whole batches only, and at least everything written before the last [`Store::sync`] that returned
+//!   `Ok`. The log replays the rest: that is why the applied index travels in the batch of the rows it covers.
+//! - **Order callers keep**: one thread writes a given slot's rows. Writers of different slots may run at once.
+//! - **Failure**: an error of `write` or `sync` is final for this opening. The caller stops accepting work, and
+//!   reopens the store, which then holds what the crash rule above promises.
+
+#![deny(clippy::unwrap_used, clippy::indexing_slicing)]
+
+pub mod keys;
+pub mod batch;
+pub mod overlay;
+pub mod expiry;
+pub mod format;
+pub mod memory;
+pub mod rocks;
+
+pub use batch::WriteBatch;
+pub use memory::MemoryStore;
+pub use overlay::Overlay;
+pub use rocks::{RocksOptions, RocksStore};
+
+use bytes::Bytes;
+use std::path::PathBuf;
+
+/// Order of a scan.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From the lowest key upwards.
+    Ascending,
+    /// From the highest key downwards.
+    Descending,
+}
+
+/// Point and range reads over rows.
+pub trait Reader {
+    /// The row's value, or `None` when there is no such row.
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Shows the rows with `from <= key < to` in the given order until `visit` returns false. Both bounds must
+    /// share the first [`keys::PREFIX_BYTES`] bytes: scans stay within one entity of one table.
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError>;
+}
+
+/// Rows that survive crashes as the module's contract says.
+pub trait Store: Reader + Send + Sync {
+    /// Writes all rows of the batch, or none. Readable on return, durable only after [`Store::sync`].
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError>;
+
+    /// Everything written before this call is durable on return.
+    fn sync(&self) -> Result<(), StoreError>;
+}
+
+/// Why the store could not serve. All of it is ours to act on: no peer can cause it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The engine or the disk failed; the store takes no more writes until it was reopened.
+    #[error("storage engine failed: {0}")]
+    Engine(String),
+    /// A row does not decode: the disk lied or a newer program wrote it.
+    #[error("damaged row in table {table}: {detail}")]
+    Damaged {
+        /// Name of the table.
+        table: &'static str,
+        /// What did not fit.
+        detail: &'static str,
+    },
+    /// The folder holds another format, another shard count, or something that is not ours.
+    #[error("cannot use the store in {folder}: {detail}")]
+    Unusable {
+        /// The folder that was to be opened.
+        folder: PathBuf,
+        /// Found and expected versions.
+        detail: String,
+    },
+}

@@ -1,0 +1,246 @@
+//! The engine of real nodes: RocksDB, one database a node, one column family, no write-ahead log.
+//!
+//! The replicated log is the only thing synced in the way of an answer; RocksDB is the index behind it. A sync here
+//! is a flush of the memtables, and since all rows are in one column family every flush holds whole batches in the
+//! order they were written.
+
+use super::{Direction, Reader, Store, StoreError, WriteBatch, expiry, format, keys};
+use bytes::Bytes;
+use rocksdb::compaction_filter::{CompactionFilter, Decision};
+use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, FlushOptions, LogLevel, Options, ReadOptions,
+    SliceTransform, WriteOptions,
+};
+use std::ffi::CStr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Files RocksDB keeps open: part of the process's 20,000, most of which belong to sockets.
+const OPEN_FILES_MAX: i32 = 1_024;
+/// Memtables, the active one included: a burst is taken while one flushes and one waits; then writers slow down.
+const MEMTABLES_MAX: i32 = 4;
+/// Bits of a filter for each key: 1 % of the look-ups of absent idempotency rows reach a block for nothing.
+const FILTER_BITS_PER_KEY: f64 = 10.0;
+/// Share of a memtable that its own filter takes: absent idempotency rows are then mostly not searched for at all.
+const MEMTABLE_FILTER_RATIO: f64 = 0.1;
+/// Bytes of a block: 50 short messages, a page of history.
+const BLOCK_BYTES: usize = 16 * 1024;
+/// RocksDB's own log files kept for a person to read.
+const INFO_LOGS_MAX: usize = 4;
+
+/// What differs between nodes.
+#[derive(Clone, Debug)]
+pub struct RocksOptions {
+    /// Shards of the fleet: stored with the data and checked at open, since all placement depends on it.
+    pub shard_count: u32,
+    /// Bytes of one memtable, of which there are at most four.
+    pub memtable_bytes: usize,
+    /// Bytes of uncompressed blocks kept for reading, filters and indexes included.
+    pub block_cache_bytes: usize,
+    /// Threads for flushes and compactions.
+    pub background_threads: i32,
+}
+
+impl RocksOptions {
+    /// Defaults for a small machine: at most 256 MiB of memtables and 256 MiB of blocks.
+    pub fn new(shard_count: u32) -> Self {
+        Self {
+            shard_count,
+            memtable_bytes: 64 * 1024 * 1024,
+            block_cache_bytes: 256 * 1024 * 1024,
+            background_threads: 2,
+        }
+    }
+}
+
+/// Rows in RocksDB.
+pub struct RocksStore {
+    database: DB,
+    write_options: WriteOptions,
+    /// The newest logged time of any written batch; compactions drop expired rows by it.
+    logged_ms: Arc<AtomicU64>,
+}
+
+impl RocksStore {
+    /// Opens the database in `folder`, and makes it if the folder holds none. Refuses other formats by name.
+    pub fn open(folder: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
+        let logged_ms = Arc::new(AtomicU64::new(0));
+        let unusable = |error: rocksdb::Error| StoreError::Unusable {
+            folder: folder.to_owned(),
+            detail: error.to_string(),
+        };
+        let database = DB::open(&database_options(options, &logged_ms), folder).map_err(unusable)?;
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        // Batches of an overlay are sorted: each insert starts where the one before ended.
+        write_options.set_memtable_insert_hint_per_batch(true);
+        let store = Self { database, write_options, logged_ms };
+        let is_new = if store.is_empty()? { format::IsNew::Yes } else { format::IsNew::No };
+        format::check(&store, folder, is_new, options.shard_count)?;
+        Ok(store)
+    }
+
+    /// A number RocksDB keeps about itself, for metrics and the curious; `None`: it knows no such property.
+    pub fn property(&self, name: &str) -> Option<u64> {
+        self.database.property_int_value(name).ok().flatten()
+    }
+
+    /// RocksDB's own statistics of levels and stalls, as text.
+    pub fn report(&self) -> String {
+        self.database.property_value("rocksdb.stats").ok().flatten().unwrap_or_default()
+    }
+
+    /// Runs all compactions now: jobs and tests only.
+    pub fn compact(&self) {
+        self.database.compact_range::<&[u8], &[u8]>(None, None);
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        let mut rows = self.database.raw_iterator_opt(options);
+        rows.seek_to_first();
+        rows.status().map_err(engine_failed)?;
+        Ok(!rows.valid())
+    }
+}
+
+fn database_options(options: &RocksOptions, logged_ms: &Arc<AtomicU64>) -> Options {
+    let mut database = Options::default();
+    database.create_if_missing(true);
+    database.set_max_open_files(OPEN_FILES_MAX);
+    database.set_atomic_flush(true);
+    database.set_max_background_jobs(options.background_threads);
+    database.set_bytes_per_sync(1024 * 1024);
+    database.set_paranoid_checks(true);
+
+    database.set_write_buffer_size(options.memtable_bytes);
+    database.set_max_write_buffer_number(MEMTABLES_MAX);
+    database.set_db_write_buffer_size(options.memtable_bytes.saturating_mul(MEMTABLES_MAX as usize));
+    database.set_memtable_prefix_bloom_ratio(MEMTABLE_FILTER_RATIO);
+    database.set_memtable_whole_key_filtering(true);
+    database.set_prefix_extractor(SliceTransform::create_fixed_prefix(keys::PREFIX_BYTES));
+
+    database.set_compression_type(DBCompressionType::Lz4);
+    database.set_bottommost_compression_type(DBCompressionType::Zstd);
+    database.set_level_compaction_dynamic_level_bytes(true);
+    database.set_target_file_size_base(64 * 1024 * 1024);
+    database.set_max_bytes_for_level_base(256 * 1024 * 1024);
+    database.set_compaction_filter_factory(ExpiryFactory { logged_ms: logged_ms.clone() });
+
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_size(BLOCK_BYTES);
+    blocks.set_block_cache(&Cache::new_lru_cache(options.block_cache_bytes));
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_cache_index_and_filter_blocks_with_high_priority(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_bloom_filter(FILTER_BITS_PER_KEY, false);
+    blocks.set_whole_key_filtering(true);
+    blocks.set_optimize_filters_for_memory(true);
+    blocks.set_format_version(6);
+    database.set_block_based_table_factory(&blocks);
+
+    database.set_log_level(LogLevel::Warn);
+    database.set_keep_log_file_num(INFO_LOGS_MAX);
+    database.set_stats_dump_period_sec(0);
+    database.set_stats_persist_period_sec(0);
+    database
+}
+
+fn engine_failed(error: rocksdb::Error) -> StoreError {
+    StoreError::Engine(error.into_string())
+}
+
+impl Reader for RocksStore {
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.database.get_pinned(key).map_err(engine_failed)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        if from >= to {
+            return Ok(());
+        }
+        debug_assert_eq!(from.get(..keys::PREFIX_BYTES), to.get(..keys::PREFIX_BYTES), "one entity, one table");
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(from);
+        options.set_iterate_upper_bound(to);
+        let mut rows: DBRawIterator<'_> = self.database.raw_iterator_opt(options);
+        match direction {
+            Direction::Ascending => rows.seek(from),
+            Direction::Descending => rows.seek_for_prev(to),
+        }
+        while let Some((key, value)) = rows.item() {
+            if !visit(key, value) {
+                return Ok(());
+            }
+            match direction {
+                Direction::Ascending => rows.next(),
+                Direction::Descending => rows.prev(),
+            }
+        }
+        rows.status().map_err(engine_failed)
+    }
+}
+
+impl Store for RocksStore {
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        if batch.logged_ms() > 0 {
+            self.logged_ms.fetch_max(batch.logged_ms(), Ordering::Relaxed);
+        }
+        let mut rows = rocksdb::WriteBatch::default();
+        for (key, value) in batch.rows() {
+            match value {
+                Some(value) => rows.put(key, value),
+                None => rows.delete(key),
+            }
+        }
+        self.database.write_opt(rows, &self.write_options).map_err(engine_failed)
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.database.flush_opt(&options).map_err(engine_failed)
+    }
+}
+
+/// Makes a filter for each compaction.
+struct ExpiryFactory {
+    logged_ms: Arc<AtomicU64>,
+}
+
+impl CompactionFilterFactory for ExpiryFactory {
+    type Filter = ExpiryFilter;
+
+    fn create(&mut self, _context: CompactionFilterContext) -> ExpiryFilter {
+        ExpiryFilter { logged_ms: self.logged_ms.load(Ordering::Relaxed) }
+    }
+
+    fn name(&self) -> &CStr {
+        c"ringline-expiry"
+    }
+}
+
+/// Drops expired rows, as of the compaction's start.
+struct ExpiryFilter {
+    logged_ms: u64,
+}
+
+impl CompactionFilter for ExpiryFilter {
+    fn filter(&mut self, _level: u32, key: &[u8], value: &[u8]) -> Decision {
+        if expiry::is_expired(key, value, self.logged_ms) { Decision::Remove } else { Decision::Keep }
+    }
+
+    fn name(&self) -> &CStr {
+        c"ringline-expiry"
+    }
+}

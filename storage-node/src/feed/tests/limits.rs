@@ -1,0 +1,1 @@
+//! Limits and single cases of either half.

@@ -1,0 +1,61 @@
+//! What happens beside the way of a message: making the store durable, and cutting the log behind it.
+
+use crate::clock;
+use crate::replication::ReplicationError;
+use crate::worker::NodeShared;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use wire_protocol::ids::ShardId;
+
+/// How often it is looked whether a sync is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The store is synced at least this often while anything is written: what a start has to apply again is at most
+/// this much.
+const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// And whenever this part of the kept log was written, so that old files are free before new ones are needed.
+const SYNC_PART_OF_LOG: u64 = 4;
+
+/// Runs until it is told to stop.
+pub(crate) fn run_maintenance(
+    shared: &NodeShared,
+    stop: &Receiver<()>,
+    log_keep_bytes: u64,
+) -> Result<(), String> {
+    let mut synced_at = clock::now();
+    let mut synced_bytes = 0;
+    while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        let new_bytes = shared.metrics.log_bytes.value() - synced_bytes;
+        let is_due = synced_at.elapsed() >= SYNC_EVERY || new_bytes >= log_keep_bytes / SYNC_PART_OF_LOG;
+        if new_bytes > 0 && is_due {
+            synced_bytes += new_bytes;
+            persist(shared)?;
+            synced_at = clock::now();
+        }
+    }
+    Ok(())
+}
+
+/// Makes durable what the store holds, then lets go of the log that neither the store nor a feed needs.
+pub(crate) fn persist(shared: &NodeShared) -> Result<(), String> {
+    // Read before the sync: what is applied while it runs may or may not be in it.
+    let shards: Vec<ShardId> = shared.map.own_shards();
+    let applied: Vec<u64> =
+        shards.iter().map(|shard| shared.marks_of(*shard).applied.load(Ordering::Acquire)).collect();
+    shared.store.sync().map_err(|error| error.to_string())?;
+    shared.metrics.store_syncs.increment();
+    cut_log(shared, shards.into_iter().zip(applied)).map_err(|error| error.to_string())
+}
+
+fn cut_log(
+    shared: &NodeShared,
+    persisted: impl Iterator<Item = (ShardId, u64)>,
+) -> Result<(), ReplicationError> {
+    for (shard, persisted) in persisted {
+        let cut = persisted.min(shared.marks_of(shard).feed_cut.load(Ordering::Acquire));
+        shared.log.cut(shard, cut)?;
+    }
+    shared.log.purge()?;
+    shared.metrics.log_used_bytes.set(shared.log.used_bytes() as u64);
+    Ok(())
+}

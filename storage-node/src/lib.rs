@@ -1,0 +1,26 @@
+//! Storage nodes: shards as deterministic machines over a synced log.
+//!
+//! Modules stand in the order a message meets them: a request arrives over a link ([`server`]) at a core
+//! ([`worker`]), which finds its shard ([`placement`]), packs it into a log entry ([`shard`]), has the entry
+//! synced ([`replication`]), applies it ([`domain`]) to the stored rows ([`engine`]), answers, and hands the events
+//! to whom they concern ([`feed`]). What is not on that way is in [`jobs`] and [`observe`].
+
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod clock;
+pub mod server;
+pub mod worker;
+pub mod placement;
+pub mod shard;
+pub mod replication;
+pub mod domain;
+pub mod engine;
+pub mod feed;
+pub mod jobs;
+pub mod observe;
+
+pub use config::{LinkTls, LogConfig, NodeConfig, StorageConfig};
+pub use worker::{
+    LinkId, LinkOutput, LinkPeer, PeerMessage, PeerOutput, StartError, StorageCore, StorageNode, Waker,
+};

@@ -1,0 +1,227 @@
+//! The log files of a node: every shard's entries and votes in one engine.
+
+use super::{LogEntry, ReplicationError};
+use crate::config::LogConfig;
+use raft::eraftpb::{Entry, HardState};
+use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+use std::path::{Path, PathBuf};
+use wire_protocol::ids::ShardId;
+
+/// Key of a shard's vote in the engine.
+const VOTE_KEY: &[u8] = b"vote";
+/// Format of a vote, as its first byte.
+const VOTE_VERSION: u8 = 1;
+/// Bytes of a vote: version, term, vote.
+const VOTE_BYTES: usize = 17;
+
+/// What one turn of one group must have on disk before it goes on.
+#[derive(Debug)]
+pub struct LogWrite {
+    pub(super) shard: ShardId,
+    /// The group's number of this write: they are persisted in this order.
+    pub(super) number: u64,
+    pub(super) entries: Vec<Entry>,
+    /// Only when it changed.
+    pub(super) vote: Option<Vote>,
+}
+
+impl LogWrite {
+    /// Whose log.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// For [`super::Group::persisted`].
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the entries, without their envelopes.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.data.len()).sum()
+    }
+}
+
+/// The part of Raft's hard state that must survive; what is committed follows from the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Vote {
+    pub term: u64,
+    pub voted_for: u64,
+}
+
+impl Vote {
+    pub(super) fn of(state: &HardState) -> Self {
+        Self { term: state.term, voted_for: state.vote }
+    }
+
+    fn encode(self) -> Vec<u8> {
+        let mut value = Vec::with_capacity(VOTE_BYTES);
+        value.push(VOTE_VERSION);
+        value.extend_from_slice(&self.term.to_be_bytes());
+        value.extend_from_slice(&self.voted_for.to_be_bytes());
+        value
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let (&version, rest) = value.split_first()?;
+        let (term, voted_for) = rest.split_first_chunk::<8>()?;
+        let voted_for: &[u8; 8] = voted_for.try_into().ok()?;
+        (version == VOTE_VERSION)
+            .then(|| Self { term: u64::from_be_bytes(*term), voted_for: u64::from_be_bytes(*voted_for) })
+    }
+}
+
+struct EntryIndex;
+
+impl MessageExt for EntryIndex {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+/// The engine. Writes may come from several threads; one thread is what makes one sync serve many.
+pub struct Log {
+    engine: Engine,
+    folder: PathBuf,
+}
+
+impl Log {
+    /// Opens the log files, making them if there are none. A torn write at the end is dropped: it was never
+    /// acknowledged. Damage elsewhere is an error.
+    pub fn open(folder: &Path, config: &LogConfig) -> Result<Self, ReplicationError> {
+        let engine_config = Config {
+            dir: folder.to_string_lossy().into_owned(),
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
+            // Bodies are opaque, often encrypted: compressing them costs and gains nothing.
+            batch_compression_threshold: ReadableSize(0),
+            target_file_size: ReadableSize(config.file_bytes),
+            purge_threshold: ReadableSize(config.keep_bytes),
+            enable_log_recycle: true,
+            prefill_for_recycle: config.prefill,
+            prefill_limit: config.prefill.then_some(ReadableSize(config.keep_bytes)),
+            ..Config::default()
+        };
+        let engine = Engine::open(engine_config).map_err(|error| ReplicationError::Engine {
+            folder: folder.to_owned(),
+            detail: error.to_string(),
+        })?;
+        Ok(Self { engine, folder: folder.to_owned() })
+    }
+
+    /// Writes and syncs everything given; all of it is durable on return. Gives the bytes written.
+    pub fn write(&self, writes: &[LogWrite]) -> Result<usize, ReplicationError> {
+        let mut batch = LogBatch::default();
+        for write in writes {
+            let group = group_id(write.shard);
+            batch.add_entries::<EntryIndex>(group, &write.entries).map_err(|error| self.failed(&error))?;
+            if let Some(vote) = write.vote {
+                batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
+            }
+        }
+        self.engine.write(&mut batch, true).map_err(|error| self.failed(&error))
+    }
+
+    /// Entries above `above` up to `up_to`, ascending: as many as fit `bytes_max`, one at least. Entries that are
+    /// queued but not written yet are not there.
+    pub fn read(
+        &self,
+        shard: ShardId,
+        range: LogRange,
+        bytes_max: usize,
+    ) -> Result<Vec<LogEntry>, ReplicationError> {
+        let entries = self.entries(shard, range.above + 1, range.up_to + 1, bytes_max)?;
+        Ok(entries.into_iter().map(|entry| LogEntry { index: entry.index, record: entry.data }).collect())
+    }
+
+    /// Raft's own entries `low..high`.
+    pub(super) fn entries(
+        &self,
+        shard: ShardId,
+        low: u64,
+        high: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReplicationError> {
+        let mut entries = Vec::new();
+        if low < high {
+            self.engine
+                .fetch_entries_to::<EntryIndex>(group_id(shard), low, high, Some(bytes_max), &mut entries)
+                .map_err(|error| self.failed(&error))?;
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn entry(&self, shard: ShardId, index: u64) -> Result<Option<Entry>, ReplicationError> {
+        self.engine.get_entry::<EntryIndex>(group_id(shard), index).map_err(|error| self.failed(&error))
+    }
+
+    /// First and last index that the files hold; `None` for a log without entries.
+    pub fn span(&self, shard: ShardId) -> Option<(u64, u64)> {
+        let group = group_id(shard);
+        Some((self.engine.first_index(group)?, self.engine.last_index(group)?))
+    }
+
+    /// Entries up to here are cut off, but for the last of them, which keeps the term.
+    pub fn cut_index(&self, shard: ShardId) -> u64 {
+        match self.span(shard) {
+            None | Some((1, _)) => 0,
+            Some((first, _)) => first,
+        }
+    }
+
+    pub(super) fn vote(&self, shard: ShardId) -> Result<Vote, ReplicationError> {
+        let Some(value) = self.engine.get(group_id(shard), VOTE_KEY) else { return Ok(Vote::default()) };
+        Vote::decode(&value).ok_or_else(|| self.damaged(shard, "the vote is of an unknown format".to_owned()))
+    }
+
+    /// Lets entries below `index` go (see [`Self::cut_index`]). The entry at `index` stays: the log continues from its term.
+    pub fn cut(&self, shard: ShardId, index: u64) -> Result<(), ReplicationError> {
+        let group = group_id(shard);
+        if self.engine.first_index(group).is_none_or(|first| first >= index) {
+            return Ok(());
+        }
+        let mut batch = LogBatch::default();
+        batch.add_command(group, Command::Compact { index });
+        self.engine.write(&mut batch, false).map_err(|error| self.failed(&error))?;
+        Ok(())
+    }
+
+    /// Frees files that hold nothing needed any more. Blocks for as long as rewriting what is still needed takes.
+    pub fn purge(&self) -> Result<(), ReplicationError> {
+        self.engine.purge_expired_files().map_err(|error| self.failed(&error))?;
+        Ok(())
+    }
+
+    /// Bytes of the files in use.
+    pub fn used_bytes(&self) -> usize {
+        self.engine.get_used_size()
+    }
+
+    /// Where the files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn failed(&self, error: &raft_engine::Error) -> ReplicationError {
+        ReplicationError::Engine { folder: self.folder.clone(), detail: error.to_string() }
+    }
+
+    pub(super) fn damaged(&self, shard: ShardId, detail: String) -> ReplicationError {
+        ReplicationError::Damaged { folder: self.folder.clone(), shard, detail }
+    }
+}
+
+/// Part of a shard's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogRange {
+    /// Entries above this index,
+    pub above: u64,
+    /// up to this one, included.
+    pub up_to: u64,
+}
+
+/// The engine's own numbers start at 1: 0 is left out so that an unset number is not a shard.
+fn group_id(shard: ShardId) -> u64 {
+    u64::from(shard.0) + 1
+}

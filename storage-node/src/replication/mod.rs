@@ -1,0 +1,70 @@
+//! Consensus and the log: one Raft group a shard, one log engine a node, one sync for whatever is queued.
+//!
+//! The only folder that knows which consensus library and which log engine serve. What leaves it are indexes and
+//! bytes. `shard/` proposes to a [`Group`] and hands its [`LogWrite`]s to the log thread; when the thread reports
+//! them persisted, the group hands out committed [`LogEntry`]s for the store thread.
+//!
+//! ```text
+//! propose -> poll: LogWrite -> log thread (one synced write for all shards) -> persisted(number)
+//!                                        poll: committed entries -> store thread -> applied(index)
+//! ```
+//!
+//! Contract: what `persisted` was called for survives a crash; entries are committed only after that; committed
+//! entries come out once, in order, without gaps; an entry is committed again after a restart if it is above the
+//! applied index that the group was opened with.
+
+mod record;
+mod log;
+mod log_thread;
+mod group;
+#[cfg(test)]
+mod tests;
+
+pub use group::{Group, GroupOutput};
+pub use log::{Log, LogRange, LogWrite};
+pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
+pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
+
+use bytes::Bytes;
+use std::path::PathBuf;
+use wire_protocol::ids::ShardId;
+
+/// A committed entry of a shard's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Position in the shard's log: 1, 2, 3, …
+    pub index: u64,
+    /// A record (see [`decode_record`]), or nothing: the entry that a leader opens its term with.
+    pub record: Bytes,
+}
+
+/// Why log or consensus cannot serve. All of it is ours to act on; the node stops.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicationError {
+    /// The engine or the disk failed.
+    #[error("log in {folder}: {detail}")]
+    Engine {
+        /// The log's folder.
+        folder: PathBuf,
+        /// What the engine said.
+        detail: String,
+    },
+    /// What the log holds does not fit together, or a newer program wrote it.
+    #[error("log in {folder}, shard {shard}: {detail}")]
+    Damaged {
+        /// The log's folder.
+        folder: PathBuf,
+        /// Which shard's log.
+        shard: ShardId,
+        /// What does not fit.
+        detail: String,
+    },
+    /// The consensus library refused.
+    #[error("shard {shard}: {detail}")]
+    Refused {
+        /// Which shard.
+        shard: ShardId,
+        /// What it said.
+        detail: String,
+    },
+}

@@ -1,0 +1,143 @@
+//! A group over real log files: what is persisted comes back, and nothing is committed before.
+
+use super::*;
+use crate::config::LogConfig;
+use std::path::Path;
+use std::sync::Arc;
+
+const SHARD: ShardId = ShardId(3);
+
+fn open_log(folder: &Path) -> Arc<Log> {
+    let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
+    Arc::new(Log::open(folder, &config).expect("it opens"))
+}
+
+/// Writes what the group wants written, until it wants nothing; gives what was committed.
+fn settle(group: &mut Group, log: &Log) -> Vec<LogEntry> {
+    let mut committed = Vec::new();
+    while let Some(output) = group.poll() {
+        committed.extend(output.committed);
+        if let Some(write) = output.write {
+            let number = write.number();
+            log.write(&[write]).expect("it writes");
+            group.persisted(number);
+        }
+    }
+    committed
+}
+
+fn record(number: u64) -> Vec<u8> {
+    let mut record = vec![RECORD_VERSION];
+    record.extend(number.to_be_bytes());
+    record
+}
+
+fn indexes(entries: &[LogEntry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.index).collect()
+}
+
+#[test]
+fn nothing_is_committed_before_it_is_persisted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_log(folder.path());
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    assert_eq!(indexes(&settle(&mut group, &log)), [1], "the entry that opens the term");
+    let mut writes = Vec::new();
+    for number in 2..=4 {
+        assert_eq!(group.propose(record(number)).expect("a leader takes it"), number);
+        while let Some(output) = group.poll() {
+            assert_eq!(output.committed, []);
+            writes.extend(output.write);
+        }
+    }
+    let numbers: Vec<u64> = writes.iter().map(LogWrite::number).collect();
+    log.write(&writes).expect("it writes");
+    // The first two of three.
+    group.persisted(numbers[1]);
+    assert_eq!(indexes(&settle(&mut group, &log)), [2, 3]);
+    group.persisted(numbers[2]);
+    let last = settle(&mut group, &log);
+    assert_eq!(last, [LogEntry { index: 4, record: record(4).into() }]);
+}
+
+#[test]
+fn a_restart_commits_again_what_is_above_the_stored_state() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut terms = Vec::new();
+    for round in 0..3u64 {
+        let log = open_log(folder.path());
+        let last = log.span(SHARD).map_or(0, |(_, last)| last);
+        // In the last round nothing of the log was stored, in the others all but one entry.
+        let stored = if round == 2 { 0 } else { last.saturating_sub(1) };
+        let mut group = Group::open(Arc::clone(&log), SHARD, stored).expect("it opens");
+        terms.push(group.term());
+        let committed = settle(&mut group, &log);
+        let expected: Vec<u64> = (stored + 1..=last + 1).collect();
+        assert_eq!(indexes(&committed), expected, "round {round}");
+        assert_eq!(group.recovered_at(), last + 1);
+        for number in 1..=5 {
+            group.propose(record(number)).expect("a leader takes it");
+        }
+        assert_eq!(indexes(&settle(&mut group, &log)), (last + 2..=last + 6).collect::<Vec<_>>());
+        group.applied(last + 6);
+    }
+    assert!(terms.is_sorted_by(|a, b| a < b), "{terms:?}");
+}
+
+#[test]
+fn a_cut_log_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let log = open_log(folder.path());
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        (0..9).for_each(|number| assert!(group.propose(record(number)).is_ok()));
+        assert_eq!(settle(&mut group, &log).len(), 10);
+        group.applied(10);
+        assert_eq!(log.cut_index(SHARD), 0);
+        log.cut(SHARD, 6).expect("it cuts");
+        assert_eq!(log.cut_index(SHARD), 6);
+        let range = LogRange { above: 6, up_to: 9 };
+        let read = log.read(SHARD, range, usize::MAX).expect("it reads");
+        assert_eq!(indexes(&read), [7, 8, 9]);
+        assert_eq!(log.read(SHARD, range, 1).expect("it reads").len(), 1, "one at least");
+    }
+    let log = open_log(folder.path());
+    for stored in [5, 11] {
+        let refusal = Group::open(Arc::clone(&log), SHARD, stored).err().expect("a gap").to_string();
+        assert!(refusal.contains(&format!("ends at {stored}")), "{refusal}");
+    }
+    let mut group = Group::open(Arc::clone(&log), SHARD, 6).expect("it opens");
+    assert_eq!(indexes(&settle(&mut group, &log)), [7, 8, 9, 10, 11]);
+    // Everything but the last entry is cut.
+    group.applied(11);
+    log.cut(SHARD, 11).expect("it cuts");
+    drop(group);
+    let mut group = Group::open(Arc::clone(&log), SHARD, 11).expect("it opens");
+    assert_eq!(indexes(&settle(&mut group, &log)), [12]);
+}
+
+#[test]
+fn a_torn_write_at_the_end_is_dropped_and_damage_before_it_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let log = open_log(folder.path());
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        for number in 0..9 {
+            group.propose(record(number)).expect("a leader takes it");
+            settle(&mut group, &log);
+        }
+    }
+    let file = std::fs::read_dir(folder.path())
+        .expect("it lists")
+        .map(|file| file.expect("it lists").path())
+        .find(|file| file.to_string_lossy().ends_with("0001.raftlog"))
+        .expect("a log file");
+    let whole = std::fs::read(&file).expect("it reads");
+    let used = whole.iter().rposition(|byte| *byte != 0).expect("it is not empty") + 1;
+    std::fs::write(&file, &whole[..used - 3]).expect("it writes");
+    {
+        let log = open_log(folder.path());
+        assert_eq!(log.span(SHARD), Some((1, 9)), "the last of ten entries was torn");
+        Group::open(log, SHARD, 9).expect("it opens");
+    }
+}

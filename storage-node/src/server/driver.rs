@@ -1,0 +1,169 @@
+//! The loop of one core of a standalone node: turns the core, and moves what it has between it and its links.
+
+use super::connection::Connection;
+use super::wake::Wake;
+use crate::clock;
+use crate::placement::OtherNode;
+use crate::worker::{LinkId, LinkOutput, PeerMessage, StorageCore};
+use monoio::net::UnixStream;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use wire_protocol::link::{CallerLink, ServingLink};
+
+/// Links look at the clock this often, in milliseconds; it also bounds how late a stop is noticed.
+const LOOK_EVERY_MS: u64 = 500;
+/// A stopping core waits this long for answers to leave, in milliseconds.
+const STOP_MS_MAX: u64 = 2_000;
+
+/// What the tasks of one core share.
+pub(super) struct Driver {
+    pub core: RefCell<StorageCore>,
+    /// Links that said hello.
+    pub serving: RefCell<HashMap<LinkId, Rc<Connection<ServingLink>>>>,
+    /// Every accepted connection, by a number of its own.
+    pub accepted: RefCell<HashMap<u64, Rc<Connection<ServingLink>>>>,
+    /// Links to other nodes.
+    pub peers: RefCell<HashMap<u32, Rc<Connection<CallerLink>>>>,
+    pub wake: Wake,
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Driver {
+    pub fn new(core: StorageCore, wake: Wake, stop: Arc<AtomicBool>) -> Rc<Self> {
+        Rc::new(Self {
+            core: RefCell::new(core),
+            serving: RefCell::default(),
+            accepted: RefCell::default(),
+            peers: RefCell::default(),
+            wake,
+            stop,
+        })
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The other storage nodes.
+    pub fn others(&self) -> Vec<OtherNode> {
+        self.core.borrow().other_nodes().to_vec()
+    }
+
+    /// Turns until told to stop, or until the node fails. `serving` is called once, when every shard answers.
+    pub async fn run(&self, serving: impl FnOnce()) -> io::Result<()> {
+        let always_ready = AlwaysReady::new()?;
+        let mut serving = Some(serving);
+        let mut looked_ms = 0;
+        let mut stop_by_ms = None;
+        loop {
+            let now_ms = clock::now_ms();
+            self.turn(now_ms);
+            if now_ms.saturating_sub(looked_ms) >= LOOK_EVERY_MS {
+                looked_ms = now_ms;
+                self.look_at_clock(now_ms);
+            }
+            if self.core.borrow().failure().is_some() {
+                return Ok(());
+            }
+            if self.core.borrow().is_serving()
+                && let Some(serving) = serving.take()
+            {
+                serving();
+            }
+            if self.is_stopping() {
+                let stop_by_ms = *stop_by_ms.get_or_insert(now_ms + STOP_MS_MAX);
+                let is_idle = self.core.borrow().is_idle();
+                if is_idle {
+                    self.accepted.borrow().values().for_each(|connection| connection.close());
+                    self.peers.borrow().values().for_each(|connection| connection.close());
+                }
+                if now_ms >= stop_by_ms || (is_idle && self.accepted.borrow().is_empty()) {
+                    return Ok(());
+                }
+            }
+            self.wait(now_ms, &always_ready).await;
+        }
+    }
+
+    async fn wait(&self, now_ms: u64, always_ready: &AlwaysReady) {
+        if self.wake.is_woken() {
+            // There is work, but sockets and timers must have their turn, too: the ring is only looked at when
+            // everything awaits it.
+            always_ready.pass().await;
+        }
+        let due_ms = self.core.borrow().next_deadline_ms().unwrap_or(u64::MAX).min(now_ms + LOOK_EVERY_MS);
+        let wait = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1));
+        let woken = poll_fn(|context| self.wake.poll_woken(context));
+        let _ = monoio::time::timeout(wait, woken).await;
+    }
+
+    fn turn(&self, now_ms: u64) {
+        let mut core = self.core.borrow_mut();
+        core.turn(now_ms);
+        let serving = self.serving.borrow();
+        while let Some(output) = core.poll_output() {
+            match output {
+                LinkOutput::Response(link, response) => {
+                    if let Some(connection) = serving.get(&link) {
+                        connection.half.borrow_mut().queue_response(response);
+                        connection.notify();
+                    }
+                }
+                LinkOutput::Delivery(link, delivery) => {
+                    if let Some(connection) = serving.get(&link) {
+                        connection.half.borrow_mut().queue_delivery(delivery);
+                        connection.notify();
+                    }
+                }
+            }
+        }
+        let peers = self.peers.borrow();
+        while let Some(output) = core.poll_peer_output() {
+            // Without a link, or with a full one, it is lost here: the feed's source sends it again.
+            if let Some(connection) = peers.get(&output.node) {
+                let mut half = connection.half.borrow_mut();
+                match output.message {
+                    PeerMessage::Batch(batch) => {
+                        if let Err(full) = half.queue_feed(batch) {
+                            tracing::debug!(node = output.node, "feed: {full}");
+                        }
+                    }
+                    PeerMessage::Ack(ack) => half.queue_feed_ack(ack),
+                }
+                drop(half);
+                connection.notify();
+            }
+        }
+    }
+
+    fn look_at_clock(&self, now_ms: u64) {
+        self.accepted.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
+        self.peers.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
+    }
+}
+
+/// A descriptor that is always readable: awaiting it goes once through the ring.
+struct AlwaysReady {
+    readable: UnixStream,
+    _written: std::os::unix::net::UnixStream,
+}
+
+impl AlwaysReady {
+    fn new() -> io::Result<Self> {
+        let (readable, mut written) = std::os::unix::net::UnixStream::pair()?;
+        io::Write::write_all(&mut written, &[0])?;
+        Ok(Self { readable: UnixStream::from_std(readable)?, _written: written })
+    }
+
+    async fn pass(&self) {
+        if let Err(error) = self.readable.readable(false).await {
+            tracing::warn!("loop: {error}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Links that gateway cores and other storage nodes open to this node.
+
+use super::connection::{Connection, Ended};
+use super::driver::Driver;
+use super::tls_stream::TlsStream;
+use crate::clock;
+use crate::worker::{LinkId, LinkPeer, PeerMessage};
+use monoio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use wire_protocol::internal::LinkWelcome;
+use wire_protocol::limits::LINK_CREDITS;
+use wire_protocol::link::{ServingEvent, ServingLink};
+
+/// Connections that one core holds: the cores of every gateway and storage node, twice over.
+pub const CONNECTIONS_MAX: usize = 1_024;
+/// After a failed accept (no descriptor left, say), in milliseconds.
+const ACCEPT_RETRY_MS: u64 = 100;
+
+/// Accepts for as long as the process runs: an accept in flight is never dropped.
+pub(super) async fn accept(driver: Rc<Driver>, listener: TcpListener, tls: Arc<ServerConfig>) {
+    let mut number = 0;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("accept: {error}");
+                monoio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+                continue;
+            }
+        };
+        if driver.is_stopping() || driver.accepted.borrow().len() >= CONNECTIONS_MAX {
+            tracing::warn!("a link was refused: stopping, or {CONNECTIONS_MAX} connections");
+            continue;
+        }
+        match TlsStream::server(Arc::clone(&tls)) {
+            Ok(tls) => {
+                number += 1;
+                monoio::spawn(serve(Rc::clone(&driver), number, stream, tls));
+            }
+            Err(error) => tracing::error!("tls: {error}"),
+        }
+    }
+}
+
+async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("nodelay: {error}");
+    }
+    let welcome = {
+        let core = driver.core.borrow();
+        LinkWelcome {
+            version: 0,
+            node_id: core.node_id(),
+            epoch: core.epoch(),
+            credits: LINK_CREDITS,
+            shard_count: core.shard_count(),
+        }
+    };
+    let connection = Connection::new(ServingLink::new(welcome, clock::now_ms()), tls);
+    driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
+    let link = Cell::new(None);
+    let take = |connection: &Rc<Connection<ServingLink>>, events: Vec<ServingEvent>| {
+        for event in events {
+            take_event(&driver, connection, &link, event);
+        }
+        driver.wake.wake();
+        Ok(())
+    };
+    let ended = Rc::clone(&connection).run(stream, take).await;
+    if let Some(link) = link.get() {
+        driver.serving.borrow_mut().remove(&link);
+        driver.core.borrow_mut().close_link(link);
+    }
+    match ended {
+        Ended::ByPeer | Ended::Here => tracing::debug!("link ended: {ended}"),
+        _ => tracing::warn!("link ended: {ended}"),
+    }
+    driver.accepted.borrow_mut().remove(&number);
+    driver.wake.wake();
+}
+
+fn take_event(
+    driver: &Driver,
+    connection: &Rc<Connection<ServingLink>>,
+    link: &Cell<Option<LinkId>>,
+    event: ServingEvent,
+) {
+    let mut core = driver.core.borrow_mut();
+    match (event, link.get()) {
+        (ServingEvent::Hello(hello), _) => {
+            let opened = core.open_link(LinkPeer {
+                role: hello.role(),
+                peer_id: hello.peer_id,
+                incarnation: hello.incarnation,
+                core: hello.core,
+            });
+            link.set(Some(opened));
+            driver.serving.borrow_mut().insert(opened, Rc::clone(connection));
+        }
+        (ServingEvent::Request(request), Some(link)) => core.receive(link, request),
+        (ServingEvent::Feed(batch), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Batch(batch));
+        }
+        (ServingEvent::FeedAck(ack), _) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
+        (ServingEvent::Request(_), None) => unreachable!("the link half takes requests after a hello only"),
+    }
+}

@@ -1,0 +1,252 @@
+//! A storage node as a process of its own: a pinned thread with a loop for each core, a listener on each for the
+//! links of gateways and other nodes, links of its own to the other nodes, and a metrics page.
+//!
+//! ```text
+//! socket -> connection (TLS, frames, link half) -> links / peers -> driver -> StorageCore::turn
+//! ```
+//!
+//! It knows nothing of shards; `worker/` does not know it.
+
+mod wake;
+mod tls_config;
+mod tls_stream;
+mod connection;
+mod driver;
+mod links;
+mod peers;
+mod metrics_page;
+
+pub use links::CONNECTIONS_MAX;
+pub use tls_config::{LinkTlsConfigs, TlsError};
+
+use crate::config::StorageConfig;
+use crate::worker::{StartError, StorageCore, StorageNode};
+use driver::Driver;
+use monoio::{IoUringDriver, RuntimeBuilder};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use wake::Wake;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1_024;
+/// Entries of a core's ring: a few operations for each of its connections.
+const RING_ENTRIES: u32 = 4_096;
+
+/// What a core's thread ever tells: that it serves, that it ended, that it panicked.
+const NEWS_PER_CORE_MAX: usize = 3;
+
+/// Why a standalone node ended, other than by being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The configuration does not say where to listen, or with which certificates.
+    #[error("configuration: listen and tls are needed to serve links")]
+    NothingToServe,
+    /// The operating system refused something.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// Log or store failed while it ran.
+    #[error("storage failed: {0}")]
+    Failed(String),
+}
+
+/// What a core's thread tells the main thread.
+enum CoreNews {
+    Serving,
+    Ended(Result<(), String>),
+}
+
+/// Where a running node is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ready {
+    /// Where links are accepted.
+    pub listen: SocketAddr,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Runs a node until it is asked to stop (SIGTERM, SIGINT) or fails. `ready` is called when every shard answers.
+pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), ServeError> {
+    let (Some(listen), Some(tls)) = (config.listen, &config.tls) else {
+        return Err(ServeError::NothingToServe);
+    };
+    let tls = LinkTlsConfigs::read(tls)?;
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let cores = match config.cores {
+        0 => cpus.len().max(1),
+        cores => cores,
+    };
+    let listeners = bind(listen, cores).map_err(|error| refused(format!("listen at {listen}"), error))?;
+    let listen = listeners[0].local_addr().map_err(|error| refused("listen".to_owned(), error))?;
+    let metrics_listen = config.metrics_listen;
+    // Before any thread is pinned: the node's own threads inherit this one's mask.
+    let (node, storage_cores) = StorageNode::start(config, cores)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (news, news_of_cores) = channel(cores * NEWS_PER_CORE_MAX);
+    let mut threads = Vec::with_capacity(cores);
+    let mut wakes = Vec::with_capacity(cores);
+    for (number, (mut core, listener)) in storage_cores.into_iter().zip(listeners).enumerate() {
+        let wake = Wake::default();
+        let of_core = wake.clone();
+        core.set_waker(Arc::new(move || of_core.wake()));
+        let cpu = cpus.get(number % cpus.len().max(1)).copied();
+        let parts =
+            CoreThread { number, core, listener, tls: tls.clone(), wake: wake.clone(), stop: Arc::clone(&stop) };
+        threads.push(start_core(parts, cpu, news.clone())?);
+        wakes.push(wake);
+    }
+    drop(news);
+    let result = watch(&node, metrics_listen, news_of_cores, cores, |metrics| ready(Ready { listen, metrics }));
+    stop.store(true, Ordering::Release);
+    wakes.iter().for_each(Wake::wake);
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a core's thread panicked");
+        }
+    }
+    let failure = node.failure();
+    node.shutdown();
+    match failure {
+        Some(failure) => Err(ServeError::Failed(failure)),
+        None => result,
+    }
+}
+
+fn refused(what: String, error: io::Error) -> ServeError {
+    ServeError::Io { what, error }
+}
+
+/// One listener for each core, all at one address: the kernel spreads connections over them.
+fn bind(address: SocketAddr, cores: usize) -> io::Result<Vec<TcpListener>> {
+    let mut address = address;
+    let mut listeners = Vec::with_capacity(cores);
+    for _ in 0..cores {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_port(true)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from(socket);
+        // Port 0 becomes a port with the first one.
+        address = listener.local_addr()?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+struct CoreThread {
+    number: usize,
+    core: StorageCore,
+    listener: TcpListener,
+    tls: LinkTlsConfigs,
+    wake: Wake,
+    stop: Arc<AtomicBool>,
+}
+
+fn start_core(
+    parts: CoreThread,
+    cpu: Option<core_affinity::CoreId>,
+    news: Sender<CoreNews>,
+) -> Result<JoinHandle<()>, ServeError> {
+    let name = format!("core-{}", parts.number);
+    let body = move || {
+        if let Some(cpu) = cpu
+            && !core_affinity::set_for_current(cpu)
+        {
+            tracing::warn!("core {}: cannot be pinned", parts.number);
+        }
+        let panicked = PanicNews { news: news.clone() };
+        let ended = run_core(parts, &news).map_err(|error| error.to_string());
+        std::mem::forget(panicked);
+        let _ = news.try_send(CoreNews::Ended(ended));
+    };
+    thread::Builder::new().name(name.clone()).spawn(body).map_err(|error| refused(name, error))
+}
+
+/// Tells the main thread when a core's thread unwinds.
+struct PanicNews {
+    news: Sender<CoreNews>,
+}
+
+impl Drop for PanicNews {
+    fn drop(&mut self) {
+        let _ = self.news.try_send(CoreNews::Ended(Err("a core's thread panicked".to_owned())));
+    }
+}
+
+fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
+    let mut runtime =
+        RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
+    let result = runtime.block_on(async {
+        let listener = monoio::net::TcpListener::from_std(parts.listener)?;
+        let driver = Driver::new(parts.core, parts.wake, parts.stop);
+        for node in driver.others() {
+            let core = parts.number as u32;
+            monoio::spawn(peers::keep(Rc::clone(&driver), node, core, parts.tls.clone()));
+        }
+        monoio::spawn(links::accept(Rc::clone(&driver), listener, Arc::clone(&parts.tls.server)));
+        driver.run(|| drop(news.try_send(CoreNews::Serving))).await
+    });
+    // An accept is in flight: dropping it with the runtime is not safe to do in this version of the library, and
+    // the process ends anyway.
+    std::mem::forget(runtime);
+    result
+}
+
+/// The main thread: metrics, signals, and news of the cores, until something ends the node.
+fn watch(
+    node: &StorageNode,
+    metrics_listen: Option<SocketAddr>,
+    mut news: Receiver<CoreNews>,
+    cores: usize,
+    ready: impl FnOnce(Option<SocketAddr>),
+) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| refused("start the main thread's runtime".to_owned(), error))?;
+    runtime.block_on(async {
+        let on = |kind| signal(kind).map_err(|error| refused("signals".to_owned(), error));
+        let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+        let metrics = match metrics_listen {
+            Some(address) => Some(metrics_page::start(address, node.metrics()).await),
+            None => None,
+        };
+        let metrics = metrics.transpose().map_err(|error| refused("metrics page".to_owned(), error))?;
+        let mut ready = Some(ready);
+        let mut serving = 0;
+        loop {
+            tokio::select! {
+                news = news.recv() => match news {
+                    Some(CoreNews::Serving) => {
+                        serving += 1;
+                        if serving == cores && let Some(ready) = ready.take() {
+                            ready(metrics);
+                        }
+                    }
+                    Some(CoreNews::Ended(Ok(()))) | None => return Ok(()),
+                    Some(CoreNews::Ended(Err(detail))) => return Err(ServeError::Failed(detail)),
+                },
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        }
+    })
+}

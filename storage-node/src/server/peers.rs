@@ -1,0 +1,118 @@
+//! Links that this node's cores open to other storage nodes, for the change feed: one for each core and node.
+
+use super::connection::{Connection, Ended};
+use super::driver::Driver;
+use super::tls_config::LinkTlsConfigs;
+use super::tls_stream::TlsStream;
+use crate::clock;
+use crate::placement::OtherNode;
+use crate::worker::PeerMessage;
+use monoio::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
+use wire_protocol::link::{CallerEvent, CallerLink};
+
+/// The first wait before connecting again, in milliseconds; it doubles with every failure.
+const RECONNECT_MS_MIN: u64 = 50;
+/// The longest wait before connecting again, in milliseconds.
+const RECONNECT_MS_MAX: u64 = 2_000;
+/// A connection that is not made by then is given up, in milliseconds.
+const CONNECT_MS_MAX: u64 = 5_000;
+
+/// Keeps a link to another node for as long as the node runs.
+pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
+    let mut wait_ms = RECONNECT_MS_MIN;
+    while !driver.is_stopping() {
+        let was_open = match connect(node).await {
+            Ok(stream) => serve(&driver, node, core, &tls, stream).await,
+            Err(error) => {
+                tracing::debug!(node = node.id, "{}: {error}", node.address);
+                false
+            }
+        };
+        wait_ms = if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
+        monoio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+}
+
+async fn connect(node: OtherNode) -> std::io::Result<TcpStream> {
+    let connecting = TcpStream::connect_addr(node.address);
+    match monoio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), connecting).await {
+        Ok(connected) => connected,
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}
+
+/// Whether the link was opened before it ended.
+async fn serve(
+    driver: &Rc<Driver>,
+    node: OtherNode,
+    core: u32,
+    tls: &LinkTlsConfigs,
+    stream: TcpStream,
+) -> bool {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("nodelay: {error}");
+    }
+    let tls = match TlsStream::client(tls.client.clone(), tls.server_name.clone()) {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(node = node.id, "tls: {error}");
+            return false;
+        }
+    };
+    let hello = {
+        let own = driver.core.borrow();
+        LinkHello {
+            role: link_hello::Role::Storage as i32,
+            peer_id: own.node_id(),
+            incarnation: own.epoch(),
+            core,
+            ..LinkHello::default()
+        }
+    };
+    let connection = Connection::new(CallerLink::new(hello, clock::now_ms()), tls);
+    connection.notify();
+    driver.peers.borrow_mut().insert(node.id, Rc::clone(&connection));
+    let take = |_: &Rc<Connection<CallerLink>>, events: Vec<CallerEvent>| {
+        for event in events {
+            take_event(driver, node, event)?;
+        }
+        driver.wake.wake();
+        Ok(())
+    };
+    let ended = Rc::clone(&connection).run(stream, take).await;
+    driver.peers.borrow_mut().remove(&node.id);
+    tracing::info!(node = node.id, "link to {} ended: {ended}", node.address);
+    connection.half.borrow().welcome().is_some()
+}
+
+fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<(), Ended> {
+    let mut core = driver.core.borrow_mut();
+    match event {
+        CallerEvent::Welcome(welcome) => {
+            check(&welcome, node, core.shard_count())?;
+            tracing::info!(node = node.id, "link to {} opened", node.address);
+            core.peer_link_changed(node.id);
+        }
+        CallerEvent::FeedAck(ack) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
+        CallerEvent::Response(_) | CallerEvent::Delivery(_) => {
+            tracing::warn!(node = node.id, "an answer to a link that asks nothing");
+        }
+    }
+    Ok(())
+}
+
+/// A node with another idea of the shards would misplace what it is sent.
+fn check(welcome: &LinkWelcome, node: OtherNode, shard_count: u32) -> Result<(), Ended> {
+    if (welcome.node_id, welcome.shard_count) == (node.id, shard_count) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{} says it is node {} of {} shards, the configuration says node {} of {shard_count}",
+        node.address, welcome.node_id, welcome.shard_count, node.id
+    );
+    tracing::error!("{detail}");
+    Err(Ended::Frame(detail))
+}

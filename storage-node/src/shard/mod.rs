@@ -1,0 +1,279 @@
+//! One shard: takes requests, proposes commands, answers when they were applied, reads, and exchanges feed. A
+//! state machine without threads or channels: what it wants done it puts into [`Effects`], and the core
+//! (`worker/`) brings back what became of it.
+//!
+//! ```text
+//! recovering --applied everything the log held--> loading --feed positions read--> serving
+//! ```
+//!
+//! Until it serves, requests wait in a bounded queue. It knows neither engines (`replication/`, `engine/`) nor
+//! what a command does (`domain/`).
+
+mod effects;
+mod address;
+mod propose;
+mod reply;
+mod reads;
+mod feed;
+
+pub(crate) use effects::{
+    AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Effects, ReadDone, ReadJob, ReadWork,
+};
+pub use propose::{
+    APPLY_JOBS_IN_FLIGHT_MAX, COMMANDS_IN_FLIGHT_MAX, COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX,
+    ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, LOG_WRITES_IN_FLIGHT_MAX,
+};
+pub use reads::REQUESTS_WAITING_MAX;
+
+use crate::feed::registry::Registry;
+use crate::feed::{HomeFeed, SourceFeed};
+use crate::observe::CoreMetrics;
+use crate::replication::{Group, ReplicationError};
+use crate::worker::{LinkId, Origin};
+use propose::Pipeline;
+use reads::{Attaching, Deferred};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::shard_request::Operation;
+use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::internal::{FeedBatch, ShardError, ShardRequest, ShardResponse, shard_error};
+
+/// After a full queue, in milliseconds: it holds a tenth of a second of work.
+const RETRY_OVERLOADED_MS: u32 = 100;
+/// After a refusal because the shard is starting or failed, in milliseconds.
+const RETRY_UNAVAILABLE_MS: u32 = 500;
+
+/// How far a shard is, for the thread that cuts the log.
+#[derive(Debug, Default)]
+pub(crate) struct ShardMarks {
+    /// Applied and readable; written by the store thread.
+    pub applied: AtomicU64,
+    /// No feed needs entries up to here; written by the core.
+    pub feed_cut: AtomicU64,
+}
+
+/// What a shard is opened with.
+pub(crate) struct ShardStart {
+    pub id: ShardId,
+    pub shard_count: u32,
+    pub group: Group,
+    /// Index and time of the stored state.
+    pub applied: u64,
+    pub time_ms: u64,
+    /// The shard's feed, with everything recorded that led to the stored state and may not have arrived.
+    pub source: SourceFeed,
+    pub marks: Arc<ShardMarks>,
+    pub metrics: Arc<CoreMetrics>,
+}
+
+enum Stage {
+    Recovering,
+    Loading,
+    Serving(Box<HomeFeed>),
+    Failed,
+}
+
+/// One shard.
+pub(crate) struct Shard {
+    id: ShardId,
+    shard_count: u32,
+    stage: Stage,
+    pipeline: Pipeline,
+    deferred: VecDeque<Deferred>,
+    deferred_batches: VecDeque<FeedBatch>,
+    attaching: HashMap<u64, Attaching>,
+    ticket_last: u64,
+    registry: Registry,
+    source: SourceFeed,
+    marks: Arc<ShardMarks>,
+    metrics: Arc<CoreMetrics>,
+}
+
+impl Shard {
+    pub fn open(start: ShardStart) -> Self {
+        start.marks.applied.store(start.applied, Ordering::Release);
+        start.marks.feed_cut.store(start.source.cut_index(), Ordering::Release);
+        Self {
+            id: start.id,
+            shard_count: start.shard_count,
+            stage: Stage::Recovering,
+            source: start.source,
+            pipeline: Pipeline::new(start.id, start.group, start.applied, start.time_ms),
+            deferred: VecDeque::new(),
+            deferred_batches: VecDeque::new(),
+            attaching: HashMap::new(),
+            ticket_last: 0,
+            registry: Registry::default(),
+            marks: start.marks,
+            metrics: start.metrics,
+        }
+    }
+
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Whether what the log held is applied and requests are answered.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.stage, Stage::Serving(_))
+    }
+
+    /// Whether no request waits for its answer.
+    pub fn is_idle(&self) -> bool {
+        self.deferred.is_empty()
+            && self.attaching.is_empty()
+            && self.pipeline.waiting_count() + self.pipeline.in_flight_count() == 0
+    }
+
+    /// Takes a request. Exactly one response comes, now or later.
+    pub fn receive(&mut self, link: LinkId, request: ShardRequest, effects: &mut Effects) {
+        let origin = Origin { link, request_id: request.id };
+        let Some(operation) = request.operation.filter(|operation| self.is_addressed_here(operation)) else {
+            return self.refuse(origin, shard_error::Kind::Malformed, "operation: empty or of another shard", effects);
+        };
+        match self.stage {
+            Stage::Serving(_) => self.carry_out(origin, operation, effects),
+            Stage::Failed => self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects),
+            Stage::Recovering | Stage::Loading => self.defer(origin, operation, effects),
+        }
+    }
+
+    fn is_addressed_here(&self, operation: &Operation) -> bool {
+        let here = |slot: wire_protocol::ids::Slot| slot.shard(self.shard_count) == self.id;
+        match operation {
+            Operation::Command(command) => address::command_slot(command).is_some_and(here),
+            Operation::Query(query) => {
+                address::query_slots(query).is_some_and(|slots| slots.into_iter().all(here))
+            }
+            Operation::Attach(attach) => address::attach_slot(attach).is_some_and(here),
+            Operation::Detach(_) => true,
+        }
+    }
+
+    fn carry_out(&mut self, origin: Origin, operation: Operation, effects: &mut Effects) {
+        match operation {
+            Operation::Command(command) => {
+                if self.pipeline.take(Some(origin), command).is_err() {
+                    self.refuse(origin, shard_error::Kind::Overloaded, "commands waiting", effects);
+                }
+            }
+            Operation::Query(query) => self.query(origin, query, effects),
+            Operation::Attach(attach) => self.attach(origin, &attach, effects),
+            Operation::Detach(detach) => self.detach(origin, &detach, effects),
+        }
+    }
+
+    /// Proposes what waits, and carries committed entries on.
+    pub fn turn(&mut self, now_ms: u64, effects: &mut Effects) -> Result<(), ReplicationError> {
+        if matches!(self.stage, Stage::Failed) {
+            return Ok(());
+        }
+        if self.is_serving() {
+            self.checkpoint(now_ms);
+            let packed = self.pipeline.propose(now_ms)?;
+            if packed > 0 {
+                self.metrics.entries.increment();
+                self.metrics.commands.add(packed as u64);
+            }
+        }
+        self.pipeline.poll(effects);
+        self.send_feed(now_ms, effects);
+        Ok(())
+    }
+
+    /// The log thread made a write of this shard durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.pipeline.persisted(number);
+    }
+
+    /// A read thread finished what this shard asked for.
+    pub fn read_done(&mut self, now_ms: u64, done: ReadDone, effects: &mut Effects) {
+        match done {
+            ReadDone::Attach { ticket, device_known, stored_version } => {
+                self.attached(ticket, device_known, stored_version, effects);
+            }
+            ReadDone::Positions(positions) => self.start_serving(now_ms, positions, effects),
+            ReadDone::Reread { asked, entries } => self.source.reread(asked, entries),
+        }
+    }
+
+    /// The shard takes no more requests; those it has are answered as unavailable.
+    pub fn fail(&mut self, effects: &mut Effects) {
+        self.stage = Stage::Failed;
+        let deferred = self.deferred.drain(..).map(|deferred| deferred.origin);
+        let attaching = self.attaching.drain().map(|(_, attaching)| attaching.origin);
+        let origins: Vec<Origin> = self.pipeline.abandon().into_iter().chain(deferred).chain(attaching).collect();
+        for origin in origins {
+            self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects);
+        }
+    }
+
+    /// Sessions of this link are gone.
+    pub fn link_closed(&mut self, link: LinkId) {
+        self.registry.link_closed(link);
+        self.attaching.retain(|_, attaching| attaching.key.link != link);
+        self.deferred.retain(|deferred| deferred.origin.link != link);
+    }
+
+    /// Levels of this shard's queues, added to those of the core's other shards.
+    pub fn add_levels(&self, levels: &mut Levels) {
+        levels.commands_waiting += self.pipeline.waiting_count();
+        levels.commands_in_flight += self.pipeline.in_flight_count();
+        levels.sessions += self.registry.session_count();
+        if let Stage::Serving(home) = &self.stage {
+            levels.feed_rows_dirty += home.dirty_rows();
+        }
+    }
+
+    /// When [`Self::turn`] is due even if nothing happens.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        let checkpoint = match &self.stage {
+            Stage::Serving(home) => home.next_checkpoint_ms(),
+            _ => None,
+        };
+        [checkpoint, self.source.next_deadline_ms()].into_iter().flatten().min()
+    }
+
+    fn refuse(&self, origin: Origin, kind: shard_error::Kind, detail: &str, effects: &mut Effects) {
+        let retry_after_ms = match kind {
+            shard_error::Kind::Overloaded => {
+                self.metrics.overloaded.increment();
+                RETRY_OVERLOADED_MS
+            }
+            shard_error::Kind::Unavailable | shard_error::Kind::NotHere => {
+                self.metrics.unavailable.increment();
+                RETRY_UNAVAILABLE_MS
+            }
+            _ => 0,
+        };
+        let detail = format!("shard {}: {detail}", self.id);
+        let error = ShardError { kind: kind as i32, detail, retry_after_ms };
+        respond(origin, Reply::Error(error), effects);
+    }
+}
+
+/// Sums over the shards of a core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Levels {
+    pub commands_waiting: usize,
+    pub commands_in_flight: usize,
+    pub sessions: usize,
+    pub feed_rows_dirty: usize,
+}
+
+fn respond(origin: Origin, reply: Reply, effects: &mut Effects) {
+    effects.responses.push((origin.link, ShardResponse { id: origin.request_id, result: Some(reply) }));
+}
+
+/// A refusal that no shard gives: the request never reached one.
+pub(crate) fn refusal(request_id: u64, kind: shard_error::Kind, detail: String) -> ShardResponse {
+    let retry_after_ms = match kind {
+        shard_error::Kind::Overloaded => RETRY_OVERLOADED_MS,
+        shard_error::Kind::Unavailable | shard_error::Kind::NotHere => RETRY_UNAVAILABLE_MS,
+        _ => 0,
+    };
+    let error = ShardError { kind: kind as i32, detail, retry_after_ms };
+    ShardResponse { id: request_id, result: Some(Reply::Error(error)) }
+}

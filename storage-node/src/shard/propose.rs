@@ -1,0 +1,233 @@
+//! Commands on their way into the log: a bounded queue, packed into one entry a turn, and the entries between
+//! being proposed and being applied.
+
+use super::effects::{ApplyEntry, ApplyJob, ApplyWork, Effects};
+use crate::clock;
+use crate::replication::{Group, LogEntry, ReplicationError, encode_record};
+use crate::worker::Origin;
+use prost::Message;
+use std::collections::VecDeque;
+use std::time::Instant;
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{Command, CommandBatch, command};
+use wire_protocol::limits::BODY_BYTES_MAX;
+
+/// Commands a shard keeps before it refuses more as overloaded: a tenth of a second at full load.
+pub const COMMANDS_WAITING_MAX: usize = 16_384;
+/// Bytes of commands a shard keeps before it refuses more.
+pub const COMMANDS_WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Commands in one log entry.
+pub const ENTRY_COMMANDS_MAX: usize = 4_096;
+/// Bytes of commands in one log entry, but for the last command that still fits in.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Commands proposed and not yet applied: beyond, the queue grows and the next entries are larger.
+pub const COMMANDS_IN_FLIGHT_MAX: usize = 8_192;
+/// Writes of one shard that the log thread has. More would only make entries smaller: what arrives while they
+/// are synced shares the next entry.
+pub const LOG_WRITES_IN_FLIGHT_MAX: usize = 2;
+/// Jobs of one shard that the store thread has: one at work, one ready.
+pub const APPLY_JOBS_IN_FLIGHT_MAX: usize = 2;
+/// Bytes of committed entries that wait for the store thread before the group is asked for more.
+const COMMITTED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes that a command without a body counts for; close enough for a bound.
+const COMMAND_BYTES: usize = 128;
+
+const _: () = {
+    assert!(ENTRY_BYTES_MAX > BODY_BYTES_MAX);
+    assert!(COMMANDS_WAITING_MAX >= ENTRY_COMMANDS_MAX);
+    assert!(COMMANDS_IN_FLIGHT_MAX >= ENTRY_COMMANDS_MAX);
+};
+
+/// The queue is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct QueueFull;
+
+struct Waiting {
+    /// `None`: the shard's own.
+    origin: Option<Origin>,
+    command: Command,
+    bytes: usize,
+}
+
+/// An entry that was proposed and is not applied yet.
+pub(super) struct Proposed {
+    index: u64,
+    /// Taken when the entry goes to the store thread.
+    batch: Option<CommandBatch>,
+    /// Who waits for the outcome of each command, in the batch's order.
+    pub origins: Vec<Option<Origin>>,
+    pub proposed_at: Instant,
+}
+
+/// From the command queue to the applied entry.
+pub(super) struct Pipeline {
+    shard: ShardId,
+    group: Group,
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    proposed: VecDeque<Proposed>,
+    commands_in_flight: usize,
+    writes_in_flight: usize,
+    committed: VecDeque<ApplyEntry>,
+    committed_bytes: usize,
+    jobs_in_flight: usize,
+    applied: u64,
+    /// Time of the newest entry: the next one's is not below it.
+    time_ms: u64,
+}
+
+impl Pipeline {
+    /// `applied` and `time_ms`: what the stored state says of itself.
+    pub fn new(shard: ShardId, group: Group, applied: u64, time_ms: u64) -> Self {
+        Self {
+            shard,
+            group,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            proposed: VecDeque::new(),
+            commands_in_flight: 0,
+            writes_in_flight: 0,
+            committed: VecDeque::new(),
+            committed_bytes: 0,
+            jobs_in_flight: 0,
+            applied,
+            time_ms,
+        }
+    }
+
+    pub fn is_recovered(&self) -> bool {
+        self.applied >= self.group.recovered_at()
+    }
+
+    pub fn term(&self) -> u64 {
+        self.group.term()
+    }
+
+    pub fn applied_index(&self) -> u64 {
+        self.applied
+    }
+
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub fn in_flight_count(&self) -> usize {
+        self.commands_in_flight
+    }
+
+    /// Takes a command; its outcome comes when it was applied.
+    pub fn take(&mut self, origin: Option<Origin>, command: Command) -> Result<(), QueueFull> {
+        let bytes = command_bytes(&command);
+        if self.waiting.len() >= COMMANDS_WAITING_MAX
+            || self.waiting_bytes + bytes > COMMANDS_WAITING_BYTES_MAX
+        {
+            return Err(QueueFull);
+        }
+        self.waiting_bytes += bytes;
+        self.waiting.push_back(Waiting { origin, command, bytes });
+        Ok(())
+    }
+
+    /// Packs what waits into one entry, if the pipeline has room. Gives the number of commands packed.
+    pub fn propose(&mut self, now_ms: u64) -> Result<usize, ReplicationError> {
+        if self.waiting.is_empty()
+            || self.writes_in_flight >= LOG_WRITES_IN_FLIGHT_MAX
+            || self.commands_in_flight >= COMMANDS_IN_FLIGHT_MAX
+        {
+            return Ok(0);
+        }
+        let count_max = self.waiting.len().min(ENTRY_COMMANDS_MAX);
+        let mut commands = Vec::with_capacity(count_max);
+        let mut origins = Vec::with_capacity(count_max);
+        let mut bytes = 0;
+        while commands.len() < count_max && bytes < ENTRY_BYTES_MAX {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            bytes += waiting.bytes;
+            commands.push(waiting.command);
+            origins.push(waiting.origin);
+        }
+        self.waiting_bytes -= bytes;
+        self.commands_in_flight += commands.len();
+        self.time_ms = self.time_ms.max(now_ms);
+        let count = commands.len();
+        let batch = CommandBatch { time_ms: self.time_ms, commands };
+        let index = self.group.propose(encode_record(&batch))?;
+        let proposed = Proposed { index, batch: Some(batch), origins, proposed_at: clock::now() };
+        self.proposed.push_back(proposed);
+        Ok(count)
+    }
+
+    /// Hands out what the group wants written, and what is committed.
+    pub fn poll(&mut self, effects: &mut Effects) {
+        while self.committed_bytes < COMMITTED_BYTES_MAX {
+            let Some(output) = self.group.poll() else { break };
+            if let Some(write) = output.write {
+                self.writes_in_flight += 1;
+                effects.writes.push(write);
+            }
+            let mut own = self.proposed.iter_mut().skip_while(|proposed| proposed.batch.is_none()).peekable();
+            for LogEntry { index, record } in output.committed {
+                self.committed_bytes += record.len();
+                let batch = own.next_if(|proposed| proposed.index == index);
+                let work = match batch.and_then(|proposed| proposed.batch.take()) {
+                    Some(batch) => ApplyWork::Batch(batch),
+                    None => ApplyWork::Record(record),
+                };
+                self.committed.push_back(ApplyEntry { index, work });
+            }
+        }
+        if self.jobs_in_flight < APPLY_JOBS_IN_FLIGHT_MAX && !self.committed.is_empty() {
+            self.jobs_in_flight += 1;
+            let bytes = std::mem::take(&mut self.committed_bytes);
+            let entries = std::mem::take(&mut self.committed).into();
+            effects.applies.push(ApplyJob { shard: self.shard, entries, bytes });
+        }
+    }
+
+    /// The log thread made this write durable.
+    pub fn persisted(&mut self, number: u64) {
+        self.writes_in_flight -= 1;
+        self.group.persisted(number);
+    }
+
+    /// The store thread finished a job.
+    pub fn job_done(&mut self) {
+        self.jobs_in_flight -= 1;
+    }
+
+    /// An entry is readable. Gives who waits for it; `None`: it was proposed before this process started, or it
+    /// opens the term.
+    pub fn applied(&mut self, index: u64, time_ms: u64) -> Option<Proposed> {
+        assert_eq!(index, self.applied + 1, "entries are applied one after another");
+        self.applied = index;
+        self.time_ms = self.time_ms.max(time_ms);
+        if self.proposed.front()?.index != index {
+            return None;
+        }
+        let proposed = self.proposed.pop_front()?;
+        self.commands_in_flight -= proposed.origins.len();
+        Some(proposed)
+    }
+
+    /// To be called after the last [`Self::applied`] of a job.
+    pub fn advance(&mut self) {
+        self.group.applied(self.applied);
+    }
+
+    /// The node failed: whether these commands were carried out is unknown or they were not.
+    pub fn abandon(&mut self) -> Vec<Origin> {
+        let waiting = self.waiting.drain(..).map(|waiting| waiting.origin);
+        let proposed = self.proposed.drain(..).flat_map(|proposed| proposed.origins);
+        let origins = waiting.chain(proposed).flatten().collect();
+        (self.waiting_bytes, self.commands_in_flight) = (0, 0);
+        origins
+    }
+}
+
+fn command_bytes(command: &Command) -> usize {
+    match &command.kind {
+        Some(command::Kind::SendMessage(send)) => COMMAND_BYTES + send.body.len(),
+        Some(command::Kind::AdvanceCursor(_)) => COMMAND_BYTES,
+        _ => COMMAND_BYTES + command.encoded_len(),
+    }
+}

@@ -1,0 +1,58 @@
+//! What applied entries led to: answers for whoever waits, events for whomever they concern.
+
+use super::effects::AppliedJob;
+use super::{Effects, ReadJob, ReadWork, Shard, Stage, respond};
+use crate::domain::Event;
+use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::internal::{Delivery, FeedItem, delivery};
+use wire_protocol::ids::{DeviceId, UserId};
+
+impl Shard {
+    /// The rows of these entries are readable: answers commands, records and carries out events.
+    pub fn applied(&mut self, now_ms: u64, job: AppliedJob, effects: &mut Effects) {
+        self.pipeline.job_done();
+        for entry in job.entries {
+            let proposed = self.pipeline.applied(entry.index, entry.time_ms);
+            if let Some(proposed) = &proposed {
+                assert_eq!(proposed.origins.len(), entry.results.len(), "each command has one outcome");
+                self.metrics.entry_us.record(proposed.proposed_at.elapsed());
+            }
+            let mut origins = proposed.into_iter().flat_map(|proposed| proposed.origins);
+            let mut items = Vec::new();
+            for applied in entry.results {
+                if let Some(origin) = origins.next().flatten() {
+                    respond(origin, Reply::Outcome(applied.outcome), effects);
+                }
+                for event in applied.events {
+                    self.carry_out_event(event, &mut items, effects);
+                }
+            }
+            self.source.record(entry.index, items);
+        }
+        self.pipeline.advance();
+        if matches!(self.stage, Stage::Recovering) && self.pipeline.is_recovered() {
+            self.stage = Stage::Loading;
+            effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Positions });
+        }
+        self.send_feed(now_ms, effects);
+    }
+
+    fn carry_out_event(&mut self, event: Event, items: &mut Vec<FeedItem>, effects: &mut Effects) {
+        match event {
+            Event::Feed(item) => items.push(item),
+            Event::DeviceRemoved { user, device } => self.device_removed(user, device, effects),
+            Event::Checkpointed(checkpoint) => self.checkpointed(&checkpoint, effects),
+        }
+    }
+
+    fn device_removed(&mut self, user: UserId, device: DeviceId, effects: &mut Effects) {
+        self.attaching
+            .values_mut()
+            .filter(|attaching| attaching.user == user && attaching.device == device)
+            .for_each(|attaching| attaching.device_removed = true);
+        for (link, sessions) in self.registry.device_removed(user, device) {
+            let event = Some(delivery::Event::DeviceRemoved(true));
+            effects.deliveries.push((link, Delivery { sessions, event, ..Delivery::default() }));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The data folder: whose it is, in which format, and where its parts are.
+//!
+//! ```text
+//! node.toml   format, node id, shard count, shards: checked at every start
+//! rows/       the store; its LOCK file keeps a second process out of the whole folder
+//! log/        the log
+//! ```
+
+use super::node::StartError;
+use serde::Deserialize;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Format of the folder as a whole: which parts there are and how they relate.
+const FOLDER_FORMAT: u32 = 1;
+
+/// Whose folder it is.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    format: u32,
+    node_id: u32,
+    shard_count: u32,
+    shards: Vec<u32>,
+}
+
+impl Identity {
+    fn to_text(&self) -> String {
+        let Self { format, node_id, shard_count, shards } = self;
+        format!("format = {format}\nnode_id = {node_id}\nshard_count = {shard_count}\nshards = {shards:?}\n")
+    }
+}
+
+/// A checked data folder.
+#[derive(Debug)]
+pub(super) struct DataFolder {
+    folder: PathBuf,
+    identity: Identity,
+    is_new: bool,
+}
+
+impl DataFolder {
+    /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards.
+    pub fn open(folder: &Path, node_id: u32, shard_count: u32, shards: Vec<u32>) -> Result<Self, StartError> {
+        fs::create_dir_all(folder).map_err(|error| failed("make the data folder", folder, error))?;
+        let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards };
+        let mut opened = Self { folder: folder.to_owned(), identity, is_new: false };
+        let file = opened.identity_file();
+        match fs::read_to_string(&file) {
+            Ok(text) => opened.check(&text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if opened.log().exists() {
+                    let detail = "is missing beside a log: this is no whole data folder".to_owned();
+                    return Err(StartError::DataFolder { file, detail });
+                }
+                opened.is_new = true;
+            }
+            Err(error) => return Err(failed("read", &file, error)),
+        }
+        Ok(opened)
+    }
+
+    fn check(&self, text: &str) -> Result<(), StartError> {
+        let file = self.identity_file();
+        let wrong = |detail: String| Err(StartError::DataFolder { file: file.clone(), detail });
+        let found: Identity = match toml::from_str(text) {
+            Ok(found) => found,
+            Err(error) => return wrong(format!("does not say whose folder this is: {error}")),
+        };
+        let expected = &self.identity;
+        if found.format != expected.format {
+            return wrong(format!("format {}, this program reads {}", found.format, expected.format));
+        }
+        if found.node_id != expected.node_id {
+            return wrong(format!("node_id {}, the configuration says {}", found.node_id, expected.node_id));
+        }
+        if found.shard_count != expected.shard_count {
+            let (found, expected) = (found.shard_count, expected.shard_count);
+            return wrong(format!("shard_count {found}, the configuration says {expected}"));
+        }
+        if found.shards != expected.shards {
+            let (found, expected) = (&found.shards, &expected.shards);
+            return wrong(format!(
+                "shards {found:?}, the configuration says {expected:?}; shards cannot be moved yet"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes down whose folder it is, if it is new. To be called when the folder is locked, before anything is
+    /// put into the log.
+    pub fn claim(&self) -> Result<(), StartError> {
+        if !self.is_new {
+            return Ok(());
+        }
+        let file = self.identity_file();
+        let unfinished = self.folder.join("node.toml.new");
+        let text = self.identity.to_text();
+        let write = || {
+            let mut new = File::create(&unfinished)?;
+            new.write_all(text.as_bytes())?;
+            new.sync_all()?;
+            fs::rename(&unfinished, &file)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(|error| failed("write", &file, error))
+    }
+
+    fn identity_file(&self) -> PathBuf {
+        self.folder.join("node.toml")
+    }
+
+    pub fn rows(&self) -> PathBuf {
+        self.folder.join("rows")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+}
+
+fn failed(what: &str, file: &Path, error: io::Error) -> StartError {
+    StartError::Io { what: format!("{what} {}", file.display()), error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_reads_back() {
+        let identity = Identity { format: 1, node_id: 2, shard_count: 4, shards: vec![0, 3] };
+        assert_eq!(toml::from_str::<Identity>(&identity.to_text()), Ok(identity));
+    }
+}

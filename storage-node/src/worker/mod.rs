@@ -1,0 +1,64 @@
+//! The cores of a storage node. A core is driven by `turn(now)`: embedded on a gateway's loop, standalone on a
+//! thread of its own. It owns shards and links, and never blocks: the log, the store and reads have threads of
+//! their own and report back through bounded queues.
+//!
+//! ```text
+//! driver: receive, turn, poll_output      core 0 <- mailboxes -> core 1 ...
+//!                                           |  ^ completions
+//!     log thread (one a node) <- LogRequest-+--+
+//!     store thread (one a core) <- ApplyJob-+--+
+//!     read threads (some a node) <- ReadJob-+--+
+//! ```
+
+mod link;
+mod core;
+mod route;
+mod outbox;
+mod shared;
+mod store_thread;
+mod read_threads;
+mod reread;
+mod data_folder;
+mod node;
+
+pub use self::core::{DELIVERIES_WAITING_MAX, StorageCore};
+pub use link::{LinkId, LinkPeer};
+pub use node::{StartError, StorageNode};
+pub use read_threads::READ_THREADS;
+pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
+
+pub(crate) use link::{Origin, SessionKey};
+pub(crate) use shared::NodeShared;
+
+use std::sync::Arc;
+use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardResponse};
+
+/// What a core hands to the driver of its links.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LinkOutput {
+    /// The answer to one request; each request gets exactly one unless its link is closed before.
+    Response(LinkId, ShardResponse),
+    /// Something for sessions attached over this link.
+    Delivery(LinkId, Delivery),
+}
+
+/// Feed between storage nodes.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PeerMessage {
+    /// Events for a home shard.
+    Batch(FeedBatch),
+    /// A home shard's position, for the source.
+    Ack(FeedAck),
+}
+
+/// Feed for another node, for the driver of the links.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PeerOutput {
+    /// Which node.
+    pub node: u32,
+    /// What to send.
+    pub message: PeerMessage,
+}
+
+/// Called from other threads when a core's `turn` has work.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;

@@ -1,0 +1,244 @@
+//! Starting and stopping a node.
+
+use super::core::{StorageCore, Threads};
+use super::data_folder::DataFolder;
+use super::read_threads::{READ_THREADS, ReadRequest, run_read_thread};
+use super::reread::open_source;
+use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
+use super::store_thread::{StoreRequest, run_store_thread};
+use crate::config::{ConfigError, StorageConfig};
+use crate::domain;
+use crate::engine::rocks::{RocksOptions, RocksStore};
+use crate::engine::StoreError;
+use crate::jobs;
+use crate::observe::NodeMetrics;
+use crate::placement::ShardMap;
+use crate::replication::{Group, Log, LogRequest, ReplicationError, SyncedWrite, run_log_thread};
+use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, ShardStart};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use wire_protocol::ids::ShardId;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data folder is another node's, of another format, or damaged.
+    #[error("{file}: {detail}")]
+    DataFolder {
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The store cannot be opened or read. Names its folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log cannot be opened or does not fit the store. Names its folder.
+    #[error(transparent)]
+    Log(#[from] ReplicationError),
+    /// The operating system refused something.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried, with the file's name.
+        what: String,
+        /// The refusal.
+        error: std::io::Error,
+    },
+}
+
+/// A running storage node: its threads, and what its cores share.
+///
+/// Dropping it stops the threads without making stored what is only in the log: the next start applies it again.
+pub struct StorageNode {
+    shared: Arc<NodeShared>,
+    threads: Vec<JoinHandle<()>>,
+    stops: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl StorageNode {
+    /// Opens the data folder and starts the node's threads. They inherit the caller's CPU mask: call this from a
+    /// thread that is not pinned. What the log holds above the stored state is applied by the first turns of the
+    /// cores; requests that arrive meanwhile wait.
+    pub fn start(config: StorageConfig, cores: usize) -> Result<(StorageNode, Vec<StorageCore>), StartError> {
+        config.check()?;
+        let map = ShardMap::new(&config, cores)?;
+        let own: Vec<u32> = map.own_shards().into_iter().map(|shard| shard.0).collect();
+        let folder = DataFolder::open(&config.data_dir, config.node_id, config.shard_count, own)?;
+        let store = RocksStore::open(&folder.rows(), &RocksOptions::new(config.shard_count))?;
+        folder.claim()?;
+        let log = Arc::new(Log::open(&folder.log(), &config.log)?);
+        let epoch = getrandom::u64().map_err(|error| StartError::Io {
+            what: "draw the node's epoch".to_owned(),
+            error: std::io::Error::other(error.to_string()),
+        })?;
+        let parts = NodeParts { node_id: config.node_id, epoch, map, log, store: Box::new(store), cores };
+        let shared = Arc::new(NodeShared::new(parts));
+        let mut opened = Vec::with_capacity(cores);
+        for core in 0..cores {
+            opened.push(open_shards(&shared, core)?);
+        }
+        let mut node = StorageNode { shared, threads: Vec::new(), stops: Vec::new() };
+        let cores = node.start_threads(opened, config.log.keep_bytes)?;
+        Ok((node, cores))
+    }
+
+    fn start_threads(
+        &mut self,
+        opened: Vec<OpenedShards>,
+        log_keep_bytes: u64,
+    ) -> Result<Vec<StorageCore>, StartError> {
+        let shards = self.shared.map.own_shards().len();
+        // Room for everything that can be in flight, and for the stop: sending never blocks.
+        let (log, log_requests) = bounded(shards * (LOG_WRITES_IN_FLIGHT_MAX + 1) + 1);
+        let own_reads = opened.len() * OWN_READS_IN_FLIGHT_MAX;
+        let (reads, read_requests) = bounded(READS_IN_FLIGHT_MAX + own_reads + READ_THREADS);
+        let shared = Arc::clone(&self.shared);
+        self.spawn("log".to_owned(), move || run_log(&shared, &log_requests))?;
+        self.stop_with(&log, LogRequest::Stop);
+        let mut cores = Vec::with_capacity(opened.len());
+        for (core, OpenedShards { shards, times }) in opened.into_iter().enumerate() {
+            let (store, store_requests) = bounded(shards.len() * APPLY_JOBS_IN_FLIGHT_MAX + 1);
+            let shared = Arc::clone(&self.shared);
+            self.spawn(format!("store-{core}"), move || {
+                run_store_thread(&shared, core, &store_requests, times)
+            })?;
+            self.stop_with(&store, StoreRequest::Stop);
+            let threads = Threads { log: log.clone(), store, reads: reads.clone() };
+            cores.push(StorageCore::new(Arc::clone(&self.shared), core, threads, shards));
+        }
+        for number in 0..READ_THREADS {
+            let shared = Arc::clone(&self.shared);
+            let read_requests = read_requests.clone();
+            self.spawn(format!("read-{number}"), move || run_read_thread(&shared, &read_requests))?;
+            self.stop_with(&reads, ReadRequest::Stop);
+        }
+        let (maintenance, stop) = bounded(1);
+        let shared = Arc::clone(&self.shared);
+        self.spawn("maintenance".to_owned(), move || jobs::run_maintenance(&shared, &stop, log_keep_bytes))?;
+        self.stop_with(&maintenance, ());
+        Ok(cores)
+    }
+
+    /// Starts a thread; when it ends with an error or a panic the node has failed.
+    fn spawn(
+        &mut self,
+        name: String,
+        run: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        let thread_name = name.clone();
+        let body = move || match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(())) => {}
+            Ok(Err(detail)) => shared.fail(detail),
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().map(String::as_str);
+                let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+                shared.fail(format!("thread {thread_name} panicked: {said}"));
+            }
+        };
+        let thread = Builder::new().name(name.clone()).spawn(body).map_err(|error| StartError::Io {
+            what: format!("start thread {name}"),
+            error,
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    fn stop_with<T: Send + 'static>(&mut self, requests: &Sender<T>, stop: T) {
+        let requests = requests.clone();
+        // An error means that the thread ended before.
+        self.stops.push(Box::new(move || drop(requests.send(stop))));
+    }
+
+    fn stop(&mut self) {
+        self.stops.drain(..).for_each(|stop| stop());
+        for thread in self.threads.drain(..) {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if thread.join().is_err() {
+                tracing::error!("thread {name} panicked while it ended");
+            }
+        }
+    }
+
+    /// Stops the threads and makes stored what was applied. Call it when no core is turned any more; whatever
+    /// was acknowledged is safe without it, too. The folder is free for another start once the cores are dropped.
+    pub fn shutdown(mut self) {
+        self.stop();
+        if self.shared.failure().is_none()
+            && let Err(error) = jobs::persist(&self.shared)
+        {
+            tracing::error!("last sync of the store: {error}");
+        }
+    }
+
+    /// Counters of the node and all its cores; `NodeMetrics::render` gives the Prometheus text.
+    pub fn metrics(&self) -> Arc<NodeMetrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Why the node stopped accepting (a failed sync or write); `None` while it is well.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure().map(str::to_owned)
+    }
+}
+
+impl Drop for StorageNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The shards of one core, and the times of their stored states for the core's store thread.
+struct OpenedShards {
+    shards: Vec<Shard>,
+    times: HashMap<ShardId, u64>,
+}
+
+fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartError> {
+    let mut opened = OpenedShards { shards: Vec::new(), times: HashMap::new() };
+    for id in shared.map.shards_of_core(core) {
+        let (applied, time_ms) = domain::applied_index(&*shared.store, id)?;
+        opened.times.insert(id, time_ms);
+        let group = Group::open(Arc::clone(&shared.log), id, applied)?;
+        let unreadable = |detail| StartError::DataFolder { file: shared.log.folder().to_owned(), detail };
+        let source = open_source(shared, id, applied).map_err(unreadable)?;
+        opened.shards.push(Shard::open(ShardStart {
+            id,
+            shard_count: shared.map.shard_count(),
+            group,
+            applied,
+            time_ms,
+            source,
+            marks: Arc::clone(&shared.marks[id.0 as usize]),
+            metrics: Arc::clone(&shared.metrics.cores[core]),
+        }));
+    }
+    Ok(opened)
+}
+
+fn run_log(shared: &NodeShared, requests: &Receiver<LogRequest>) -> Result<(), String> {
+    let mut cores_to_signal = vec![false; shared.inboxes.len()];
+    let report = |done: SyncedWrite<'_>| {
+        shared.metrics.log_syncs.increment();
+        shared.metrics.log_bytes.add(done.bytes as u64);
+        shared.metrics.log_sync_us.record(done.duration);
+        for (write, &core) in done.writes.iter().zip(done.cores) {
+            let completion = Completion::Persisted { shard: write.shard(), number: write.number() };
+            shared.inboxes[core].complete(completion);
+            cores_to_signal[core] = true;
+        }
+        for (core, to_signal) in cores_to_signal.iter_mut().enumerate() {
+            if std::mem::take(to_signal) {
+                shared.inboxes[core].signal();
+            }
+        }
+    };
+    run_log_thread(&shared.log, requests, report).map_err(|error| error.to_string())
+}

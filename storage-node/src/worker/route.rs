@@ -1,0 +1,143 @@
+//! Carries out what the shards of a core asked for: to threads, to other cores, to other nodes.
+
+use super::core::StorageCore;
+use super::read_threads::ReadRequest;
+use super::shared::{Mail, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
+use super::store_thread::StoreRequest;
+use super::{PeerMessage, PeerOutput};
+use crate::placement::Place;
+use crate::replication::LogRequest;
+use crate::shard::{ReadJob, ReadWork, refusal};
+use std::sync::atomic::Ordering;
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{FeedAck, FeedBatch, shard_error};
+
+/// Feed for other nodes that waits for the driver of the links. Beyond it goes as if the link had lost it: the
+/// source sends it again.
+const PEER_OUTPUTS_MAX: usize = 16_384;
+
+impl StorageCore {
+    pub(super) fn carry_out(&mut self, now_ms: u64) {
+        // Feed first: what stays on this core leads to more of everything.
+        loop {
+            let batches = std::mem::take(&mut self.effects.batches);
+            let acks = std::mem::take(&mut self.effects.acks);
+            if batches.is_empty() && acks.is_empty() {
+                break;
+            }
+            batches.into_iter().for_each(|batch| self.route_batch(batch));
+            acks.into_iter().for_each(|ack| self.route_ack(now_ms, ack));
+        }
+        let effects = std::mem::take(&mut self.effects);
+        for write in effects.writes {
+            let request = LogRequest::Write { core: self.core, write };
+            if self.threads.log.try_send(request).is_err() {
+                self.shared.fail("the log thread ended or its queue is full".to_owned());
+            }
+        }
+        for job in effects.applies {
+            if self.threads.store.try_send(StoreRequest::Apply(job)).is_err() {
+                self.shared.fail("a store thread ended or its queue is full".to_owned());
+            }
+        }
+        effects.responses.into_iter().for_each(|(link, response)| self.respond(link, response));
+        effects.deliveries.into_iter().for_each(|(link, delivery)| self.deliver(link, delivery));
+        effects.reads.into_iter().for_each(|job| self.read(job));
+        self.start_own_reads();
+    }
+
+    fn route_batch(&mut self, batch: FeedBatch) {
+        match self.shared.map.place(ShardId(batch.home_shard)) {
+            Some(Place::Core(core)) if core == self.core => self.take_batch(batch),
+            Some(Place::Core(core)) => self.send_mail(core, Mail::Batch(batch)),
+            Some(Place::Node(node)) => self.send_to_node(node, PeerMessage::Batch(batch)),
+            None => tracing::error!(home = batch.home_shard, "feed for a shard that is not there"),
+        }
+    }
+
+    fn route_ack(&mut self, now_ms: u64, ack: FeedAck) {
+        match self.shared.map.place(ShardId(ack.source_shard)) {
+            Some(Place::Core(core)) if core == self.core => self.take_ack(now_ms, &ack),
+            Some(Place::Core(core)) => self.send_mail(core, Mail::Ack(ack)),
+            Some(Place::Node(node)) => self.send_to_node(node, PeerMessage::Ack(ack)),
+            None => tracing::error!(source = ack.source_shard, "position for a shard that is not there"),
+        }
+    }
+
+    fn send_to_node(&mut self, node: u32, message: PeerMessage) {
+        if self.peer_outputs.len() < PEER_OUTPUTS_MAX {
+            self.peer_outputs.push_back(PeerOutput { node, message });
+        }
+    }
+
+    /// Takes feed that came from another node, for any shard of this node.
+    pub fn receive_from_peer(&mut self, now_ms: u64, message: PeerMessage) {
+        // Only what concerns this node: passing on what a peer misdirected could go round for ever.
+        let shard = match &message {
+            PeerMessage::Batch(batch) => ShardId(batch.home_shard),
+            PeerMessage::Ack(ack) => ShardId(ack.source_shard),
+        };
+        match (self.shared.map.place(shard), message) {
+            (Some(Place::Core(_)), PeerMessage::Batch(batch)) => self.route_batch(batch),
+            (Some(Place::Core(_)), PeerMessage::Ack(ack)) => self.route_ack(now_ms, ack),
+            _ => tracing::warn!(%shard, "a peer sent feed for a shard that is not here"),
+        }
+        self.shared.inboxes[self.core].signal();
+    }
+
+    /// The next feed message for another node. To be drained after each turn; what cannot be sent is dropped, and
+    /// the source is told by [`Self::peer_link_changed`] when there is a link again.
+    pub fn poll_peer_output(&mut self) -> Option<PeerOutput> {
+        self.peer_outputs.pop_front()
+    }
+
+    /// The link of this core to another node was made, or lost something: what was sent to its shards may not
+    /// have arrived.
+    pub fn peer_link_changed(&mut self, node: u32) {
+        let homes = self.shared.map.shards_of_node(node);
+        self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
+        self.shared.inboxes[self.core].signal();
+    }
+
+    fn read(&mut self, job: ReadJob) {
+        let (id, link) = match &job.work {
+            ReadWork::Positions | ReadWork::Reread(_) => {
+                self.own_reads.push_back(job);
+                return;
+            }
+            ReadWork::Query { origin, .. } => (origin.request_id, Some(origin.link)),
+            ReadWork::Attach { ticket, .. } => (*ticket, None),
+        };
+        let shard = job.shard;
+        if self.shared.reads_in_flight.fetch_add(1, Ordering::AcqRel) < READS_IN_FLIGHT_MAX {
+            self.metrics().queries.increment();
+            if self.threads.reads.try_send(ReadRequest::Read(job)).is_err() {
+                self.shared.fail("the read threads ended or their queue is full".to_owned());
+            }
+            return;
+        }
+        self.shared.reads_in_flight.fetch_sub(1, Ordering::AcqRel);
+        let kind = shard_error::Kind::Overloaded;
+        match link {
+            Some(link) => {
+                self.metrics().overloaded.increment();
+                self.respond(link, refusal(id, kind, format!("shard {shard}: reads waiting")));
+            }
+            None => {
+                self.with_shard(shard, |shard, effects| shard.attach_refused(id, kind, "reads waiting", effects));
+                let refused = std::mem::take(&mut self.effects.responses);
+                refused.into_iter().for_each(|(link, response)| self.respond(link, response));
+            }
+        }
+    }
+
+    fn start_own_reads(&mut self) {
+        while self.own_reads_in_flight < OWN_READS_IN_FLIGHT_MAX {
+            let Some(job) = self.own_reads.pop_front() else { break };
+            self.own_reads_in_flight += 1;
+            if self.threads.reads.try_send(ReadRequest::Read(job)).is_err() {
+                self.shared.fail("the read threads ended or their queue is full".to_owned());
+            }
+        }
+    }
+}

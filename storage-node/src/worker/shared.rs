@@ -1,0 +1,168 @@
+//! What the cores and threads of a node share: immutable tables, engines, atomics, and a bounded inbox for each
+//! core.
+
+use crate::engine::Store;
+use crate::observe::NodeMetrics;
+use crate::placement::ShardMap;
+use crate::replication::Log;
+use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
+use crate::worker::{LinkId, Waker};
+use crossbeam_queue::ArrayQueue;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardRequest, ShardResponse, shard_error};
+
+/// Queries that a node's read threads have or that wait for them. At 30 µs a read and two threads it is 30 ms.
+pub const READS_IN_FLIGHT_MAX: usize = 2_048;
+/// Reads a core has in flight for its shards' own needs (positions, rereading the log).
+pub const OWN_READS_IN_FLIGHT_MAX: usize = 16;
+/// Items that one core has not yet taken from another core of the node.
+pub const MAILBOX_ITEMS_MAX: usize = 4_096;
+
+/// What threads report to a core.
+#[derive(Debug)]
+pub(crate) enum Completion {
+    /// The log thread: this write is durable.
+    Persisted { shard: ShardId, number: u64 },
+    /// The store thread: these rows are readable.
+    Applied(AppliedJob),
+    /// A read thread: the answer to a query that came over a link of this core.
+    Answered(LinkId, ShardResponse),
+    /// A read thread: what a shard of this core asked for.
+    Read { shard: ShardId, done: ReadDone },
+    /// A read thread: the look-up for an attaching session failed.
+    AttachFailed { shard: ShardId, ticket: u64, kind: shard_error::Kind, detail: String },
+}
+
+/// What one core tells another.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// A request for a shard of yours.
+    Request(LinkId, ShardRequest),
+    /// An answer for a link of yours.
+    Response(LinkId, ShardResponse),
+    /// A push for a link of yours.
+    Delivery(LinkId, Delivery),
+    /// A link of mine closed: its sessions are gone.
+    LinkClosed(LinkId),
+    /// Events for a home shard of yours.
+    Batch(FeedBatch),
+    /// A home shard's position for a source shard of yours.
+    Ack(FeedAck),
+}
+
+/// Where a core is reached from other threads.
+pub(crate) struct Inbox {
+    completions: ArrayQueue<Completion>,
+    /// From each core of the node.
+    pub mail: Vec<ArrayQueue<Mail>>,
+    wake: OnceLock<Waker>,
+    signalled: AtomicBool,
+}
+
+impl Inbox {
+    /// For a core with this many shards, in a node of this many cores.
+    pub fn new(shards: usize, cores: usize) -> Self {
+        // Everything that threads can ever have to report at once: pushing never fails.
+        let completions = shards * (LOG_WRITES_IN_FLIGHT_MAX + 1 + APPLY_JOBS_IN_FLIGHT_MAX)
+            + READS_IN_FLIGHT_MAX
+            + OWN_READS_IN_FLIGHT_MAX;
+        Self {
+            completions: ArrayQueue::new(completions),
+            mail: (0..cores).map(|_| ArrayQueue::new(MAILBOX_ITEMS_MAX)).collect(),
+            wake: OnceLock::new(),
+            signalled: AtomicBool::new(false),
+        }
+    }
+
+    pub fn set_waker(&self, wake: Waker) {
+        assert!(self.wake.set(wake).is_ok(), "a core's waker is set once");
+    }
+
+    /// Reports. The core sees it at the latest in the turn that [`Self::signal`] causes.
+    pub fn complete(&self, completion: Completion) {
+        assert!(self.completions.push(completion).is_ok(), "completions are bounded by what is in flight");
+    }
+
+    pub fn next_completion(&self) -> Option<Completion> {
+        self.completions.pop()
+    }
+
+    /// Makes the core take a turn. Cheap when it is to take one anyway.
+    pub fn signal(&self) {
+        if !self.signalled.swap(true, Ordering::AcqRel)
+            && let Some(wake) = self.wake.get()
+        {
+            wake();
+        }
+    }
+
+    /// At the start of a turn, before the queues are looked at: what is put there later signals again.
+    pub fn turn_started(&self) {
+        self.signalled.swap(false, Ordering::AcqRel);
+    }
+}
+
+/// One node.
+pub(crate) struct NodeShared {
+    pub node_id: u32,
+    /// Made at random at the start.
+    pub epoch: u64,
+    pub map: ShardMap,
+    pub log: Arc<Log>,
+    pub store: Box<dyn Store>,
+    pub inboxes: Vec<Inbox>,
+    /// For each shard of the fleet; only those of this node are ever moved.
+    pub marks: Vec<Arc<ShardMarks>>,
+    pub reads_in_flight: AtomicUsize,
+    pub metrics: Arc<NodeMetrics>,
+    failure: OnceLock<String>,
+}
+
+/// The parts of a node that are there before its threads.
+pub(crate) struct NodeParts {
+    pub node_id: u32,
+    pub epoch: u64,
+    pub map: ShardMap,
+    pub log: Arc<Log>,
+    pub store: Box<dyn Store>,
+    pub cores: usize,
+}
+
+impl NodeShared {
+    pub fn new(parts: NodeParts) -> Self {
+        let inboxes = (0..parts.cores)
+            .map(|core| Inbox::new(parts.map.shards_of_core(core).len(), parts.cores))
+            .collect();
+        Self {
+            node_id: parts.node_id,
+            epoch: parts.epoch,
+            marks: parts.map.shards().map(|_| Arc::default()).collect(),
+            map: parts.map,
+            log: parts.log,
+            store: parts.store,
+            inboxes,
+            reads_in_flight: AtomicUsize::new(0),
+            metrics: Arc::new(NodeMetrics::new(parts.cores)),
+            failure: OnceLock::new(),
+        }
+    }
+
+    /// Log, store or a thread failed: nothing is accepted any more, and every core learns of it.
+    pub fn fail(&self, detail: String) {
+        if self.failure.set(detail.clone()).is_ok() {
+            tracing::error!(node = self.node_id, "storage stopped: {detail}");
+        }
+        self.inboxes.iter().for_each(Inbox::signal);
+    }
+
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// How far a shard of this node is.
+    pub fn marks_of(&self, shard: ShardId) -> &ShardMarks {
+        &self.marks[shard.0 as usize]
+    }
+}

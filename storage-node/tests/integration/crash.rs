@@ -1,0 +1,241 @@
+//! kill -9 under load, at random moments, again and again: what was acknowledged is there once and in order, what
+//! was not is there once at most, and a repeat gets the first answer.
+
+use crate::certificates;
+use crate::process::{Link, Process, Setup};
+use crate::requests::{self, Person, applied, body, person, view};
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use storage_node::LinkTls;
+use wire_protocol::ids::ConversationId;
+use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::v1::Entry;
+
+const SHARDS: u32 = 8;
+const CORES: usize = 2;
+const PAIRS: u64 = 12;
+/// Sends without an answer at any time.
+const IN_FLIGHT: usize = 300;
+/// The test ends with the first round after this.
+const LASTS: Duration = Duration::from_secs(25);
+/// The longest a process lives under load, in milliseconds.
+const LIFE_MS_MAX: u64 = 700;
+
+/// Both people of a conversation, and what they sent.
+struct Chat {
+    people: [Person; 2],
+    conversation: ConversationId,
+    /// By sender and client id: seq and time, once acknowledged; sends are numbered 1, 2, 3, … each.
+    sent: [BTreeMap<u64, Option<(u64, u64)>>; 2],
+}
+
+/// xorshift64*: the kills must be repeatable from the seed that a failure prints.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
+    }
+}
+
+struct World {
+    chats: Vec<Chat>,
+    random: Random,
+    /// Messages acknowledged, and those sent that nothing was heard of.
+    acknowledged: usize,
+    unknown: usize,
+    repeats_known: usize,
+}
+
+#[test]
+fn kill_nine_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tls = certificates::make(folder.path());
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        storage_node::clock::now_ms() | 1
+    });
+    println!("SEED={seed}");
+    let mut world = World::new(seed);
+    let started = Instant::now();
+    let mut rounds = 0;
+    while started.elapsed() < LASTS {
+        let process = start(folder.path(), &tls);
+        let mut link = Link::open(process.address, &tls).expect("it is ready");
+        if rounds == 0 {
+            world.create(&mut link).expect("it lives");
+        }
+        world.check(&mut link).expect("it lives");
+        world.repeat(&mut link).expect("it lives");
+        world.load_and_kill(link, process);
+        rounds += 1;
+    }
+    let process = start(folder.path(), &tls);
+    let mut link = Link::open(process.address, &tls).expect("it is ready");
+    world.check(&mut link).expect("it lives");
+    world.repeat(&mut link).expect("it lives");
+    world.check(&mut link).expect("it lives");
+    world.check_feeds(&mut link).expect("it lives");
+    process.terminate();
+    let World { acknowledged, unknown, repeats_known, .. } = world;
+    println!("{rounds} kills, {acknowledged} acknowledged, {unknown} unknown, {repeats_known} of them were applied");
+    assert!(rounds >= 5 && acknowledged > 1_000 && unknown > 0, "the test did not try hard enough");
+}
+
+fn start(folder: &Path, tls: &LinkTls) -> Process {
+    let listen = ([127, 0, 0, 1], 0).into();
+    Process::start(&Setup { folder, node_id: 1, shards: SHARDS, cores: CORES, nodes: &[], tls, listen })
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let chats = (0..PAIRS)
+            .map(|pair| {
+                let people = [person(2 * pair), person(2 * pair + 1)];
+                let conversation = ConversationId::direct(people[0].user, people[1].user);
+                Chat { people, conversation, sent: [BTreeMap::new(), BTreeMap::new()] }
+            })
+            .collect();
+        Self { chats, random: Random(seed), acknowledged: 0, unknown: 0, repeats_known: 0 }
+    }
+
+    fn create(&self, link: &mut Link) -> io::Result<()> {
+        for chat in &self.chats {
+            for person in chat.people {
+                link.call(requests::create_user(SHARDS, person))?;
+            }
+            link.call(requests::create_direct(SHARDS, chat.people[0], chat.people[1]))?;
+        }
+        Ok(())
+    }
+
+    /// Reads everything and holds it against what was acknowledged.
+    fn check(&self, link: &mut Link) -> io::Result<()> {
+        for chat in &self.chats {
+            let mut found: HashMap<bytes::Bytes, u64> = HashMap::new();
+            for entry in entries(link, chat)?.into_iter().skip(1) {
+                let seq = entry.seq;
+                let twice = found.insert(entry.body.clone(), seq);
+                assert_eq!(twice, None, "stored twice: {entry:?}");
+            }
+            for (person, sent) in chat.people.iter().zip(&chat.sent) {
+                let mut seq_before = 0;
+                for (client_id, answer) in sent {
+                    let seq = found.remove(&body(*person, *client_id));
+                    if let Some((answered, _)) = answer {
+                        assert_eq!(seq, Some(*answered), "acknowledged message {client_id} of {person:?}");
+                    }
+                    if let Some(seq) = seq {
+                        assert!(seq > seq_before, "message {client_id} of {person:?} overtook another");
+                        seq_before = seq;
+                    }
+                }
+            }
+            assert!(found.is_empty(), "nobody sent {found:?}");
+        }
+        Ok(())
+    }
+
+    /// Sends again what nothing was heard of, and some of what was acknowledged.
+    fn repeat(&mut self, link: &mut Link) -> io::Result<()> {
+        for chat in &mut self.chats {
+            for (person, sent) in chat.people.iter().zip(&mut chat.sent) {
+                let sample = self.random.below(sent.len().max(1) as u64);
+                for (client_id, answer) in sent.iter_mut() {
+                    if answer.is_some() && *client_id != sample {
+                        continue;
+                    }
+                    let call = requests::send(SHARDS, *person, chat.conversation, *client_id);
+                    let again = applied(&link.call(call)?);
+                    match answer {
+                        Some(first) => {
+                            assert!(again.repeated_send, "message {client_id} was stored again");
+                            assert_eq!(*first, (again.seq, again.time_ms), "another answer to {client_id}");
+                        }
+                        None => {
+                            self.repeats_known += usize::from(again.repeated_send);
+                            *answer = Some((again.seq, again.time_ms));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Many sends in flight until a random moment, then kill -9. Answers that still arrive count.
+    fn load_and_kill(&mut self, mut link: Link, process: Process) {
+        let lives = Duration::from_millis(self.random.below(LIFE_MS_MAX) + 1);
+        let started = Instant::now();
+        let mut in_flight: HashMap<u64, (usize, usize, u64)> = HashMap::new();
+        while started.elapsed() < lives {
+            while in_flight.len() < IN_FLIGHT && link.can_send() {
+                let (place, side) = (self.random.below(PAIRS) as usize, self.random.below(2) as usize);
+                let chat = &mut self.chats[place];
+                let client_id = chat.sent[side].len() as u64 + 1;
+                chat.sent[side].insert(client_id, None);
+                let call = requests::send(SHARDS, chat.people[side], chat.conversation, client_id);
+                in_flight.insert(link.begin(call), (place, side, client_id));
+            }
+            link.pump(Duration::from_millis(1)).expect("it lives");
+            self.take_answers(&mut link, &mut in_flight);
+        }
+        process.kill();
+        while link.pump(Duration::from_millis(1)).is_ok() {}
+        self.take_answers(&mut link, &mut in_flight);
+        self.unknown += in_flight.len();
+    }
+
+    fn take_answers(&mut self, link: &mut Link, in_flight: &mut HashMap<u64, (usize, usize, u64)>) {
+        for (id, response) in link.responses.drain() {
+            let (place, side, client_id) = in_flight.remove(&id).expect("it was asked");
+            if let Some(Reply::Error(error)) = &response.result {
+                panic!("refused: {error:?}");
+            }
+            let first = applied(&response);
+            self.chats[place].sent[side].insert(client_id, Some((first.seq, first.time_ms)));
+            self.acknowledged += 1;
+        }
+    }
+
+    /// The change feeds of all users end up at the heads.
+    fn check_feeds(&self, link: &mut Link) -> io::Result<()> {
+        for chat in &self.chats {
+            let head = entries(link, chat)?.len() as u64;
+            for person in chat.people {
+                let started = Instant::now();
+                loop {
+                    let page = requests::feed_page(link.call(requests::read_feed(SHARDS, person, 0))?);
+                    let id = chat.conversation.to_bytes();
+                    let row = page.rows.into_iter().find(|row| row.conversation_id == id);
+                    if row.as_ref().is_some_and(|row| row.top_seq == head) {
+                        break;
+                    }
+                    assert!(started.elapsed() < crate::process::PATIENCE, "{row:?} instead of {head}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entries(link: &mut Link, chat: &Chat) -> io::Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    loop {
+        let after = entries.last().map_or(0, |entry| entry.seq);
+        let page =
+            view(link.call(requests::read_after(SHARDS, chat.people[0], chat.conversation, after))?);
+        entries.extend(page.entries);
+        if !page.truncated {
+            break;
+        }
+    }
+    for (place, entry) in entries.iter().enumerate() {
+        assert_eq!(entry.seq, place as u64 + 1, "entries have no gaps");
+    }
+    Ok(entries)
+}

@@ -1,0 +1,12 @@
+//! A storage node through its public interface: embedded cores, restarts, the change feed, processes over mutual
+//! TLS, and kill -9.
+
+mod requests;
+mod embedded;
+mod certificates;
+mod process;
+mod durable;
+mod feed;
+mod refusals;
+mod two_nodes;
+mod crash;

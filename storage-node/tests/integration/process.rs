@@ -1,0 +1,219 @@
+//! `ringline-storage` as a process, and a link to it as a gateway core would have one.
+
+use crate::requests::Call;
+use bytes::BytesMut;
+use rustls::{ClientConnection, StreamOwned};
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use storage_node::server::LinkTlsConfigs;
+use storage_node::{LinkTls, NodeConfig, clock};
+use wire_protocol::frame::{FrameDecoder, encode_message};
+use wire_protocol::internal::{Delivery, LinkHello, ShardRequest, ShardResponse, link_hello};
+use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
+use wire_protocol::link::{CallerEvent, CallerLink, decode};
+
+/// Nothing takes that long unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What one process is told.
+pub struct Setup<'a> {
+    pub folder: &'a Path,
+    pub node_id: u32,
+    pub shards: u32,
+    pub cores: usize,
+    pub nodes: &'a [NodeConfig],
+    pub tls: &'a LinkTls,
+    pub listen: SocketAddr,
+}
+
+impl Setup<'_> {
+    fn to_toml(&self) -> String {
+        let mut text = format!(
+            "data_dir = {:?}\nnode_id = {}\nshard_count = {}\ncores = {}\nlisten = \"{}\"\n\
+             metrics_listen = \"127.0.0.1:0\"\n",
+            self.folder.join("data"),
+            self.node_id,
+            self.shards,
+            self.cores,
+            self.listen
+        );
+        let tls = self.tls;
+        let _ = write!(
+            text,
+            "log = {{ file_bytes = 1048576, keep_bytes = 8388608, prefill = false }}\n\
+             [tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            tls.ca, tls.cert, tls.key
+        );
+        for node in self.nodes {
+            let _ = write!(
+                text,
+                "[[nodes]]\nid = {}\naddress = \"{}\"\nshards = {:?}\n",
+                node.id, node.address, node.shards
+            );
+        }
+        text
+    }
+}
+
+/// A running `ringline-storage`. Killed when dropped.
+pub struct Process {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Process {
+    /// Starts it and waits until it says that it is ready.
+    pub fn start(setup: &Setup<'_>) -> Self {
+        let config = setup.folder.join(format!("node-{}.toml", setup.node_id));
+        std::fs::write(&config, setup.to_toml()).expect("it writes");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringline-storage"))
+            .arg("--config")
+            .arg(&config)
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it reads");
+        let address = line.trim_end().strip_prefix("ringline-storage ready: ");
+        let address = address.unwrap_or_else(|| panic!("not ready: {line:?}, {:?}", child.wait()));
+        Self { address: address.parse().expect("an address"), child }
+    }
+
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM, and a proper end.
+    pub fn terminate(mut self) {
+        let signalled = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(signalled.success());
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status:?}");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An address that is free now.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// One link, driven by the test's thread.
+pub struct Link {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+    half: CallerLink,
+    decoder: FrameDecoder,
+    request_last: u64,
+    pub responses: HashMap<u64, ShardResponse>,
+    pub deliveries: VecDeque<Delivery>,
+    pub epoch: u64,
+}
+
+impl Link {
+    pub fn open(address: SocketAddr, tls: &LinkTls) -> io::Result<Self> {
+        let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
+        let connection = ClientConnection::new(configs.client, configs.server_name).map_err(io::Error::other)?;
+        let socket = TcpStream::connect(address)?;
+        socket.set_nodelay(true)?;
+        let hello = LinkHello {
+            role: link_hello::Role::Gateway as i32,
+            peer_id: 1,
+            incarnation: 5,
+            ..LinkHello::default()
+        };
+        let mut link = Self {
+            stream: StreamOwned::new(connection, socket),
+            half: CallerLink::new(hello, clock::now_ms()),
+            decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
+            request_last: 0,
+            responses: HashMap::new(),
+            deliveries: VecDeque::new(),
+            epoch: 0,
+        };
+        let started = Instant::now();
+        while link.half.welcome().is_none() {
+            link.pump(Duration::from_millis(100))?;
+            assert!(started.elapsed() < PATIENCE, "no welcome");
+        }
+        Ok(link)
+    }
+
+    /// Whether another request may be sent now.
+    pub fn can_send(&self) -> bool {
+        self.half.can_send()
+    }
+
+    pub fn begin(&mut self, call: Call) -> u64 {
+        self.request_last += 1;
+        let id = self.request_last;
+        let request = ShardRequest { id, shard: call.shard.0, operation: Some(call.operation) };
+        self.half.queue_request(request).expect("the test keeps within its credits");
+        id
+    }
+
+    /// Sends what is queued and takes what comes within `wait`.
+    pub fn pump(&mut self, wait: Duration) -> io::Result<()> {
+        let now_ms = clock::now_ms();
+        self.half.handle_timeout(now_ms).map_err(io::Error::other)?;
+        let mut frames = BytesMut::new();
+        while let Some(frame) = self.half.poll_frame(now_ms) {
+            encode_message(&frame, &mut frames);
+        }
+        self.stream.write_all(&frames)?;
+        self.stream.flush()?;
+        self.stream.sock.set_read_timeout(Some(wait.max(Duration::from_millis(1))))?;
+        let mut bytes = [0; 64 * 1024];
+        let count = match self.stream.read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => 0,
+            Err(error) => return Err(error),
+        };
+        self.decoder.push(&bytes[..count]);
+        while let Some(payload) = self.decoder.next_frame().map_err(|error| io::Error::other(error.to_string()))? {
+            let frame = decode(payload).map_err(io::Error::other)?;
+            let (responses, deliveries, epoch) = (&mut self.responses, &mut self.deliveries, &mut self.epoch);
+            let mut take = |event: CallerEvent| match event {
+                CallerEvent::Welcome(welcome) => *epoch = welcome.epoch,
+                CallerEvent::Response(response) => {
+                    let id = response.id;
+                    assert!(responses.insert(id, response).is_none(), "{id} was answered twice");
+                }
+                CallerEvent::Delivery(delivery) => deliveries.push_back(delivery),
+                CallerEvent::FeedAck(_) => {}
+            };
+            self.half.handle_frame(clock::now_ms(), frame, &mut take).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Pumps until `done`.
+    pub fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) -> io::Result<()> {
+        let started = Instant::now();
+        while !done(self) {
+            assert!(started.elapsed() < PATIENCE, "{what} did not happen");
+            self.pump(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+
+    pub fn call(&mut self, call: Call) -> io::Result<ShardResponse> {
+        let id = self.begin(call);
+        self.run_until("an answer", |link| link.responses.contains_key(&id))?;
+        Ok(self.responses.remove(&id).expect("it is there"))
+    }
+}

@@ -1,0 +1,226 @@
+//! The half that opens the link and asks: a gateway core's, or a storage node's toward its peer.
+
+use super::queue::{AckQueue, ItemQueue, item_bytes};
+use super::{LinkFault, LinkFull};
+use crate::internal::{
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, ShardRequest,
+    ShardResponse,
+};
+use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS, LINK_VERSION};
+use std::collections::BTreeSet;
+
+/// The half that opens the link and asks.
+#[derive(Debug)]
+pub struct CallerLink {
+    stage: Stage,
+    queue: ItemQueue<Item>,
+    acks: AckQueue,
+    /// Ids of requests without an answer, queued ones included. Never more than the peer's credits.
+    unanswered: BTreeSet<u64>,
+    ping_due: bool,
+    /// When the last frame came, or the connection was made.
+    heard_ms: u64,
+    /// When the last frame was polled.
+    sent_ms: u64,
+    /// When a ping last became due.
+    pinged_ms: u64,
+}
+
+#[derive(Debug)]
+enum Stage {
+    New(LinkHello),
+    HelloSent,
+    Open(LinkWelcome),
+}
+
+#[derive(Debug)]
+enum Item {
+    Request(ShardRequest),
+    Feed(FeedBatch),
+}
+
+/// What a received frame brought.
+#[derive(Clone, PartialEq, Debug)]
+pub enum CallerEvent {
+    /// The link is open. An `epoch` other than the last one seen: announce sessions again.
+    Welcome(LinkWelcome),
+    /// Answers a request; its id is free again.
+    Response(ShardResponse),
+    /// For sessions of this core.
+    Delivery(Delivery),
+    /// A home shard of the peer took over feed of this node.
+    FeedAck(FeedAck),
+}
+
+impl CallerLink {
+    /// A connection was made. `hello`'s versions are set here.
+    pub fn new(hello: LinkHello, now_ms: u64) -> Self {
+        let hello = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello };
+        Self {
+            stage: Stage::New(hello),
+            queue: ItemQueue::default(),
+            acks: AckQueue::default(),
+            unanswered: BTreeSet::new(),
+            ping_due: false,
+            heard_ms: now_ms,
+            sent_ms: now_ms,
+            pinged_ms: now_ms,
+        }
+    }
+
+    /// Whether [`Self::queue_request`] would take a request of ordinary size now.
+    pub fn can_send(&self) -> bool {
+        self.room().is_ok() && self.unanswered.len() < self.credits()
+    }
+
+    /// Takes a request. Its id is chosen by the owner and must not be that of an unanswered one.
+    pub fn queue_request(&mut self, request: ShardRequest) -> Result<(), LinkFull> {
+        self.room()?;
+        if self.unanswered.len() >= self.credits() {
+            return Err(LinkFull::Credits);
+        }
+        let bytes = item_bytes(&request)?;
+        assert!(self.unanswered.insert(request.id), "request ids of a link differ");
+        self.queue.push(Item::Request(request), bytes);
+        Ok(())
+    }
+
+    /// Takes a batch of feed. Refused ones are sent again by the feed's own window.
+    pub fn queue_feed(&mut self, batch: FeedBatch) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&batch)?;
+        self.queue.push(Item::Feed(batch), bytes);
+        Ok(())
+    }
+
+    /// Takes a position; an unsent one of the same pair of shards is replaced.
+    pub fn queue_feed_ack(&mut self, ack: FeedAck) {
+        self.acks.push(ack);
+    }
+
+    fn room(&self) -> Result<(), LinkFull> {
+        match self.stage {
+            Stage::New(_) | Stage::HelloSent => Err(LinkFull::NotReady),
+            Stage::Open(_) if self.queue.is_full() => Err(LinkFull::Bytes),
+            Stage::Open(_) => Ok(()),
+        }
+    }
+
+    fn credits(&self) -> usize {
+        self.welcome().map_or(0, |welcome| welcome.credits.min(LINK_CREDITS) as usize)
+    }
+
+    /// Takes a received frame. After a fault the link is over.
+    pub fn handle_frame(
+        &mut self,
+        now_ms: u64,
+        frame: LinkResponseFrame,
+        sink: &mut impl FnMut(CallerEvent),
+    ) -> Result<(), LinkFault> {
+        match (&self.stage, frame.welcome) {
+            (Stage::New(_), _) => return Err(LinkFault::Protocol("a frame before hello")),
+            (Stage::HelloSent, Some(welcome)) => {
+                if welcome.version != LINK_VERSION {
+                    return Err(LinkFault::Version);
+                }
+                if welcome.credits == 0 || welcome.shard_count == 0 {
+                    return Err(LinkFault::Protocol("a welcome without credits or shards"));
+                }
+                self.stage = Stage::Open(welcome);
+                sink(CallerEvent::Welcome(welcome));
+            }
+            (Stage::HelloSent, None) => return Err(LinkFault::Protocol("a frame before welcome")),
+            (Stage::Open(_), Some(_)) => return Err(LinkFault::Protocol("a second welcome")),
+            (Stage::Open(_), None) => {}
+        }
+        self.heard_ms = self.heard_ms.max(now_ms);
+        for response in frame.responses {
+            if response.result.is_none() {
+                return Err(LinkFault::Protocol("an answer without a result"));
+            }
+            if !self.unanswered.remove(&response.id) {
+                return Err(LinkFault::Protocol("an answer to no request"));
+            }
+            sink(CallerEvent::Response(response));
+        }
+        frame.deliveries.into_iter().for_each(|delivery| sink(CallerEvent::Delivery(delivery)));
+        frame.feed_acks.into_iter().for_each(|ack| sink(CallerEvent::FeedAck(ack)));
+        Ok(())
+    }
+
+    /// The next frame to send. Call until `None`.
+    pub fn poll_frame(&mut self, now_ms: u64) -> Option<LinkRequestFrame> {
+        let mut frame = LinkRequestFrame::default();
+        match &self.stage {
+            Stage::New(hello) => {
+                frame.hello = Some(*hello);
+                self.stage = Stage::HelloSent;
+            }
+            Stage::HelloSent => return None,
+            Stage::Open(_) => {
+                frame.ping = std::mem::take(&mut self.ping_due);
+                frame.feed_acks = self.acks.pop_batch();
+                self.queue.pop_batch(|item| match item {
+                    Item::Request(request) => frame.requests.push(request),
+                    Item::Feed(batch) => frame.feed.push(batch),
+                });
+                let nothing =
+                    frame.requests.is_empty() && frame.feed.is_empty() && frame.feed_acks.is_empty();
+                if nothing && !frame.ping {
+                    return None;
+                }
+            }
+        }
+        self.sent_ms = self.sent_ms.max(now_ms);
+        Some(frame)
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let dead_ms = self.heard_ms.saturating_add(LINK_DEAD_MS);
+        match self.stage {
+            Stage::New(_) | Stage::HelloSent => Some(dead_ms),
+            Stage::Open(_) => Some(self.ping_at_ms().min(dead_ms)),
+        }
+    }
+
+    /// Makes a ping due for the next `poll_frame`, or finds the link dead.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), LinkFault> {
+        if now_ms >= self.heard_ms.saturating_add(LINK_DEAD_MS) {
+            return Err(LinkFault::Dead);
+        }
+        if matches!(self.stage, Stage::Open(_)) && now_ms >= self.ping_at_ms() {
+            self.ping_due = true;
+            self.pinged_ms = now_ms;
+        }
+        Ok(())
+    }
+
+    /// Some time after either direction fell silent: the peer must hear us, and we must hear it.
+    fn ping_at_ms(&self) -> u64 {
+        self.sent_ms.min(self.heard_ms).max(self.pinged_ms).saturating_add(LINK_PING_MS)
+    }
+
+    /// The connection is gone: ids of all unanswered requests, ascending, queued ones included.
+    pub fn lost(self) -> Vec<u64> {
+        self.unanswered.into_iter().collect()
+    }
+
+    /// Bytes of items not yet polled.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Unanswered requests, queued ones included.
+    pub fn outstanding(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    /// What the peer said when it opened the link.
+    pub fn welcome(&self) -> Option<&LinkWelcome> {
+        match &self.stage {
+            Stage::Open(welcome) => Some(welcome),
+            _ => None,
+        }
+    }
+}

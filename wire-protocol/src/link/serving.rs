@@ -1,0 +1,276 @@
+//! The half of the storage node that was called.
+//!
+//! It never lets its queue grow by what the peer does: a request holds its credit until the answer left the
+//! queue, requests are refused while the queue is full, and deliveries then turn into the demand to sync.
+
+use super::LinkFault;
+use super::queue::{AckQueue, ItemQueue, item_bytes};
+use crate::internal::link_hello::Role;
+use crate::internal::shard_error::Kind;
+use crate::internal::{
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
+    SessionAddress, ShardError, ShardRequest, ShardResponse, delivery, shard_response,
+};
+use crate::limits::{
+    LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX,
+    LINK_SYNC_NEEDED_SESSIONS_MAX, LINK_VERSION,
+};
+use std::collections::BTreeSet;
+
+/// Sessions told to sync by one delivery: at 12 bytes each a fifth of a batch.
+const SYNC_NEEDED_PER_FRAME_MAX: usize = 4_096;
+
+/// The half of the storage node that was called.
+#[derive(Debug)]
+pub struct ServingLink {
+    /// What the peer said; `None` before.
+    hello: Option<LinkHello>,
+    welcome: LinkWelcome,
+    welcome_due: bool,
+    pong_due: bool,
+    queue: ItemQueue<Item>,
+    acks: AckQueue,
+    /// Requests whose answer did not leave the queue yet. Never more than `welcome.credits`.
+    outstanding: usize,
+    /// Of these, handed to the owner and not answered by it.
+    unanswered: usize,
+    sync_needed: SyncNeeded,
+    /// When the last frame came, or the connection was made.
+    heard_ms: u64,
+}
+
+#[derive(Debug)]
+enum Item {
+    Response(ShardResponse),
+    Delivery(Delivery),
+}
+
+/// Sessions that lost a delivery and were not told yet.
+#[derive(Default, Debug)]
+struct SyncNeeded {
+    /// Slot and generation; [`LINK_SYNC_NEEDED_SESSIONS_MAX`] at most.
+    sessions: BTreeSet<(u32, u32)>,
+    /// There were more: everyone is told.
+    everyone: bool,
+}
+
+/// What a received frame brought.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ServingEvent {
+    /// The link is open.
+    Hello(LinkHello),
+    /// To be answered once, by [`ServingLink::queue_response`]. Its operation is set.
+    Request(ShardRequest),
+    /// Events for home shards of this node.
+    Feed(FeedBatch),
+    /// A home shard of the peer took over feed of this node.
+    FeedAck(FeedAck),
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeliveryFate {
+    /// It will be sent.
+    Queued,
+    /// The queue is full: its sessions will be told to sync.
+    SyncNeeded,
+}
+
+impl ServingLink {
+    /// A connection was accepted. `welcome`'s version is set here, and its credits if they are 0.
+    pub fn new(welcome: LinkWelcome, now_ms: u64) -> Self {
+        let credits = if welcome.credits == 0 { LINK_CREDITS } else { welcome.credits.min(LINK_CREDITS) };
+        Self {
+            hello: None,
+            welcome: LinkWelcome { version: LINK_VERSION, credits, ..welcome },
+            welcome_due: false,
+            pong_due: false,
+            queue: ItemQueue::default(),
+            acks: AckQueue::default(),
+            outstanding: 0,
+            unanswered: 0,
+            sync_needed: SyncNeeded::default(),
+            heard_ms: now_ms,
+        }
+    }
+
+    /// Takes a received frame. After a fault the link is over.
+    pub fn handle_frame(
+        &mut self,
+        now_ms: u64,
+        frame: LinkRequestFrame,
+        sink: &mut impl FnMut(ServingEvent),
+    ) -> Result<(), LinkFault> {
+        match (self.hello, frame.hello) {
+            (None, Some(hello)) => self.take_hello(hello, sink)?,
+            (None, None) => return Err(LinkFault::Protocol("a frame before hello")),
+            (Some(_), Some(_)) => return Err(LinkFault::Protocol("a second hello")),
+            (Some(_), None) => {}
+        }
+        if self.welcome_due && !(frame.requests.is_empty() && frame.feed.is_empty()) {
+            return Err(LinkFault::Protocol("an item before welcome"));
+        }
+        self.heard_ms = self.heard_ms.max(now_ms);
+        self.pong_due |= frame.ping;
+        if self.outstanding + frame.requests.len() > self.welcome.credits as usize {
+            return Err(LinkFault::Protocol("more requests than credits"));
+        }
+        frame.requests.into_iter().for_each(|request| self.take_request(request, sink));
+        frame.feed.into_iter().for_each(|batch| sink(ServingEvent::Feed(batch)));
+        frame.feed_acks.into_iter().for_each(|ack| sink(ServingEvent::FeedAck(ack)));
+        Ok(())
+    }
+
+    fn take_hello(&mut self, hello: LinkHello, sink: &mut impl FnMut(ServingEvent)) -> Result<(), LinkFault> {
+        if !(hello.version_min..=hello.version_max).contains(&LINK_VERSION) {
+            return Err(LinkFault::Version);
+        }
+        if !matches!(Role::try_from(hello.role), Ok(Role::Gateway | Role::Storage)) {
+            return Err(LinkFault::Protocol("hello without a role"));
+        }
+        self.hello = Some(hello);
+        self.welcome_due = true;
+        sink(ServingEvent::Hello(hello));
+        Ok(())
+    }
+
+    fn take_request(&mut self, request: ShardRequest, sink: &mut impl FnMut(ServingEvent)) {
+        self.outstanding += 1;
+        self.unanswered += 1;
+        if request.operation.is_none() {
+            self.queue_response(error_response(
+                request.id,
+                Kind::Malformed,
+                "no operation that is known here",
+                0,
+            ));
+        } else if self.queue.is_full() {
+            let detail = "the link's queue of answers is full";
+            self.queue_response(error_response(
+                request.id,
+                Kind::Overloaded,
+                detail,
+                LINK_OVERLOADED_RETRY_MS,
+            ));
+        } else {
+            sink(ServingEvent::Request(request));
+        }
+    }
+
+    /// Answers a request. One that no frame can carry becomes an internal error.
+    pub fn queue_response(&mut self, response: ShardResponse) {
+        assert!(self.unanswered > 0, "a response without its request");
+        self.unanswered -= 1;
+        let (response, bytes) = match item_bytes(&response) {
+            Ok(bytes) => (response, bytes),
+            Err(_) => {
+                let error =
+                    error_response(response.id, Kind::Internal, "the answer is larger than a link item", 0);
+                let bytes = item_bytes(&error).expect("an error is small");
+                (error, bytes)
+            }
+        };
+        self.queue.push(Item::Response(response), bytes);
+    }
+
+    /// Takes a delivery for sessions of the peer.
+    pub fn queue_delivery(&mut self, delivery: Delivery) -> DeliveryFate {
+        // A removed device must be put out, however slow its gateway is; there are few of these.
+        let must_arrive = matches!(delivery.event, Some(delivery::Event::DeviceRemoved(_)));
+        match item_bytes(&delivery) {
+            Ok(bytes) if must_arrive || !self.queue.is_full() => {
+                self.queue.push(Item::Delivery(delivery), bytes);
+                DeliveryFate::Queued
+            }
+            _ => {
+                self.sync_needed.add(&delivery.sessions);
+                DeliveryFate::SyncNeeded
+            }
+        }
+    }
+
+    /// Takes a position; an unsent one of the same pair of shards is replaced.
+    pub fn queue_feed_ack(&mut self, ack: FeedAck) {
+        self.acks.push(ack);
+    }
+
+    /// The next frame to send. Call until `None`.
+    pub fn poll_frame(&mut self, _now_ms: u64) -> Option<LinkResponseFrame> {
+        self.hello?;
+        let mut frame = LinkResponseFrame {
+            welcome: std::mem::take(&mut self.welcome_due).then_some(self.welcome),
+            pong: std::mem::take(&mut self.pong_due),
+            feed_acks: self.acks.pop_batch(),
+            ..LinkResponseFrame::default()
+        };
+        self.queue.pop_batch(|item| match item {
+            Item::Response(response) => frame.responses.push(response),
+            Item::Delivery(delivery) => frame.deliveries.push(delivery),
+        });
+        self.outstanding -= frame.responses.len();
+        // Once there is room again: a client that is told to sync must not be told the same a moment later.
+        if self.queue.bytes() <= LINK_QUEUE_BYTES_MAX / 2 {
+            frame.deliveries.extend(self.sync_needed.pop());
+        }
+        let nothing = frame.responses.is_empty() && frame.deliveries.is_empty() && frame.feed_acks.is_empty();
+        if nothing && frame.welcome.is_none() && !frame.pong {
+            return None;
+        }
+        Some(frame)
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        Some(self.heard_ms.saturating_add(LINK_DEAD_MS))
+    }
+
+    /// Finds the link dead if nothing was heard for too long: a living caller pings.
+    pub fn handle_timeout(&mut self, now_ms: u64) -> Result<(), LinkFault> {
+        if now_ms >= self.heard_ms.saturating_add(LINK_DEAD_MS) { Err(LinkFault::Dead) } else { Ok(()) }
+    }
+
+    /// Bytes of items not yet polled.
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// Requests whose answer did not leave yet.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding
+    }
+
+    /// What the peer said when it opened the link.
+    pub fn hello(&self) -> Option<&LinkHello> {
+        self.hello.as_ref()
+    }
+}
+
+impl SyncNeeded {
+    fn add(&mut self, sessions: &[SessionAddress]) {
+        if self.everyone {
+            return;
+        }
+        self.sessions.extend(sessions.iter().map(|session| (session.slot, session.generation)));
+        if self.sessions.len() > LINK_SYNC_NEEDED_SESSIONS_MAX {
+            self.everyone = true;
+            self.sessions.clear();
+        }
+    }
+
+    /// The next delivery that tells some of them, or everyone.
+    fn pop(&mut self) -> Option<Delivery> {
+        if self.sessions.is_empty() && !std::mem::take(&mut self.everyone) {
+            return None;
+        }
+        let count = self.sessions.len().min(SYNC_NEEDED_PER_FRAME_MAX);
+        let popped = (0..count).filter_map(|_| self.sessions.pop_first());
+        let sessions = popped.map(|(slot, generation)| SessionAddress { slot, generation }).collect();
+        let event = Some(delivery::Event::SyncNeeded(true));
+        Some(Delivery { sessions, event, ..Delivery::default() })
+    }
+}
+
+fn error_response(id: u64, kind: Kind, detail: &str, retry_after_ms: u32) -> ShardResponse {
+    let error = ShardError { kind: kind as i32, detail: detail.to_owned(), retry_after_ms };
+    ShardResponse { id, result: Some(shard_response::Result::Error(error)) }
+}

@@ -1,0 +1,185 @@
+//! Golden frames: the bytes of `golden/*.bin` beside their readable twins `*.json`, in both directions.
+//!
+//! `golden/README.md` says what they are for and how to make them anew.
+
+mod frames;
+
+use bytes::{Bytes, BytesMut};
+use frames::{ALICE, CONVERSATION, TIME_MS, client_frames, hello_frames, id, server_frames};
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use wire_protocol::frame::{FrameDecoder, encode_frame};
+use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::limits::FRAME_BYTES_MAX;
+use wire_protocol::session::{ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
+use wire_protocol::v1::*;
+
+/// When set to `write`, the files are made from the frames in `frames.rs` instead of compared with them.
+const WRITE: &str = "RINGLINE_GOLDEN";
+
+fn path(name: &str, ending: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.{ending}"))
+}
+
+fn writes() -> bool {
+    std::env::var(WRITE).is_ok_and(|value| value == "write")
+}
+
+/// The file's bytes; made first when asked for.
+fn file(name: &str, ending: &str, made: &[u8]) -> Vec<u8> {
+    let path = path(name, ending);
+    if writes() {
+        std::fs::write(&path, made).expect("golden/ can be written");
+    }
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; see golden/README.md", path.display()))
+}
+
+/// The golden bytes of one frame.
+fn golden(name: &str) -> Bytes {
+    let client = client_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    let server = server_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    let (_, made) = client.chain(server).find(|(known, _)| *known == name).expect("a golden frame");
+    file(name, "bin", &made).into()
+}
+
+fn descriptor(message: &str) -> MessageDescriptor {
+    let pool =
+        DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice());
+    let pool = pool.expect("what the build script wrote");
+    pool.get_message_by_name(&format!("ringline.v1.{message}")).expect("a message of the protocol")
+}
+
+/// The readable form: protobuf's own JSON, which every protobuf library reads and writes.
+fn to_json(descriptor: &MessageDescriptor, bytes: &[u8]) -> String {
+    let message = DynamicMessage::decode(descriptor.clone(), bytes).expect("a frame");
+    let mut json = Vec::new();
+    let mut serializer = serde_json::Serializer::pretty(&mut json);
+    message.serialize_with_options(&mut serializer, &SerializeOptions::new()).expect("JSON");
+    json.push(b'\n');
+    String::from_utf8(json).expect("JSON is UTF-8")
+}
+
+fn from_json(descriptor: &MessageDescriptor, json: &str) -> Vec<u8> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    DynamicMessage::deserialize(descriptor.clone(), &mut deserializer).expect("a twin").encode_to_vec()
+}
+
+/// Bytes and twin say the same as the frame in the code, whichever one starts from.
+fn compare<Frame: Message + Default + PartialEq + std::fmt::Debug>(message: &str, name: &str, frame: &Frame) {
+    let descriptor = descriptor(message);
+    let encoded = frame.encode_to_vec();
+    let bytes = file(name, "bin", &encoded);
+    let twin =
+        String::from_utf8(file(name, "json", to_json(&descriptor, &encoded).as_bytes())).expect("UTF-8");
+    assert_eq!(encoded, bytes, "{name}: this code writes other bytes");
+    assert_eq!(Frame::decode(bytes.as_slice()).as_ref(), Ok(frame), "{name}: this code reads something else");
+    assert_eq!(to_json(&descriptor, &bytes), twin, "{name}: the bytes are not what the twin says");
+    assert_eq!(from_json(&descriptor, &twin), bytes, "{name}: the twin is not what the bytes say");
+}
+
+/// The fields of the frame's oneof that no golden frame has.
+fn missing(message: &str, names: impl Iterator<Item = Vec<u8>>) -> BTreeSet<String> {
+    let descriptor = descriptor(message);
+    let body = descriptor.oneofs().next().expect("the body");
+    let mut missing: BTreeSet<String> = body.fields().map(|field| field.name().to_owned()).collect();
+    for bytes in names {
+        let frame = DynamicMessage::decode(descriptor.clone(), bytes.as_slice()).expect("a frame");
+        body.fields().filter(|field| frame.has_field(field)).for_each(|field| {
+            missing.remove(field.name());
+        });
+    }
+    missing
+}
+
+#[test]
+fn every_client_frame_is_what_it_was() {
+    client_frames().iter().for_each(|(name, frame)| compare("ClientFrame", name, frame));
+    let missing = missing("ClientFrame", client_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
+    assert!(missing.is_empty(), "without a golden frame: {missing:?}");
+}
+
+#[test]
+fn every_server_frame_is_what_it_was() {
+    server_frames().iter().for_each(|(name, frame)| compare("ServerFrame", name, frame));
+    let missing = missing("ServerFrame", server_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
+    assert!(missing.is_empty(), "without a golden frame: {missing:?}");
+}
+
+/// A native connection's bytes: each frame behind its length. The twin lists prefix and frame.
+fn compare_stream(name: &str, frames: Vec<(&'static str, Vec<u8>)>) {
+    let (mut stream, mut twin) = (BytesMut::new(), String::new());
+    for (frame_name, payload) in &frames {
+        let before = stream.len();
+        encode_frame(payload, &mut stream);
+        let prefix_bytes = stream.len() - before - payload.len();
+        let prefix: String =
+            stream[before..before + prefix_bytes].iter().map(|byte| format!("{byte:02x}")).collect();
+        twin += &format!("{prefix} {frame_name} ({} bytes)\n", payload.len());
+    }
+    assert_eq!(file(name, "bin", &stream), stream, "{name}: this code frames otherwise");
+    assert_eq!(file(name, "txt", twin.as_bytes()), twin.as_bytes(), "{name}: the twin says otherwise");
+    let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+    let mut expected = frames.into_iter().map(|(_, payload)| Bytes::from(payload));
+    for piece in file(name, "bin", &stream).chunks(7) {
+        decoder.push(piece);
+        while let Some(payload) = decoder.next_frame().expect("well framed") {
+            assert_eq!(Some(payload), expected.next());
+        }
+    }
+    assert!(decoder.is_empty() && expected.next().is_none());
+}
+
+#[test]
+fn a_native_stream_is_what_it_was() {
+    let client = client_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    let server = server_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    compare_stream("native-client", client.collect());
+    compare_stream("native-server", server.collect());
+}
+
+#[test]
+fn a_server_half_takes_every_golden_client_frame() {
+    for (first, _) in hello_frames() {
+        let mut server = ServerSession::new(0);
+        let mut out = BytesMut::new();
+        let input = server.handle_frame(0, golden(first), &mut out).expect("a good hello");
+        assert!(matches!(input, ServerInput::Authenticate { .. }));
+        let info = ReadyInfo {
+            user: UserId::from_slice(&id(ALICE)).expect("16 bytes"),
+            device: DeviceId::from_slice(&id(0x10)).expect("16 bytes"),
+            server_time_ms: TIME_MS,
+            resume_token: Bytes::from_static(b"\x01resume\xff"),
+            feed_version: 5 << 40,
+        };
+        server.ready(0, info, &mut out);
+        assert_eq!(out.split().freeze(), golden("server-ready"), "a server half writes the golden ready");
+        let receipt = ReceiptEvent { conversation_id: id(CONVERSATION), ..ReceiptEvent::default() };
+        server.event(server_frame::Body::Receipt(receipt), &mut out);
+        for (name, frame) in client_frames().into_iter().skip(hello_frames().len()) {
+            let input = server.handle_frame(0, golden(name), &mut BytesMut::new()).expect(name);
+            match input {
+                ServerInput::Request { request_id, .. } => assert_eq!(request_id, frame.request_id, "{name}"),
+                ServerInput::Handled => assert_eq!(name, "client-ping"),
+                ServerInput::Authenticate { .. } => panic!("{name}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_half_takes_every_golden_server_frame() {
+    let mut client = ClientSession::new(0);
+    let mut out = BytesMut::new();
+    client.hello(Proof::AccessToken("header.claims.signature".into()), 30, "golden 1.0", &mut out);
+    assert_eq!(out.split().freeze(), golden("client-hello"), "a client half writes the golden hello");
+    for (name, _) in server_frames() {
+        let event = client.handle_frame(0, golden(name));
+        assert!(event.is_ok(), "{name}: {event:?}");
+        if name == "server-ready" {
+            while client.request(0, client_frame::Body::Ping(Ping {}), &mut out).is_ok() {}
+        }
+    }
+    assert!(!client.is_ready(), "the last golden frame closes");
+}
