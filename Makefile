@@ -2,6 +2,8 @@
 # Build output is cached outside the clone, so that RocksDB (20 to 35 minutes) is compiled once a machine.
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/ringline/target
+# Filled by .ci/setup where the system's Node.js is too old.
+export PATH := $(HOME)/.cache/ringline/node/node_modules/.bin:$(PATH)
 DATA_DIR ?= $(HOME)/.local/share/ringline
 BIN := $(CARGO_TARGET_DIR)/debug
 WEB := clients/web

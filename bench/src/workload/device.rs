@@ -102,11 +102,15 @@ impl Device {
         Ok(())
     }
 
-    /// Takes events until `done` says so.
+    /// Takes events until `done` says so; syncs when it is told to.
     pub async fn listen_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), AgentError> {
         while !done(self) {
-            let event = self.connection()?.event().await?;
-            self.take_event(event);
+            match self.connection()?.event().await? {
+                server_frame::Body::SyncNeeded(_) => {
+                    self.sync().await?;
+                }
+                event => self.take_event(event),
+            }
         }
         Ok(())
     }

@@ -194,9 +194,13 @@ async fn storage_restarts(
             device.come_back().await?;
         }
     }
-    let seq = send_until_accepted(&mut devices[0], id, "healed").await?;
-    for device in &mut devices[1..] {
-        device.listen_until(|device| device.logs[&id].contains_key(&seq)).await?;
+    // The first one may be pushed before sessions are announced again: then they are told to sync. The second one
+    // has nothing but the push.
+    for text in ["healed", "live again"] {
+        let seq = send_until_accepted(&mut devices[0], id, text).await?;
+        for device in &mut devices[1..] {
+            device.listen_until(|device| device.logs[&id].contains_key(&seq)).await?;
+        }
     }
     Ok(())
 }

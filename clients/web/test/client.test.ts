@@ -222,6 +222,15 @@ describe('a lost connection', () => {
     expect(ada.refreshes).toBe(before + 1);
   });
 
+  it('has a fresh access token at hand all the time', async () => {
+    const { ada } = await pair();
+    // Each lives for 900 s and is refreshed a minute before its end.
+    const before = ada.refreshes;
+    await world.pass(3 * 840_000 + 1_000);
+    expect(ada.refreshes - before).toBe(3);
+    expect(ada.app.status.state).toBe('ready');
+  });
+
   it('ends in being logged out when the refresh token is refused', async () => {
     const { ada } = await pair();
     world.backend.revoke(ada.account.device);

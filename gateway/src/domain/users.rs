@@ -18,6 +18,8 @@ pub struct LookUp {
     profiles: HashMap<UserId, v1::User>,
     /// Calls without a result.
     waiting: usize,
+    /// No call out has this part or a later one.
+    next_part: u16,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +53,9 @@ impl LookUp {
             calls.query(part, ShardKey::Name(name), query);
             waiting += 1;
         }
-        waiting += read_profiles(asker, &users, wanted.len() as u16, calls);
-        let mut look_up = Self { wanted, profiles: HashMap::new(), waiting };
+        let shards = read_profiles(asker, &users, wanted.len() as u16, calls);
+        let next_part = (wanted.len() + shards) as u16;
+        let mut look_up = Self { wanted, profiles: HashMap::new(), waiting: waiting + shards, next_part };
         let progress = look_up.progress();
         Ok((look_up, progress))
     }
@@ -72,7 +75,8 @@ impl LookUp {
                 let wanted = self.wanted.get_mut(usize::from(part)).ok_or_else(|| unexpected("a name"))?;
                 *wanted = Wanted::User(user);
                 if !self.profiles.contains_key(&user) {
-                    self.waiting += read_profiles(asker, &[user], self.wanted.len() as u16, calls);
+                    self.waiting += read_profiles(asker, &[user], self.next_part, calls);
+                    self.next_part += 1;
                 }
             }
             Ok(_) => return Err(unexpected("profiles or a name")),
@@ -111,12 +115,17 @@ impl Wanted {
 }
 
 /// One query for each home shard of these users, all with this part; how many.
-pub(super) fn read_profiles(asker: &Asker<'_>, users: &[UserId], part: u16, calls: &mut Calls) -> usize {
+pub(super) fn read_profiles(
+    asker: &Asker<'_>,
+    users: &[UserId],
+    first_part: u16,
+    calls: &mut Calls,
+) -> usize {
     let mut by_shard: BTreeMap<_, Vec<UserId>> = BTreeMap::new();
     for &user in users {
         by_shard.entry(asker.router.shard(&ShardKey::User(user))).or_default().push(user);
     }
-    for users in by_shard.values() {
+    for (part, users) in (first_part..).zip(by_shard.values()) {
         let query = query::Kind::ReadProfiles(ReadProfiles {
             user_ids: users.iter().map(|user| user.to_bytes()).collect(),
         });
@@ -137,7 +146,9 @@ mod tests {
             usernames: names.iter().map(ToString::to_string).collect(),
         });
         match storage.ask(user(1), body) {
-            Ok(server_frame::Body::Users(users)) => users.users.into_iter().map(|user| user.username).collect(),
+            Ok(server_frame::Body::Users(users)) => {
+                users.users.into_iter().map(|user| user.username).collect()
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -77,7 +77,11 @@ export class Messages extends Component<Props, State> {
   }
 
   override componentDidUpdate(before: Props, _: State, anchor: Anchor | null): void {
-    if (before.written !== this.props.written) this.goToEnd();
+    if (before.written !== this.props.written) {
+      // Who writes has seen where the new ones began.
+      this.setState({ unreadAfter: null });
+      this.goToEnd();
+    }
     this.settle(anchor);
     this.announce();
   }

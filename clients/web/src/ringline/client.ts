@@ -367,7 +367,9 @@ export class Ringline {
     if (this.status.state !== 'ready' || nowMs < Math.max(this.tokens.refreshAtMs, this.refreshNotBeforeMs)) return;
     this.refreshNotBeforeMs = nowMs + REFRESH_RETRY_MS;
     // The session lives on without it; the next connection finds out what is wrong.
-    this.tokens.refreshed().catch((error: unknown) => console.warn('ringline: token not refreshed:', error));
+    this.tokens.refreshed()
+      .then(() => { this.refreshNotBeforeMs = 0; this.pump(); })
+      .catch((error: unknown) => console.warn('ringline: token not refreshed:', error));
   }
 
   private arm(): void {

@@ -8,10 +8,11 @@ import { Directory, type UsersTag } from './directory';
 import { describe, ErrorCode, unanswered } from './errors';
 import { Feed, type SyncTag } from './feed';
 import { Gaps, type GapTag } from './gaps';
-import type { ConversationId, UserId } from './ids';
+import type { ConversationId } from './ids';
 import { AHEAD_ENTRIES_MAX, BODY_BYTES_MAX } from './limits';
 import { advance, withEntries, withInfo, withRead, withReceipt } from './log';
 import { Outbox, type OutboxItem } from './outbox';
+import { emptyPending, isEmpty, type Pending } from './pending';
 import type { Batch, Snapshot } from './store';
 import type {
   Answer, Conversation, ConversationInfo, Entry, Identity, Ready, Refusal, Request, ServerEvent, User,
@@ -565,28 +566,6 @@ export class Replica {
     this.batch.outboxPut.delete(clientId);
     this.batch.outboxDelete.add(clientId);
   }
-}
-
-interface Pending {
-  conversations: Map<ConversationId, Conversation>;
-  entries: Entry[];
-  users: Map<UserId, User>;
-  outboxPut: Map<bigint, OutboxItem>;
-  outboxDelete: Set<bigint>;
-  version: bigint | null;
-  delivered: Map<ConversationId, number>;
-}
-
-function emptyPending(): Pending {
-  return {
-    conversations: new Map(), entries: [], users: new Map(), outboxPut: new Map(), outboxDelete: new Set(),
-    version: null, delivered: new Map(),
-  };
-}
-
-function isEmpty(pending: Pending): boolean {
-  const { conversations, entries, users, outboxPut, outboxDelete, version } = pending;
-  return conversations.size + entries.length + users.size + outboxPut.size + outboxDelete.size === 0 && version === null;
 }
 
 function activity(row: Conversation): number {
