@@ -1,5 +1,7 @@
 //! The one place of the gateway that reads a clock.
 
+#![expect(clippy::disallowed_methods, reason = "everything else asks here")]
+
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// How far the machine's wall clock may be ahead of ours before we follow it, in milliseconds: more than

@@ -136,7 +136,8 @@ impl Sender {
     fn new(mut core: StorageCore, number: u64, plan: Plan) -> Self {
         let me = thread::current();
         core.set_waker(Arc::new(move || me.unpark()));
-        let peer = LinkPeer { role: link_hello::Role::Gateway, peer_id: 1, incarnation: 1, core: number as u32 };
+        let peer =
+            LinkPeer { role: link_hello::Role::Gateway, peer_id: 1, incarnation: 1, core: number as u32 };
         let link = core.open_link(peer);
         let body = Bytes::from(vec![7; plan.body_bytes]);
         Self { core, link, number, plan, body, request_last: 0, in_flight: HashMap::new() }
@@ -154,7 +155,7 @@ impl Sender {
             self.turn(&mut |_| {});
         }
         let mut latencies = Histogram::<u64>::new(3).expect("three digits");
-        let started = Instant::now();
+        let started = clock::now();
         let ends = WARM_UP + Duration::from_secs(self.plan.seconds);
         let mut next = 0u64;
         while started.elapsed() < ends {
@@ -193,7 +194,7 @@ impl Sender {
             shard: id.slot().shard(self.plan.shards).0,
             operation: Some(Operation::Command(Command { kind: Some(kind) })),
         };
-        self.in_flight.insert(self.request_last, Instant::now());
+        self.in_flight.insert(self.request_last, clock::now());
         self.core.receive(self.link, request);
     }
 

@@ -7,8 +7,8 @@ use wire_protocol::limits::SLOT_COUNT;
 
 /// Shards when the configuration names no number: enough for 8 cores, and each costs little.
 pub const SHARD_COUNT_DEFAULT: u32 = 8;
-/// Shards of one fleet: each is a Raft group, and every home shard keeps a position for every source shard.
-pub const SHARD_COUNT_MAX: u32 = 1_024;
+/// Shards of one fleet: every home shard keeps a position for every source shard, and looks at them every turn.
+pub const SHARD_COUNT_MAX: u32 = 256;
 /// Name in the certificates of storage nodes when the configuration names no other.
 pub const SERVER_NAME_DEFAULT: &str = "ringline-storage";
 
@@ -169,9 +169,12 @@ mod tests {
         let config: StorageConfig = toml::from_str("data_dir = 'x'\nshard_count = 4").expect("fits");
         assert_eq!((config.shard_count, config.node_id), (4, 1));
         config.check().expect("fits");
-        for text in
-            ["shard_count = 0", "listen = '127.0.0.1:1'", "metrics_listen = '8.8.8.8:1'", "log.file_bytes = 1"]
-        {
+        for text in [
+            "shard_count = 0",
+            "listen = '127.0.0.1:1'",
+            "metrics_listen = '8.8.8.8:1'",
+            "log.file_bytes = 1",
+        ] {
             let config: StorageConfig = toml::from_str(text).expect("fits");
             assert!(config.check().is_err(), "{text}");
         }

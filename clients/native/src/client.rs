@@ -99,13 +99,27 @@ impl Client {
         tokio::spawn(Worker::start(start).await?.run());
         let closed = tokio::sync::Mutex::new(Some(closed));
         let first_events = std::sync::Mutex::new(Some(first));
-        let shared =
-            Shared { config, clock, connector, store, commands, events, first_events, connection_state, closed };
+        let shared = Shared {
+            config,
+            clock,
+            connector,
+            store,
+            commands,
+            events,
+            first_events,
+            connection_state,
+            closed,
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Makes an account, with this as its first device.
-    pub async fn register(&self, username: &str, display_name: &str, password: &str) -> Result<Identity, Error> {
+    pub async fn register(
+        &self,
+        username: &str,
+        display_name: &str,
+        password: &str,
+    ) -> Result<Identity, Error> {
         let device_name = &self.shared.config.device_name;
         let registration = Registration { username, display_name, password, device_name };
         let now_ms = self.shared.clock.now_ms();
@@ -187,14 +201,21 @@ impl Client {
     }
 
     /// Takes over a text for sending.
-    pub async fn send_text(&self, conversation: ConversationId, text: &str) -> Result<ClientMessageId, Error> {
+    pub async fn send_text(
+        &self,
+        conversation: ConversationId,
+        text: &str,
+    ) -> Result<ClientMessageId, Error> {
         self.send(conversation, EntryKind::Text, Bytes::copy_from_slice(text.as_bytes())).await
     }
 
     /// Takes over a message for sending. On return it is on this device's disk and will reach the server once,
     /// in order, whatever crashes or breaks; [`Event::Accepted`] tells when it has.
     pub async fn send(
-        &self, conversation: ConversationId, kind: EntryKind, body: Bytes,
+        &self,
+        conversation: ConversationId,
+        kind: EntryKind,
+        body: Bytes,
     ) -> Result<ClientMessageId, Error> {
         if body.is_empty() || body.len() > BODY_BYTES_MAX {
             return Err(Error::BodySize);
@@ -244,7 +265,10 @@ impl Client {
     /// The newest `limit` messages below `before` (without it: of all), ascending. What this device does not
     /// have is fetched if the server can be reached; the first page of a conversation may then be short.
     pub async fn history(
-        &self, conversation: ConversationId, before: Option<Seq>, limit: usize,
+        &self,
+        conversation: ConversationId,
+        before: Option<Seq>,
+        limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let limit = limit.clamp(1, HISTORY_PAGE_MAX);
         loop {
@@ -269,7 +293,10 @@ impl Client {
 
     /// The same without asking the server: what this device has.
     pub async fn stored_history(
-        &self, conversation: ConversationId, before: Option<Seq>, limit: usize,
+        &self,
+        conversation: ConversationId,
+        before: Option<Seq>,
+        limit: usize,
     ) -> Result<Vec<Message>, Error> {
         let limit = limit.clamp(1, HISTORY_PAGE_MAX);
         Ok(self.shared.store.run(move |store| store.history(conversation, before, limit)).await?)
@@ -282,7 +309,9 @@ impl Client {
 
     /// Where an own message stands in its conversation; `None`: not accepted yet.
     pub async fn accepted_seq(
-        &self, conversation: ConversationId, id: ClientMessageId,
+        &self,
+        conversation: ConversationId,
+        id: ClientMessageId,
     ) -> Result<Option<Seq>, Error> {
         Ok(self.shared.store.run(move |store| store.own_entry(conversation, id)).await?)
     }
@@ -300,7 +329,8 @@ impl Client {
     }
 
     async fn ask<T>(
-        &self, command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
         self.shared.commands.send(command(reply)).await.map_err(|_| Error::ShutDown)?;

@@ -40,7 +40,7 @@ mod transport;
 mod clock;
 
 pub use client::{Client, Error, EventStream};
-pub use config::{Config, Trust, TransportKind};
+pub use config::{Config, TransportKind, Trust};
 pub use model::{
     ConnectionState, Conversation, Event, Identity, Member, Message, PendingMessage, PendingState, Progress,
     Refusal,

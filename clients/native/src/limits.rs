@@ -1,7 +1,9 @@
 //! Every limit of the client, with its unit and its reason. Limits of the protocol are in
 //! `wire_protocol::limits`.
 
-use wire_protocol::limits::{HISTORY_ENTRIES_MAX, IDEMPOTENCY_MS, REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX};
+use wire_protocol::limits::{
+    HISTORY_ENTRIES_MAX, IDEMPOTENCY_MS, REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX,
+};
 
 /// Messages that may wait in the outbox. At 16 KiB each this is what a phone's storage bears; more are refused.
 pub const OUTBOX_MESSAGES_MAX: usize = 10_000;

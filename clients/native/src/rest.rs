@@ -100,21 +100,27 @@ impl Tokens {
 
 /// Makes an account; this device is its first.
 pub(crate) async fn register(
-    connector: &Connector, registration: &Registration<'_>, now_ms: u64,
+    connector: &Connector,
+    registration: &Registration<'_>,
+    now_ms: u64,
 ) -> Result<(Identity, Credentials), RestError> {
     logged_in(post(connector, "/v1/register", registration).await?, now_ms)
 }
 
 /// Makes this a device of an account.
 pub(crate) async fn log_in(
-    connector: &Connector, log_in: &LogIn<'_>, now_ms: u64,
+    connector: &Connector,
+    log_in: &LogIn<'_>,
+    now_ms: u64,
 ) -> Result<(Identity, Credentials), RestError> {
     logged_in(post(connector, "/v1/login", log_in).await?, now_ms)
 }
 
 /// Turns a refresh token into the next one.
 pub(crate) async fn refresh(
-    connector: &Connector, refresh_token: &str, now_ms: u64,
+    connector: &Connector,
+    refresh_token: &str,
+    now_ms: u64,
 ) -> Result<Credentials, RestError> {
     let tokens: Tokens = post(connector, "/v1/refresh", &Refresh { refresh_token }).await?;
     Ok(tokens.credentials(now_ms))
@@ -128,7 +134,9 @@ fn logged_in(answer: LoggedIn, now_ms: u64) -> Result<(Identity, Credentials), R
 }
 
 async fn post<A: for<'de> Deserialize<'de>>(
-    connector: &Connector, path: &str, body: &impl Serialize,
+    connector: &Connector,
+    path: &str,
+    body: &impl Serialize,
 ) -> Result<A, RestError> {
     let body = serde_json::to_vec(body).map_err(|_| RestError::NotUnderstood)?;
     let exchange = exchange(connector, path, body);
@@ -141,7 +149,9 @@ async fn post<A: for<'de> Deserialize<'de>>(
 }
 
 async fn exchange(
-    connector: &Connector, path: &str, body: Vec<u8>,
+    connector: &Connector,
+    path: &str,
+    body: Vec<u8>,
 ) -> Result<(StatusCode, Bytes), RestError> {
     let stream = connector.open_http().await?;
     let opened = http1::handshake(TokioIo::new(stream)).await;

@@ -111,7 +111,8 @@ impl Worker {
             lazy: Vec::new(),
             next_operation: 1,
         };
-        let stored = worker.store.run(|store| Ok((store.identity()?, store.credentials()?, store.snapshot()?)));
+        let stored =
+            worker.store.run(|store| Ok((store.identity()?, store.credentials()?, store.snapshot()?)));
         let (identity, credentials, snapshot) = stored.await?;
         if let Some(identity) = identity {
             worker.start_engine(&identity, snapshot, credentials.is_some());
@@ -232,7 +233,8 @@ impl Worker {
     }
 
     fn accept(
-        &mut self, reply: oneshot::Sender<Result<(), Error>>,
+        &mut self,
+        reply: oneshot::Sender<Result<(), Error>>,
         act: impl FnOnce(&mut Engine) -> Result<(), Error>,
     ) {
         let outcome = match &mut self.engine {
@@ -497,7 +499,10 @@ async fn line_event(line: &mut Line) -> Happened {
 
 /// What the hello will carry. A refreshed token is on disk before it is used: the old one is void by then.
 async fn prove(
-    connector: &Connector, store: &StoreHandle, clock: Clock, wanted: ProofWanted,
+    connector: &Connector,
+    store: &StoreHandle,
+    clock: Clock,
+    wanted: ProofWanted,
 ) -> Result<Proof, ConnectFailure> {
     let fresh = match wanted {
         ProofWanted::Resume(token) => return Ok(Proof::ResumeToken(token)),
@@ -513,9 +518,10 @@ async fn prove(
     let credentials = refreshed.map_err(|error| {
         tracing::info!(%error, "no fresh access token");
         match error {
-            RestError::Refused { code: ErrorCode::ErrorUnauthenticated | ErrorCode::ErrorTokenExpired, .. } => {
-                ConnectFailure::LoginNeeded
-            }
+            RestError::Refused {
+                code: ErrorCode::ErrorUnauthenticated | ErrorCode::ErrorTokenExpired,
+                ..
+            } => ConnectFailure::LoginNeeded,
             RestError::Refused { retry_after_ms, .. } => ConnectFailure::Busy { retry_after_ms },
             RestError::Connect(_) | RestError::NoAnswer | RestError::NotUnderstood => ConnectFailure::Network,
         }

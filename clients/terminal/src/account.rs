@@ -63,7 +63,8 @@ async fn log_in(client: &Client, arguments: &Arguments, user: Option<&str>) -> R
     {
         return if arguments.register { Err(AccountError::Taken(known.username.clone())) } else { Ok(()) };
     }
-    let user = user.or(known.as_ref().map(|known| known.username.as_str())).ok_or(AccountError::UserNeeded)?;
+    let user =
+        user.or(known.as_ref().map(|known| known.username.as_str())).ok_or(AccountError::UserNeeded)?;
     let password = match std::env::var("RINGLINE_PASSWORD") {
         Ok(password) => password,
         Err(_) => ask_password(&format!("password of {user}: "))?.ok_or(AccountError::PasswordNeeded)?,
@@ -168,7 +169,6 @@ fn read_password() -> std::io::Result<Option<String>> {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

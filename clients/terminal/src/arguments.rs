@@ -122,7 +122,8 @@ mod tests {
 
     #[test]
     fn flags_are_read() {
-        let Ok(Parsed::Run(arguments)) = parsed("--register --user ada --trust ca.pem --transport websocket --plain")
+        let Ok(Parsed::Run(arguments)) =
+            parsed("--register --user ada --trust ca.pem --transport websocket --plain")
         else {
             panic!("understood")
         };

@@ -15,16 +15,19 @@
 
 use crate::app::{Command, parse_command};
 use crate::text::{Lines, harmless};
+use futures_util::FutureExt;
 use ringline_client::{
-    Client, ClientMessageId, ConnectionState, Conversation, ConversationId, EntryKind, Error, Event, EventStream,
-    Message, Refusal,
+    Client, ClientMessageId, ConnectionState, Conversation, ConversationId, EntryKind, Error, Event,
+    EventStream, Message, Refusal, Seq,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 
 /// After the end of the input, everything sent is durable within this time, or the program says it is not.
 const DRAIN: Duration = Duration::from_secs(60);
+/// Messages that wait for names at most; then they are printed with the sender's ordinal.
+const UNNAMED_MAX: usize = 1_000;
 /// Conversations listed.
 const LIST_MAX: usize = 1_000;
 
@@ -45,22 +48,38 @@ pub enum PlainError {
     LoggedOut,
 }
 
+/// Whether a name is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hurry {
+    No,
+    Yes,
+}
+
 struct Plain<W> {
     client: Client,
     output: W,
     open: Option<ConversationId>,
     waiting: BTreeSet<u64>,
+    /// Messages whose sender's name is still being looked up, and those behind them.
+    unnamed: Vec<Message>,
+    told: Option<ConnectionState>,
+    /// Up to where, and not yet told as read.
+    printed: BTreeMap<ConversationId, Seq>,
 }
 
 /// Until the input ends or says `/quit`.
 pub async fn run(
-    client: Client, input: impl AsyncRead + Unpin, output: impl AsyncWrite + Unpin,
+    client: Client,
+    input: impl AsyncRead + Unpin,
+    output: impl AsyncWrite + Unpin,
 ) -> Result<(), PlainError> {
     let mut events = client.events();
-    let state = client.connection();
     let mut lines = BufReader::new(input).lines();
-    let mut plain = Plain { client, output, open: None, waiting: BTreeSet::new() };
-    plain.print_state(state).await?;
+    let (waiting, printed) = (BTreeSet::new(), BTreeMap::new());
+    let mut plain = Plain { client, output, open: None, waiting, unnamed: Vec::new(), told: None, printed };
+    if plain.client.connection() == ConnectionState::LoggedOut {
+        return Err(PlainError::LoggedOut);
+    }
     loop {
         tokio::select! {
             line = lines.next_line() => match line? {
@@ -72,7 +91,7 @@ pub async fn run(
                 None => break,
             },
             event = events.next() => match event {
-                Some(event) => plain.take_event(event).await?,
+                Some(event) => plain.take_events(event, &mut events).await?,
                 None => return Ok(()),
             },
         }
@@ -173,6 +192,22 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
         Ok(())
     }
 
+    /// Prints what has arrived as soon as its sender has a name, in order.
+    async fn print_named(&mut self, conversation: ConversationId, hurry: Hurry) -> Result<(), PlainError> {
+        let facts = self.client.conversation(conversation).await?;
+        while let Some(index) = self.unnamed.iter().position(|message| message.conversation == conversation) {
+            let ordinal = self.unnamed[index].sender_ordinal;
+            let member = facts.as_ref().and_then(|facts| facts.member(ordinal));
+            if hurry == Hurry::No && member.is_none_or(|member| member.username.is_empty()) {
+                return Ok(());
+            }
+            let message = self.unnamed.remove(index);
+            self.print_message(&message).await?;
+            self.printed.insert(conversation, message.seq);
+        }
+        Ok(())
+    }
+
     async fn print_message(&mut self, message: &Message) -> Result<(), PlainError> {
         let facts = self.client.conversation(message.conversation).await?;
         let member = facts.as_ref().and_then(|facts| facts.member(message.sender_ordinal));
@@ -187,12 +222,27 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
         self.print(format!("message {} {} {sender} {text}", message.conversation, message.seq.0)).await
     }
 
+    /// This event and those that wait behind it; what was printed by then is told as read at once.
+    async fn take_events(&mut self, first: Event, events: &mut EventStream) -> Result<(), PlainError> {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            self.take_event(event).await?;
+            next = events.next().now_or_never().flatten();
+        }
+        for (conversation, seq) in std::mem::take(&mut self.printed) {
+            self.client.mark_read(conversation, seq).await?;
+        }
+        Ok(())
+    }
+
     async fn take_event(&mut self, event: Event) -> Result<(), PlainError> {
         match event {
             Event::Connection(state) => self.print_state(state).await,
             Event::Message(message) => {
-                self.print_message(&message).await?;
-                Ok(self.client.mark_read(message.conversation, message.seq).await?)
+                let conversation = message.conversation;
+                self.unnamed.push(message);
+                let hurry = if self.unnamed.len() > UNNAMED_MAX { Hurry::Yes } else { Hurry::No };
+                self.print_named(conversation, hurry).await
             }
             Event::Accepted { client_message_id, seq, .. } => {
                 self.waiting.remove(&client_message_id.0);
@@ -201,22 +251,28 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
             Event::Refused { client_message_id, refusal, .. } => {
                 self.waiting.remove(&client_message_id.0);
                 let reason = match refusal {
-                    Refusal::Server { code, detail } => format!("{code:?} {}", harmless(&detail, Lines::Join)),
+                    Refusal::Server { code, detail } => {
+                        format!("{code:?} {}", harmless(&detail, Lines::Join))
+                    }
                     Refusal::Unconfirmed => "unconfirmed".into(),
                 };
                 self.print(format!("refused {} {reason}", shown(client_message_id))).await
             }
             Event::Receipt { conversation, member_ordinal, delivered_up_to, read_up_to } => {
                 let (delivered, read) = (delivered_up_to.0, read_up_to.0);
-                let line = format!("receipt {conversation} {member_ordinal} delivered {delivered} read {read}");
+                let line =
+                    format!("receipt {conversation} {member_ordinal} delivered {delivered} read {read}");
                 self.print(line).await
             }
-            Event::ConversationChanged(_) => Ok(()),
+            Event::ConversationChanged(conversation) => self.print_named(conversation, Hurry::No).await,
             Event::Lagged => self.print("lagged".into()).await,
         }
     }
 
     async fn print_state(&mut self, state: ConnectionState) -> Result<(), PlainError> {
+        if self.told.replace(state) == Some(state) {
+            return Ok(());
+        }
         let state = match state {
             ConnectionState::LoggedOut => "logged-out",
             ConnectionState::Offline { .. } => "offline",
@@ -234,13 +290,18 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
             while !self.waiting.is_empty() {
                 match events.next().await {
                     Some(Event::Connection(ConnectionState::LoggedOut)) => return Err(PlainError::LoggedOut),
-                    Some(event) => self.take_event(event).await?,
+                    Some(event) => self.take_events(event, events).await?,
                     None => break,
                 }
             }
             Ok(())
         };
-        match tokio::time::timeout(DRAIN, drained).await {
+        let outcome = tokio::time::timeout(DRAIN, drained).await;
+        while let Some(message) = self.unnamed.first() {
+            let conversation = message.conversation;
+            self.print_named(conversation, Hurry::Yes).await?;
+        }
+        match outcome {
             Ok(outcome) => outcome,
             Err(_) => Err(PlainError::NotDrained(self.waiting.len())),
         }

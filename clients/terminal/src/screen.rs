@@ -3,8 +3,8 @@
 use crate::app::{App, PAGE_MESSAGES, Wish};
 use crate::view;
 use crossterm::event::{
-    DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange, Event as TerminalEvent,
-    EventStream as Keys, MouseEventKind,
+    DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange,
+    Event as TerminalEvent, EventStream as Keys, MouseEventKind,
 };
 use crossterm::execute;
 use futures_util::StreamExt;
@@ -66,7 +66,10 @@ pub async fn run(client: Client) -> Result<(), ScreenError> {
 
 impl Screen {
     async fn turn(
-        &mut self, mut terminal: DefaultTerminal, mut events: EventStream, mut answers: mpsc::Receiver<Answer>,
+        &mut self,
+        mut terminal: DefaultTerminal,
+        mut events: EventStream,
+        mut answers: mpsc::Receiver<Answer>,
     ) -> Result<(), ScreenError> {
         let mut keys = Keys::new();
         let mut beat = tokio::time::interval(FRAME);

@@ -104,7 +104,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_lose_their_power() {
-        assert_eq!(harmless("a\x1b[2Jb\r\n\u{202e}c\t", Lines::Join), "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c ");
+        assert_eq!(
+            harmless("a\x1b[2Jb\r\n\u{202e}c\t", Lines::Join),
+            "a\u{fffd}[2Jb\u{fffd}\u{fffd}\u{fffd}c "
+        );
         assert_eq!(harmless("a\nb", Lines::Keep), "a\nb");
     }
 

@@ -98,13 +98,8 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertificateError> {
     }
     let unfinished = path.with_extension("unfinished");
     let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
-        .open(&unfinished)
-        .map_err(file_error)?;
+    let mut file =
+        options.write(true).create(true).truncate(true).mode(mode).open(&unfinished).map_err(file_error)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(file_error)?;
     fs::rename(&unfinished, path).map_err(file_error)
 }

@@ -30,7 +30,9 @@ fn nothing_at_all_is_a_configuration() {
 
 #[test]
 fn an_unknown_key_is_refused_by_name() {
-    for (text, key) in [("listn = 1", "listn"), ("[auth]\ntoken = 3", "token"), ("[storage]\nnode = 3", "node")] {
+    for (text, key) in
+        [("listn = 1", "listn"), ("[auth]\ntoken = 3", "token"), ("[storage]\nnode = 3", "node")]
+    {
         let error = parsed(text).expect_err(text);
         assert!(error.contains(&format!("`{key}`")), "{error}");
     }

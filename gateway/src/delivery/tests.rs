@@ -29,7 +29,10 @@ fn an_event_reaches_every_session_that_is_still_there() {
     for token in here {
         let bodies = sockets.bodies(token);
         let [server_frame::Body::Message(message)] = &bodies[..] else { panic!("{bodies:?}") };
-        assert_eq!((message.entry.as_ref().map(|entry| entry.seq), message.conversation_id.len()), (Some(5), 16));
+        assert_eq!(
+            (message.entry.as_ref().map(|entry| entry.seq), message.conversation_id.len()),
+            (Some(5), 16)
+        );
     }
 }
 

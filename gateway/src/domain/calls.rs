@@ -5,8 +5,8 @@ use crate::worker::mailbox::{ShardKey, StorageResult};
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::{
-    self, Command, Query, ReadConversation, answer, command, outcome, query, read_conversation, shard_request,
-    shard_response,
+    self, Command, Query, ReadConversation, answer, command, outcome, query, read_conversation,
+    shard_request, shard_response,
 };
 use wire_protocol::v1::ErrorCode;
 
@@ -101,9 +101,9 @@ impl ConversationRead {
 /// The outcome of a command; a refusal is an error.
 pub(crate) fn outcome(result: StorageResult) -> Result<outcome::Kind, RequestError> {
     match result? {
-        shard_response::Result::Outcome(internal::Outcome { kind: Some(outcome::Kind::Refused(refused)) }) => {
-            Err(refusal(refused))
-        }
+        shard_response::Result::Outcome(internal::Outcome {
+            kind: Some(outcome::Kind::Refused(refused)),
+        }) => Err(refusal(refused)),
         shard_response::Result::Outcome(internal::Outcome { kind: Some(kind) }) => Ok(kind),
         _ => Err(unexpected("an outcome")),
     }

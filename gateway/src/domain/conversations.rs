@@ -127,7 +127,9 @@ impl Create {
     fn check_members(&self) -> Result<(), RequestError> {
         let Stage::Members { found, .. } = &self.stage else { return Ok(()) };
         match self.members[1..].iter().find(|member| !found.contains(member)) {
-            Some(member) => Err(RequestError::new(ErrorCode::ErrorNotFound, format!("member_ids: no user {member}"))),
+            Some(member) => {
+                Err(RequestError::new(ErrorCode::ErrorNotFound, format!("member_ids: no user {member}")))
+            }
             None => Ok(()),
         }
     }

@@ -61,6 +61,8 @@ impl FakeStorage {
         let mut calls = Calls::default();
         let (mut work, mut progress) = Work::start(&asker, body, &mut calls)?;
         let mut queue: Vec<_> = calls.drain().collect();
+        let parts: HashSet<u16> = queue.iter().map(|call| call.part).collect();
+        assert_eq!(parts.len(), queue.len(), "parts of calls in flight differ");
         let mut number = 0;
         loop {
             match progress {
@@ -82,6 +84,8 @@ impl FakeStorage {
             number += 1;
             progress = work.handle_result(&asker, call.part, result, &mut calls);
             queue.extend(calls.drain());
+            let parts: HashSet<u16> = queue.iter().map(|call| call.part).collect();
+            assert_eq!(parts.len(), queue.len(), "parts of calls in flight differ");
         }
     }
 

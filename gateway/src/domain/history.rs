@@ -42,8 +42,13 @@ impl History {
             0 => HISTORY_ENTRIES_MAX,
             limit => limit.min(HISTORY_ENTRIES_MAX),
         };
-        let read =
-            ConversationRead { conversation, with_members: false, range, entries_max, bytes_max: PAGE_BYTES_MAX };
+        let read = ConversationRead {
+            conversation,
+            with_members: false,
+            range,
+            entries_max,
+            bytes_max: PAGE_BYTES_MAX,
+        };
         calls.read_conversation(0, asker, read);
         Ok(Self { conversation, keep })
     }

@@ -100,7 +100,9 @@ impl List {
             }
             last_told = Some((row.activity_ms, row.conversation));
         }
-        if self.more && let Some((activity_ms, conversation)) = last_told {
+        if self.more
+            && let Some((activity_ms, conversation)) = last_told
+        {
             page.next = page_token(activity_ms, conversation);
         }
         answered(server_frame::Body::ConversationPage(page))

@@ -90,7 +90,9 @@ impl Work {
             Body::Read(cursor) => Work::Cursor(receipts::read(asker, &cursor, calls)?),
             Body::History(history) => Work::History(history::History::start(asker, &history, calls)?),
             Body::Get(get) => Work::Get(conversations::Get::start(asker, &get, calls)?),
-            Body::Create(create) => Work::Create(Box::new(conversations::Create::start(asker, create, calls)?)),
+            Body::Create(create) => {
+                Work::Create(Box::new(conversations::Create::start(asker, create, calls)?))
+            }
             Body::List(list) => Work::List(Box::new(list::List::start(asker, &list, calls)?)),
             Body::Sync(sync) => Work::Sync(Box::new(sync::Sync::start(asker, sync, calls)?)),
             Body::LookUp(look_up) => {

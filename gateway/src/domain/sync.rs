@@ -19,9 +19,7 @@ use wire_protocol::error::RequestError;
 use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::read_conversation::Range;
 use wire_protocol::internal::{ConversationView, FeedPage, ReadFeed, answer as storage, query};
-use wire_protocol::limits::{
-    FRAME_BYTES_MAX, PAGE_BYTES_MAX, SYNC_CONVERSATIONS_MAX, SYNC_CURSORS_MAX,
-};
+use wire_protocol::limits::{FRAME_BYTES_MAX, PAGE_BYTES_MAX, SYNC_CONVERSATIONS_MAX, SYNC_CURSORS_MAX};
 use wire_protocol::v1::{self, server_frame};
 
 /// Conversations of one sync that are read at the same time: with full pages, 32 × 40 KiB are held for one
@@ -92,11 +90,7 @@ enum Placed {
 }
 
 impl Sync {
-    pub(super) fn start(
-        asker: &Asker<'_>,
-        sync: v1::Sync,
-        calls: &mut Calls,
-    ) -> Result<Self, RequestError> {
+    pub(super) fn start(asker: &Asker<'_>, sync: v1::Sync, calls: &mut Calls) -> Result<Self, RequestError> {
         if sync.cursors.len() > SYNC_CURSORS_MAX {
             return Err(invalid(format!("cursors: more than {SYNC_CURSORS_MAX}")));
         }
@@ -259,7 +253,7 @@ impl Page {
         delta.truncated |= fit_entries(&mut delta.entries, room, Keep::Oldest);
         let cut = delta.entries.len() < wanted;
         let may_cut = self.deltas.is_empty() || target.after_seq.is_some();
-        if cut && !(may_cut && !delta.entries.is_empty()) {
+        if cut && (!may_cut || delta.entries.is_empty()) {
             return Placed::NoRoom;
         }
         let bytes = delta_bytes(&delta);

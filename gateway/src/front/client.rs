@@ -8,7 +8,11 @@ use std::net::SocketAddr;
 
 /// Bytes taken from one client in one turn, about. Less than half an outbox, so that answers as large as their
 /// requests find room before reading stops.
-pub(super) const BYTES_A_TURN: u32 = 64 * 1024;
+const BYTES_A_TURN: u32 = 64 * 1024;
+
+/// Receives from newcomers in one turn, at most; the others wait for the next. A handshake takes 0.2 ms of CPU:
+/// when everybody comes at once, those who are there already wait for 16 of them, not for all.
+const NEWCOMERS_A_TURN: u32 = 16;
 
 /// Where a client is in its life.
 ///
@@ -91,7 +95,8 @@ impl Client {
 
     /// Whether it has had its share of this turn: what more came waits for the next one.
     pub(super) fn is_sated(&self, shared: &Shared) -> bool {
-        self.turn == shared.turn && self.turn_bytes >= BYTES_A_TURN
+        let crowded = self.newcomer.is_some() && shared.newcomers >= NEWCOMERS_A_TURN;
+        crowded || (self.turn == shared.turn && self.turn_bytes >= BYTES_A_TURN)
     }
 
     /// Whether the hello deadline still concerns it.
@@ -114,6 +119,7 @@ impl Client {
     ) -> Result<(), Ending> {
         let before = if self.turn == shared.turn { self.turn_bytes } else { 0 };
         (self.turn, self.turn_bytes) = (shared.turn, before.saturating_add(bytes.len() as u32));
+        shared.newcomers += u32::from(self.newcomer.is_some());
         let Self { connection, newcomer, told, settled, .. } = self;
         let Shared { scratch, origins, metrics, .. } = shared;
         let secure = connection.is_secure();

@@ -222,7 +222,8 @@ impl Lane {
         events: &mut Vec<FrontEvent>,
     ) {
         let Some(client) = self.client(token).filter(|client| client.awaits_close()) else { return };
-        let reason = if client.phase == Phase::Open { CloseReason::Malformed } else { CloseReason::CloseTimeout };
+        let reason =
+            if client.phase == Phase::Open { CloseReason::Malformed } else { CloseReason::CloseTimeout };
         self.remove(token, reason, shared, events);
     }
 

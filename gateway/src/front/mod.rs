@@ -15,7 +15,8 @@ mod tests;
 
 pub use crate::transport::{FrameFault, TransportKind};
 pub use event::{
-    CloseReason, ConnectionToken, FrontConfig, FrontError, FrontEvent, FrontMetrics, ListenerConfig, SendRefused,
+    CloseReason, ConnectionToken, FrontConfig, FrontError, FrontEvent, FrontMetrics, ListenerConfig,
+    SendRefused,
 };
 
 use crate::listen;
@@ -119,6 +120,7 @@ impl Front {
     pub fn turn(&mut self, now_ms: u64, events: &mut Vec<FrontEvent>) {
         self.shared.now_ms = now_ms;
         self.shared.turn = self.shared.turn.wrapping_add(1);
+        self.shared.newcomers = 0;
         events.append(&mut self.shared.pending);
         self.meet_deadlines(now_ms, events);
         for token in std::mem::take(&mut self.shared.resumed) {
@@ -263,7 +265,10 @@ impl Front {
             return Some(0);
         }
         let Shared { hello_deadlines, close_deadlines, .. } = &self.shared;
-        [hello_deadlines.next_ms(), close_deadlines.next_ms(), self.accept_retry_ms].into_iter().flatten().min()
+        [hello_deadlines.next_ms(), close_deadlines.next_ms(), self.accept_retry_ms]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Stops accepting for good. Connections that are open stay.

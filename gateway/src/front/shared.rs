@@ -35,10 +35,16 @@ pub(super) struct Shared {
     pub now_ms: u64,
     /// Counts turns, wrapping.
     pub turn: u32,
+    /// Receives from newcomers in this turn.
+    pub newcomers: u32,
 }
 
 impl Shared {
-    pub(super) fn new(tls: Option<Arc<ServerConfig>>, origins: Vec<String>, secure_listeners: Vec<bool>) -> Self {
+    pub(super) fn new(
+        tls: Option<Arc<ServerConfig>>,
+        origins: Vec<String>,
+        secure_listeners: Vec<bool>,
+    ) -> Self {
         Self {
             tls,
             origins,
@@ -53,6 +59,7 @@ impl Shared {
             metrics: FrontMetrics::default(),
             now_ms: 0,
             turn: 0,
+            newcomers: 0,
         }
     }
 }

@@ -66,7 +66,7 @@ pub(super) async fn register(account: &Account, object: Object) -> Result<Logged
     account.storage.command(&home_shard, command::Kind::CreateUser(create)).await?;
 
     let confirm = ConfirmName { name: username.clone(), user_id: user.to_bytes() };
-    account.storage.command(&name_shard, command::Kind::ConfirmName(confirm)).await.map_err(name_taken)?;
+    account.storage.command(&name_shard, command::Kind::ConfirmName(confirm)).await.map_err(claim_lost)?;
     Ok(logged_in(account, refresh, username, display_name)?)
 }
 
@@ -120,6 +120,16 @@ fn name_taken(error: RequestError) -> RequestError {
     match error.code {
         ErrorCode::ErrorAlreadyExists => RequestError::new(ErrorCode::ErrorAlreadyExists, "username: taken"),
         _ => error,
+    }
+}
+
+/// The claim ran out before the user was made, or somebody else has it since.
+fn claim_lost(error: RequestError) -> RequestError {
+    match error.code {
+        ErrorCode::ErrorNotFound => {
+            RequestError::new(ErrorCode::ErrorTimedOut, "username: the claim ran out")
+        }
+        _ => name_taken(error),
     }
 }
 

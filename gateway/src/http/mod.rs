@@ -14,6 +14,8 @@
 //!
 //! This room knows nothing of sessions, shards or TLS.
 
+#![allow(clippy::disallowed_types, reason = "not on the message's way: its threads may share a lock")]
+
 mod accounts;
 mod assets;
 mod failure;

@@ -26,7 +26,11 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// The ring that should accept: the present one while it has room, else the first that has. `None`: all are full.
-pub fn accepting_ring(present: Option<usize>, has_room: impl Fn(usize) -> bool, rings: usize) -> Option<usize> {
+pub fn accepting_ring(
+    present: Option<usize>,
+    has_room: impl Fn(usize) -> bool,
+    rings: usize,
+) -> Option<usize> {
     present.filter(|&ring| has_room(ring)).or_else(|| (0..rings).find(|&ring| has_room(ring)))
 }
 

@@ -74,7 +74,8 @@ impl Default for CoreObserver {
 impl CoreObserver {
     /// All zero.
     pub fn new() -> Self {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_FIGURES).expect("valid bounds");
+        let histogram =
+            || Histogram::new_with_bounds(1, LATENCY_US_MAX, LATENCY_FIGURES).expect("valid bounds");
         Self {
             shared: Arc::default(),
             latencies: LATENCY_LABELS.iter().map(|_| histogram()).collect(),

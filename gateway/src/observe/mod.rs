@@ -7,7 +7,7 @@ pub mod names;
 mod core;
 mod render;
 
-pub use self::core::{CoreMetrics, CoreObserver};
 pub(crate) use self::core::latency_of;
+pub use self::core::{CoreMetrics, CoreObserver};
 pub use names::{Latency, Metric};
 pub use render::{register_core, register_text, render};

@@ -77,11 +77,8 @@ metrics! {
 }
 
 /// Requests by kind; label `kind`.
-pub const REQUESTS: Described = Described {
-    name: "ringline_requests_total",
-    help: "Requests taken, by kind.",
-    kind: Kind::Counter,
-};
+pub const REQUESTS: Described =
+    Described { name: "ringline_requests_total", help: "Requests taken, by kind.", kind: Kind::Counter };
 
 /// Errors answered by code; label `code`.
 pub const ERRORS: Described = Described {
@@ -93,7 +90,8 @@ pub const ERRORS: Described = Described {
 /// Latencies; label `of`, by [`Latency`]. A summary.
 pub const LATENCIES: &str = "ringline_latency_seconds";
 /// What [`LATENCIES`] says.
-pub const LATENCIES_HELP: &str = "Time inside the gateway, from a request's frame to its answer, or of a turn.";
+pub const LATENCIES_HELP: &str =
+    "Time inside the gateway, from a request's frame to its answer, or of a turn.";
 
 /// What is timed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +112,5 @@ pub enum Latency {
 pub const LATENCY_LABELS: [&str; 5] = ["send", "sync", "other", "hello", "turn"];
 
 /// Label values of [`REQUESTS`].
-pub const REQUEST_KINDS: [&str; 11] = [
-    "send", "delivered", "read", "sync", "history", "list", "create", "log_out", "look_up", "get", "other",
-];
+pub const REQUEST_KINDS: [&str; 11] =
+    ["send", "delivered", "read", "sync", "history", "list", "create", "log_out", "look_up", "get", "other"];

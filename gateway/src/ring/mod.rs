@@ -365,7 +365,8 @@ impl ClientRing {
         slot.installing = false;
         match slot.state {
             State::Opening => {
-                let peer = descriptor.ok().and_then(|descriptor| TcpStream::from(descriptor).peer_addr().ok());
+                let peer =
+                    descriptor.ok().and_then(|descriptor| TcpStream::from(descriptor).peer_addr().ok());
                 let Some(peer) = peer else {
                     slot.state = State::Draining;
                     self.counters.accept_failures += 1;

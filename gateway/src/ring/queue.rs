@@ -9,7 +9,7 @@ use super::receive_buffers::{ReceiveBuffers, ReceivedBuffer};
 use super::send_buffer::SendBuffer;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, Probe, cqueue, opcode};
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
@@ -69,6 +69,11 @@ impl Queue {
             .setup_submit_all()
             .setup_cqsize(COMPLETION_ENTRIES)
             .build(SUBMISSION_ENTRIES)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        if !probe.is_supported(opcode::FixedFdInstall::CODE) {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "Linux 6.8 or later is needed"));
+        }
         ring.submitter().register_files_sparse(table_size)?;
         let (address, count) = (receive_buffers.entries_address(), receive_buffers.count());
         // SAFETY: `address` is a page-aligned array of `count` entries, owned by `receive_buffers`, which lives in
@@ -245,9 +250,11 @@ impl Queue {
     /// Cancels everything and takes completions until the kernel uses none of our memory. `false`: it would not.
     fn quieten(&mut self) -> bool {
         for _ in 0..QUIET_WAITS_MAX {
-            self.push(opcode::AsyncCancel2::new(CancelBuilder::any().all()).build().user_data(
-                Tag::new(Operation::Cancel, 0, 0).pack(),
-            ));
+            self.push(
+                opcode::AsyncCancel2::new(CancelBuilder::any().all())
+                    .build()
+                    .user_data(Tag::new(Operation::Cancel, 0, 0).pack()),
+            );
             self.submit();
             while self.next_completion().is_some() {}
             if self.sends_in_flight == 0 && self.receives_armed == 0 && self.backlog.is_empty() {

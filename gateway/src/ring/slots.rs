@@ -102,7 +102,8 @@ impl Slots {
         let slot = &mut self.slots[index as usize];
         assert!(slot.state == State::Free, "the kernel gives a slot to one connection at a time");
         let generation = slot.generation.wrapping_add(1);
-        *slot = Slot { generation, listener: listener as u8, state: State::Opening, installing: true, ..free };
+        *slot =
+            Slot { generation, listener: listener as u8, state: State::Opening, installing: true, ..free };
         self.open_count += 1;
         SlotToken { slot: index, generation }
     }

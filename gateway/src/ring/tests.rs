@@ -192,7 +192,9 @@ fn a_slot_is_reused_only_when_its_operations_are_over() {
         let mut second = rig.connect();
         rig.ring.close(old);
         assert_eq!(rig.ring.open_count(), 1, "the slot is held until both are over");
-        let RingEvent::Sent { token, result, .. } = rig.next().await else { panic!("the send is over first") };
+        let RingEvent::Sent { token, result, .. } = rig.next().await else {
+            panic!("the send is over first")
+        };
         assert_eq!((token, result), (old, Err(libc::ECANCELED)));
         let new = rig.accept().await;
         assert_eq!(new.slot, old.slot);

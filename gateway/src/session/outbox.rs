@@ -72,7 +72,8 @@ impl<S: Sockets> Outbox<'_, S> {
             session.protocol.answer(request_id, body, self.space);
             return self.send();
         }
-        let error = RequestError::new(ErrorCode::ErrorOverloaded, "outbox: no room for the answer; read first");
+        let error =
+            RequestError::new(ErrorCode::ErrorOverloaded, "outbox: no room for the answer; read first");
         session.protocol.answer_error(request_id, &error.after_ms(ROOM_RETRY_MS), self.space);
         match self.send() {
             Fate::Queued => Fate::Replaced,

@@ -34,7 +34,12 @@ const UNSET: Link = Link { before: NONE, after: NONE, slot: NONE };
 impl TimerWheel {
     /// No timers.
     pub fn new(now_ms: u64) -> Self {
-        Self { heads: vec![NONE; TIMER_SLOTS], links: Vec::new(), next_slot: now_ms / TIMER_SLOT_MS, count: 0 }
+        Self {
+            heads: vec![NONE; TIMER_SLOTS],
+            links: Vec::new(),
+            next_slot: now_ms / TIMER_SLOT_MS,
+            count: 0,
+        }
     }
 
     /// Sets the timer of `index`, instead of the one it had.

@@ -75,7 +75,9 @@ impl NodeLink {
         connect: impl FnOnce() -> Rc<Pipe>,
     ) {
         match &mut self.stage {
-            Stage::Down { retry_at_ms } if *retry_at_ms <= now_ms => self.stage = Stage::Connecting(connect()),
+            Stage::Down { retry_at_ms } if *retry_at_ms <= now_ms => {
+                self.stage = Stage::Connecting(connect())
+            }
             Stage::Down { .. } => {}
             Stage::Connecting(pipe) => {
                 if let Some(why) = pipe.closed() {
@@ -119,15 +121,18 @@ impl NodeLink {
     }
 
     fn go_down(&mut self, now_ms: u64, why: &str, events: &mut Vec<StorageEvent>) {
-        let pause_ms = self.jitter.spread(RETRY_MS_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MS_MAX));
+        let pause_ms =
+            self.jitter.spread(RETRY_MS_MIN.saturating_mul(1 << self.failures.min(10)).min(RETRY_MS_MAX));
         let down = Stage::Down { retry_at_ms: now_ms + pause_ms };
         match std::mem::replace(&mut self.stage, down) {
             Stage::Live(live) => {
                 let Live { pipe, caller, .. } = *live;
                 let was_up = caller.welcome().is_some();
                 pipe.close(why);
-                let lost = || Err(refusal::away("the link to storage was lost; whether it was done is unknown"));
-                let answers = caller.lost().into_iter().map(|id| StorageEvent::Answered { id, result: lost() });
+                let lost =
+                    || Err(refusal::away("the link to storage was lost; whether it was done is unknown"));
+                let answers =
+                    caller.lost().into_iter().map(|id| StorageEvent::Answered { id, result: lost() });
                 events.extend(answers);
                 if was_up {
                     events.push(StorageEvent::LinkDown(self.index));
@@ -158,7 +163,8 @@ impl Live {
             let mut sink = |event| match event {
                 CallerEvent::Welcome(welcome) => wrong_node = check_welcome(node, &welcome).err(),
                 CallerEvent::Response(response) => {
-                    events.push(StorageEvent::Answered { id: response.id, result: refusal::result(response) });
+                    events
+                        .push(StorageEvent::Answered { id: response.id, result: refusal::result(response) });
                 }
                 CallerEvent::Delivery(delivery) => events.push(StorageEvent::Delivered { link, delivery }),
                 // Gateways send no feed.

@@ -7,7 +7,9 @@
 use super::tls_pump::{LinkIdentity, TlsPump};
 use crate::worker::wake::WakeHandle;
 use bytes::BytesMut;
-use monoio::io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
+use monoio::io::{
+    AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable,
+};
 use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;

@@ -62,7 +62,11 @@ impl TlsPump {
     }
 
     /// Takes ciphertext from the socket, appends the plaintext in it.
-    pub(super) fn receive(&mut self, mut ciphertext: &[u8], plaintext: &mut BytesMut) -> Result<(), rustls::Error> {
+    pub(super) fn receive(
+        &mut self,
+        mut ciphertext: &[u8],
+        plaintext: &mut BytesMut,
+    ) -> Result<(), rustls::Error> {
         while !ciphertext.is_empty() {
             // Reading from a slice does not fail; a full buffer is emptied by the processing below.
             let taken = self.connection.read_tls(&mut ciphertext).unwrap_or(0);

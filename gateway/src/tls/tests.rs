@@ -154,7 +154,11 @@ fn impossible_records_fail_with_an_alert_and_stay_failed() {
     for (content, kind) in broken {
         let (mut server, mut client) = handshaken();
         let record = client.record(content, kind);
-        assert!(matches!(receive(&mut server, &record), Err(TlsFailure::Peer(_))), "{kind}: {}", content.len());
+        assert!(
+            matches!(receive(&mut server, &record), Err(TlsFailure::Peer(_))),
+            "{kind}: {}",
+            content.len()
+        );
         assert_eq!(server.outgoing().len(), 24, "one alert");
         let proper = client.record(b"again", APPLICATION);
         assert_eq!(receive(&mut server, &proper), Err(TlsFailure::Unsendable));

@@ -12,8 +12,6 @@
 
 mod connection;
 mod opening;
-#[cfg(test)]
-mod tests;
 
 pub use connection::{Connection, Ending, TransportEvent};
 

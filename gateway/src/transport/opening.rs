@@ -140,3 +140,90 @@ fn origin_may(origin: Option<&str>, host: &str, secure: bool, origins: &[String]
     let downgraded = origin.is_some_and(|origin| origin.starts_with("http://") && !named(origin));
     origin_allowed(origin, host, origins) && !(secure && downgraded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire_protocol::websocket::upgrade_request;
+
+    /// Whatever the cut, the decision is the same, and comes with the last byte it needs.
+    fn decide(bytes: &[u8]) -> Option<Decision> {
+        let decide_in = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+            let mut opening = Opening::sniff();
+            let mut decision = None;
+            for piece in pieces {
+                match &mut decision {
+                    None => decision = opening.receive(piece, false, &[]),
+                    Some(Decision::Native { read } | Decision::Http { read } | Decision::WebSocket { read, .. }) => {
+                        read.extend_from_slice(piece);
+                    }
+                    Some(Decision::Refused { .. }) => {}
+                }
+            }
+            decision
+        };
+        let whole = decide_in(&mut [bytes].into_iter());
+        for cut in 0..=bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            assert_eq!(decide_in(&mut [first, second].into_iter()), whole, "cut at {cut}");
+        }
+        assert_eq!(decide_in(&mut bytes.chunks(1)), whole);
+        whole
+    }
+
+    #[test]
+    fn any_cut_of_the_first_bytes_gives_the_same_decision() {
+        let (request, _) = upgrade_request("a", [1; 16]);
+        let request = [&request[..], b"\x82frame"].concat();
+        let Some(Decision::WebSocket { response, origin: None, read }) = decide(&request) else {
+            panic!("an upgrade")
+        };
+        assert!(response.starts_with(b"HTTP/1.1 101 "));
+        assert_eq!(read, b"\x82frame");
+
+        for http in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody"[..], b"TRACE / HTTP/1.1\n\nbody", b"GET \n\n"] {
+            assert_eq!(decide(http), Some(Decision::Http { read: http.to_vec() }));
+        }
+        for native in [&b"\x05hello"[..], b"GETX", b"G\x08", b"get / HTTP/1.1\r\n\r\n", b"PATC\x08"] {
+            assert_eq!(decide(native), Some(Decision::Native { read: native.to_vec() }));
+        }
+        for unfinished in [&b""[..], b"G", b"OPTIONS", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nA: b\r\n\r"] {
+            assert_eq!(decide(unfinished), None);
+        }
+    }
+
+    #[test]
+    fn an_upgrade_with_a_body_or_to_another_path_is_not_ours() {
+        let (request, _) = upgrade_request("a", [1; 16]);
+        let request = String::from_utf8(request.to_vec()).expect("text");
+        for (from, to) in [
+            ("Host: a\r\n", "Host: a\r\nContent-Length: 5\r\n"),
+            ("Host: a\r\n", "Host: a\r\ntransfer-encoding: chunked\r\n"),
+            ("/v1/socket ", "/v1/sockets "),
+            ("/v1/socket ", "//v1/socket "),
+            ("HTTP/1.1", "HTTP/1.1 "),
+        ] {
+            let other = request.replacen(from, to, 1);
+            assert_ne!(other, request);
+            assert!(matches!(decide(other.as_bytes()), Some(Decision::Http { .. })), "{to}");
+        }
+        let with_query = request.replacen("/v1/socket ", "/v1/socket?a=b ", 1);
+        assert!(matches!(decide(with_query.as_bytes()), Some(Decision::WebSocket { .. })));
+    }
+
+    #[test]
+    fn a_head_has_a_largest_size() {
+        let head = |bytes: usize| {
+            let filler = "x".repeat(bytes - "GET / HTTP/1.1\r\nA: \r\n\r\n".len());
+            format!("GET / HTTP/1.1\r\nA: {filler}\r\n\r\n").into_bytes()
+        };
+        let mut opening = Opening::http();
+        assert!(matches!(opening.receive(&head(HEAD_BYTES_MAX), true, &[]), Some(Decision::Http { .. })));
+        let mut opening = Opening::http();
+        let refused = opening.receive(&head(HEAD_BYTES_MAX + 1), true, &[]);
+        assert!(matches!(refused, Some(Decision::Refused { .. })));
+        let mut opening = Opening::http();
+        let endless = opening.receive(&head(2 * HEAD_BYTES_MAX)[..HEAD_BYTES_MAX + 1], true, &[]);
+        assert!(matches!(endless, Some(Decision::Refused { .. })));
+    }
+}

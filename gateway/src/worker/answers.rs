@@ -14,6 +14,7 @@ impl Core {
     pub(super) fn take_storage_events(&mut self) {
         let mut events = std::mem::take(&mut self.storage_events);
         self.storage.turn(self.now_ms, &mut events);
+        self.observer.set(Metric::LinksUp, self.storage.links_up() as u64);
         for event in events.drain(..) {
             match event {
                 StorageEvent::Answered { id, result } => self.take_answer(id, result),
@@ -50,8 +51,13 @@ impl Core {
                         self.hello_attached(token, identity, started, result);
                     }
                     (Some(Waiting::Hello { token, .. }), Err(error)) => self.refuse_hello(token, &error),
-                    (Some(Waiting::Attach { token }), Ok(result)) => self.attached_again(token, result),
-                    (Some(Waiting::Attach { token }), Err(_)) => self.announce_again(token),
+                    (Some(Waiting::Attach { token }), result) => {
+                        self.announcements.settled();
+                        match result {
+                            Ok(result) => self.attached_again(token, result),
+                            Err(_) => self.announce_again(token),
+                        }
+                    }
                     (Some(Waiting::Request(_)) | None, _) => unreachable!("looked at above"),
                 }
             }
@@ -59,8 +65,10 @@ impl Core {
     }
 
     fn take_delivery(&mut self, link: LinkIndex, delivery: internal::Delivery) {
-        if delivery.sessions.is_empty() {
-            // Not one session was lost but all deliveries of the link.
+        if delivery.sessions.is_empty()
+            && matches!(delivery.event, Some(internal::delivery::Event::SyncNeeded(_)))
+        {
+            // Deliveries to any session of the link may have been lost: announcing them tells them to sync.
             return self.announcements.begin(link);
         }
         let mut aftermath = Vec::new();

@@ -19,18 +19,24 @@ use wire_protocol::session::{Proof, ReadyInfo};
 use wire_protocol::v1::session_closing::Reason;
 use wire_protocol::v1::{self, ErrorCode, server_frame};
 
-/// Places of the session table looked at in one turn: with the links' credits this announces 18,000 sessions in
-/// under a second, and leaves room for requests meanwhile.
+/// Places of the session table looked at in one turn, so that a turn stays short.
 const ANNOUNCE_PLACES: u32 = 256;
-/// Sessions whose announcement failed and is repeated, at most; beyond that the whole link is gone through again.
-const AGAIN_MAX: usize = 1_024;
+/// Pause before failed announcements are repeated, in milliseconds: a shard that is starting needs about that.
+const ANNOUNCE_AGAIN_MS: u64 = 200;
+/// Announcements without an answer: an eighth of a link's credits, the rest is for requests.
+const ANNOUNCED_MAX: usize = 1_024;
 
 /// Which sessions are still to be announced again, by link.
 #[derive(Default)]
 pub(super) struct Announcements {
     /// The link, and the next place of the session table to look at.
     links: Vec<(LinkIndex, u32)>,
+    /// Sessions whose announcement failed. At most as many as were without an answer.
     again: Vec<ConnectionToken>,
+    /// When those are repeated.
+    again_at_ms: u64,
+    /// Announcements without an answer.
+    unanswered: usize,
 }
 
 impl Announcements {
@@ -45,8 +51,25 @@ impl Announcements {
         self.links.retain(|(other, _)| *other != link);
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        !self.links.is_empty()
+    /// An announcement was answered, or given up.
+    pub(super) fn settled(&mut self) {
+        self.unanswered -= 1;
+    }
+
+    /// When there is something to announce, and room for it; 0: now.
+    pub(super) fn next_deadline_ms(&self) -> Option<u64> {
+        if !self.has_room() {
+            return None;
+        }
+        match (self.links.is_empty(), self.again.is_empty()) {
+            (false, _) => Some(0),
+            (true, false) => Some(self.again_at_ms),
+            (true, true) => None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.unanswered + ANNOUNCE_PLACES as usize <= ANNOUNCED_MAX
     }
 }
 
@@ -68,10 +91,17 @@ impl Core {
     }
 
     fn attach(&mut self, token: ConnectionToken, user: UserId, device: DeviceId, waiting: Waiting) {
-        let Ok(id) = self.pending.insert(self.now_ms, waiting) else {
-            let error = RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
-            return self.refuse_hello(token, &error);
+        let is_hello = matches!(waiting, Waiting::Hello { .. });
+        let id = match self.pending.insert(self.now_ms, waiting) {
+            Ok(id) => id,
+            Err(_) if is_hello => {
+                let error =
+                    RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
+                return self.refuse_hello(token, &error);
+            }
+            Err(_) => return self.announce_again(token),
         };
+        self.announcements.unanswered += usize::from(!is_hello);
         if let Some(session) = self.sessions.find(token) {
             // From here on the home shard may know the session, whatever becomes of the answer.
             session.is_attached = true;
@@ -98,7 +128,10 @@ impl Core {
         result: shard_response::Result,
     ) {
         let shard_response::Result::Attached(attached) = result else {
-            let error = RequestError::new(ErrorCode::ErrorInternal, "storage did not answer with an attached session");
+            let error = RequestError::new(
+                ErrorCode::ErrorInternal,
+                "storage did not answer with an attached session",
+            );
             return self.refuse_hello(token, &error);
         };
         if !attached.device_known {
@@ -132,11 +165,19 @@ impl Core {
 
     /// Tells nodes that have forgotten our sessions of them, some in each turn.
     pub(super) fn announce_sessions(&mut self) {
-        for token in std::mem::take(&mut self.announcements.again) {
-            self.announce(token, None);
+        if self.announcements.next_deadline_ms().is_none_or(|at_ms| at_ms > self.now_ms) {
+            return;
+        }
+        if self.announcements.again_at_ms <= self.now_ms {
+            for token in std::mem::take(&mut self.announcements.again) {
+                self.announce(token, None);
+            }
         }
         let mut links = std::mem::take(&mut self.announcements.links);
         for (link, place) in &mut links {
+            if !self.announcements.has_room() {
+                break;
+            }
             let end = place.saturating_add(ANNOUNCE_PLACES).min(self.sessions.place_count());
             for slot in *place..end {
                 if let Some(token) = self.sessions.token_at(slot) {
@@ -167,11 +208,10 @@ impl Core {
         if !self.storage.is_up(home) {
             return;
         }
-        if self.announcements.again.len() < AGAIN_MAX {
-            self.announcements.again.push(token);
-        } else {
-            self.announcements.begin(home);
+        if self.announcements.again.is_empty() {
+            self.announcements.again_at_ms = self.now_ms + ANNOUNCE_AGAIN_MS;
         }
+        self.announcements.again.push(token);
     }
 
     /// The home shard knows the session again. What happened meanwhile was not pushed.

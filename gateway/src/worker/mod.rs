@@ -120,9 +120,13 @@ pub(crate) struct Core {
 enum Stage {
     Serving,
     /// Requests under way are finished, until then.
-    Finishing { until_ms: u64 },
+    Finishing {
+        until_ms: u64,
+    },
     /// Sessions were told to leave; what they are still owed is sent, until then.
-    Flushing { until_ms: u64 },
+    Flushing {
+        until_ms: u64,
+    },
     /// Only storage goes on, for the other cores.
     Done,
 }
@@ -162,6 +166,9 @@ impl Core {
         loop {
             self.turn();
             if let Some(failure) = self.storage.failure() {
+                if self.stage != Stage::Done {
+                    self.serving.fetch_sub(1, Ordering::AcqRel);
+                }
                 return Err(CoreError::Storage(failure));
             }
             if self.stage == Stage::Done && self.serving.load(Ordering::Acquire) == 0 {
@@ -198,8 +205,7 @@ impl Core {
 
     /// When the next turn is due even if nothing happens.
     fn next_deadline_ms(&self) -> u64 {
-        let busy = self.submitted || !self.inbox.is_empty() || self.announcements.is_busy();
-        if busy {
+        if self.submitted || !self.inbox.is_empty() {
             return 0;
         }
         let draining = match self.stage {
@@ -211,6 +217,7 @@ impl Core {
             self.storage.next_deadline_ms(),
             self.session_timers.next_deadline_ms(),
             self.pending.next_deadline_ms(),
+            self.announcements.next_deadline_ms(),
             draining,
             Some(self.publish_at_ms),
         ]

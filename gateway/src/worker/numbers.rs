@@ -28,7 +28,6 @@ impl Core {
             (Metric::HttpConnections, self.http.connection_count() as u64),
             (Metric::PendingRequests, self.pending.len() as u64),
             (Metric::MailboxMessages, self.inbox.len() as u64),
-            (Metric::LinksUp, self.storage.links_up() as u64),
         ];
         for (metric, value) in values {
             self.observer.set(metric, value);

@@ -67,7 +67,8 @@ impl Core {
             Ok(id) => self.carry_calls(id),
             Err(Waiting::Request(request)) => {
                 drop(self.calls.drain());
-                let error = RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
+                let error =
+                    RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
                 self.finish_request(*request, Progress::Failed(error.after_ms(FULL_RETRY_MS)));
             }
             Err(_) => unreachable!("the table gives back what it was given"),
@@ -174,7 +175,8 @@ impl Core {
         let id = match self.pending.insert(self.now_ms, Waiting::Http { reply }) {
             Ok(id) => id,
             Err(Waiting::Http { reply }) => {
-                let error = RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
+                let error =
+                    RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
                 // Who does not wait any more needs no answer.
                 let _ = reply.send(Err(error.after_ms(FULL_RETRY_MS)));
                 return;
@@ -203,7 +205,10 @@ impl Core {
                 let _ = reply.send(Err(error));
             }
             Some(Waiting::Hello { token, .. }) => self.refuse_hello(token, &error),
-            Some(Waiting::Attach { token }) => self.announce_again(token),
+            Some(Waiting::Attach { token }) => {
+                self.announcements.settled();
+                self.announce_again(token);
+            }
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::front::{Front, FrontConfig, ListenerConfig};
 use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
 use crate::observe::{self, CoreMetrics, CoreObserver, Metric};
 use crate::router::Router;
+use crate::storage_client::StorageClient;
 use crate::storage_client::embedded::{EmbeddedCore, EmbeddedNode, EmbeddedStartError};
 use crate::storage_client::nodes::{GatewayPeer, Nodes, NodesPlan, NodesStartError};
-use crate::storage_client::StorageClient;
 use crossbeam_channel::{Receiver, Sender};
 use monoio::{IoUringDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -204,8 +204,11 @@ impl Gateway {
         self.draining.store(true, Ordering::Release);
         for mailbox in &self.mailboxes {
             let mut message = CoreMessage::Drain;
-            // A full mailbox is emptied within a turn.
+            // A full mailbox is emptied within a turn, unless its core has failed.
             while let Err(back) = mailbox.send(message) {
+                if !self.ends.is_empty() {
+                    break;
+                }
                 message = back;
                 std::thread::yield_now();
             }
@@ -229,7 +232,8 @@ fn reserve_ports(config: &GatewayConfig) -> Result<(Vec<Socket>, Vec<ListenerCon
     let mut sockets = Vec::new();
     let mut listeners = Vec::new();
     for (address, tls) in wanted.into_iter().filter_map(|(address, tls)| Some((address?, tls))) {
-        let (socket, address) = reserve_port(address).map_err(|error| GatewayError::Bind { address, error })?;
+        let (socket, address) =
+            reserve_port(address).map_err(|error| GatewayError::Bind { address, error })?;
         sockets.push(socket);
         listeners.push(ListenerConfig { address, tls });
     }
@@ -308,7 +312,7 @@ fn start_cores(seats: Vec<Seat>, shares: &Arc<Shares>) -> Result<StartedCores, G
         let builder = std::thread::Builder::new().name(format!("ringline-core-{}", seat.number));
         let thread = builder.spawn(move || {
             let number = seat.number;
-            let end = catch_unwind(AssertUnwindSafe(|| run_core(seat, &shares, &started)));
+            let end = catch_unwind(AssertUnwindSafe(|| run_core(seat, &shares, started)));
             match end {
                 // Nobody listens any more when the gateway is dropped without a stop.
                 Ok(end) => drop(ended.send(end)),
@@ -331,7 +335,8 @@ fn start_cores(seats: Vec<Seat>, shares: &Arc<Shares>) -> Result<StartedCores, G
     Ok((threads, ends))
 }
 
-fn run_core(seat: Seat, shares: &Shares, started: &Sender<()>) -> Result<(), CoreError> {
+/// `started` is told when the core serves, and let go of either way: so the starter never waits in vain.
+fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), CoreError> {
     let core = seat.number;
     let failed = |problem: String| CoreError::Start { core, problem };
     if let Some(pin) = seat.pin
@@ -353,10 +358,13 @@ fn run_core(seat: Seat, shares: &Shares, started: &Sender<()>) -> Result<(), Cor
             websocket_origins: config.websocket_origins.clone(),
         });
         let front = front.map_err(|error| failed(error.to_string()))?;
-        let waits = Waits::new(front.ring_fds(), seat.wake.clone()).map_err(|error| failed(error.to_string()))?;
+        let waits =
+            Waits::new(front.ring_fds(), seat.wake.clone()).map_err(|error| failed(error.to_string()))?;
         let storage = match seat.storage {
             StorageSeat::Embedded(core) => StorageClient::Embedded(core),
-            StorageSeat::Nodes(plan, peer) => StorageClient::Nodes(Nodes::new(*plan, peer, seat.wake.clone())),
+            StorageSeat::Nodes(plan, peer) => {
+                StorageClient::Nodes(Nodes::new(*plan, peer, seat.wake.clone()))
+            }
         };
         let core = Core::new(CoreParts {
             front,
@@ -369,8 +377,9 @@ fn run_core(seat: Seat, shares: &Shares, started: &Sender<()>) -> Result<(), Cor
             observer: seat.observer,
             serving: shares.serving.clone(),
         });
-        // The starter waits for this.
+        // The starter may have given up because of another core.
         let _ = started.send(());
+        drop(started);
         core.run().await
     })
 }

@@ -90,8 +90,8 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::moment;
     use std::os::fd::AsFd;
-    use std::time::Instant;
 
     fn run(test: impl Future<Output = ()>) {
         let builder = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new();
@@ -104,10 +104,10 @@ mod tests {
             let (mut ours, theirs) = StdUnixStream::pair().expect("a pair");
             let wake = WakeHandle::new();
             let mut waits = Waits::new([theirs.as_fd()], wake.clone()).expect("watched");
-            let started = Instant::now();
+            let started = moment();
             waits.sleep(30).await;
             assert!(started.elapsed() >= Duration::from_millis(29));
-            let started = Instant::now();
+            let started = moment();
             ours.write_all(&[1]).expect("open");
             waits.sleep(1_000).await;
             let woken = std::thread::spawn(move || wake.wake());
@@ -122,7 +122,7 @@ mod tests {
         run(async {
             let wake = WakeHandle::new();
             let mut waits = Waits::new([], wake.clone()).expect("watched");
-            let started = Instant::now();
+            let started = moment();
             let waker = std::thread::spawn(move || {
                 std::thread::park_timeout(Duration::from_millis(50));
                 wake.wake();
@@ -145,7 +145,7 @@ mod tests {
                     count.set(count.get() + 1);
                 }
             });
-            let started = Instant::now();
+            let started = moment();
             while ran.get() < 3 && started.elapsed() < Duration::from_secs(5) {
                 waits.sleep(0).await;
             }

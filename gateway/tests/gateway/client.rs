@@ -2,6 +2,7 @@
 
 use crate::server::{Account, PATIENCE_S, Server};
 use bytes::{Bytes, BytesMut};
+use prost::Message;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -112,7 +113,9 @@ impl Client {
         let mut bytes = BytesMut::new();
         match self.framing {
             Framing::Native(_) => encode_frame(payload, &mut bytes),
-            Framing::WebSocket(_) => websocket::encode(Outgoing::Binary(payload), Some([1, 2, 3, 4]), &mut bytes),
+            Framing::WebSocket(_) => {
+                websocket::encode(Outgoing::Binary(payload), Some([1, 2, 3, 4]), &mut bytes)
+            }
         }
         self.send_raw(&bytes);
     }
@@ -224,12 +227,17 @@ impl Client {
     }
 
     fn take_frame(&mut self, payload: Bytes) {
+        let frame = v1::ServerFrame::decode(payload.clone()).expect("a frame");
+        if let Some(server_frame::Body::Closing(closing)) = frame.body {
+            // It may come to who has not even said hello.
+            self.closing = Some(closing);
+            return;
+        }
         match self.session.handle_frame(self.now_ms(), payload).expect("by the protocol") {
             ClientEvent::Ready(ready) => self.ready = ready,
             ClientEvent::Answer { request_id, body } => self.answers.push((request_id, body)),
             ClientEvent::Event(body) => self.events.push_back(body),
-            ClientEvent::Closing(closing) => self.closing = Some(closing),
-            ClientEvent::Handled => {}
+            ClientEvent::Closing(_) | ClientEvent::Handled => {}
         }
     }
 }
@@ -244,7 +252,8 @@ fn web_socket() -> Framing {
 
 fn tls(server: &Server, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
-    let certificate = CertificateDer::from_pem_file(&server.certificate).expect("the development certificate");
+    let certificate =
+        CertificateDer::from_pem_file(&server.certificate).expect("the development certificate");
     roots.add(certificate).expect("fits");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -267,7 +276,8 @@ fn upgraded(mut stream: TcpStream) -> TcpStream {
     let head = String::from_utf8(head).expect("text");
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
-    let headers = lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name, value.as_bytes()));
+    let headers =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name, value.as_bytes()));
     websocket::check_upgraded(status.parse().expect("a number"), headers, &expected).expect("upgraded");
     stream
 }

@@ -1,5 +1,7 @@
 //! The gateway as its clients see it: the real binary on free ports, spoken to over native TLS and WebSocket.
 
+#![expect(clippy::disallowed_methods, reason = "a test bounds how long it waits by the real time")]
+
 mod client;
 mod server;
 mod nodes;

@@ -72,6 +72,7 @@ impl Cluster {
         fs::write(&file, config).expect("written");
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "nodes::serve_as_storage_node", "--nocapture"]).env(CONFIG_VARIABLE, &file);
+        command.env("RUST_LOG", "error");
         self.nodes[node] = Some(Process::start(command, "storage ready:"));
     }
 
@@ -93,10 +94,12 @@ impl Cluster {
 fn write_certificates(folder: &Path) {
     let mut authority = CertificateParams::new(Vec::new()).expect("no names");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
+    let authority =
+        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
     let key = KeyPair::generate().expect("a key");
     let names = vec!["ringline-storage".to_owned()];
-    let certificate = CertificateParams::new(names).expect("a name").signed_by(&key, &authority).expect("signed");
+    let certificate =
+        CertificateParams::new(names).expect("a name").signed_by(&key, &authority).expect("signed");
     fs::write(folder.join("ca.pem"), authority.pem()).expect("written");
     fs::write(folder.join("cert.pem"), certificate.pem()).expect("written");
     fs::write(folder.join("key.pem"), key.serialize_pem()).expect("written");

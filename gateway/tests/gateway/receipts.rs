@@ -14,7 +14,11 @@ fn receipt(client: &mut Client, wanted: impl Fn(&v1::ReceiptEvent) -> bool) -> v
 }
 
 fn delivered(conversation_id: &Bytes, seq: u64) -> client_frame::Body {
-    client_frame::Body::Delivered(v1::DeliveredUpTo { conversation_id: conversation_id.clone(), seq, handle: 0 })
+    client_frame::Body::Delivered(v1::DeliveredUpTo {
+        conversation_id: conversation_id.clone(),
+        seq,
+        handle: 0,
+    })
 }
 
 fn read(conversation_id: &Bytes, seq: u64) -> client_frame::Body {
@@ -39,7 +43,8 @@ fn ticks_come_back_to_the_sender() {
     assert_eq!(receipt(&mut adas, |receipt| receipt.read_up_to == 2).member, 1);
     // Cursors never fall: an older one changes nothing.
     assert!(matches!(bobs.ask(read(&conversation, 1)), server_frame::Body::Done(_)));
-    let get = client_frame::Body::Get(v1::GetConversation { conversation_id: conversation.clone(), handle: 0 });
+    let get =
+        client_frame::Body::Get(v1::GetConversation { conversation_id: conversation.clone(), handle: 0 });
     let seen = created(bobs.ask(get));
     assert_eq!((seen.read_up_to, seen.delivered_up_to, seen.unread), (2, 3, 1));
     let bob_is = &seen.members[1];

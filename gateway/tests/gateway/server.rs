@@ -96,7 +96,10 @@ impl Server {
     /// With its own storage, in a new folder.
     pub fn embedded() -> Self {
         let folder = Folder::new();
-        Self::start(folder, "[storage]\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\nlog_prefill = false\n")
+        Self::start(
+            folder,
+            "[storage]\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\nlog_prefill = false\n",
+        )
     }
 
     /// With this configuration beside ports and folder.
@@ -106,6 +109,7 @@ impl Server {
         std::fs::write(&file, format!("{cheap_passwords}{config}")).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
         let anywhere = "127.0.0.1:0";
+        command.env("RUST_LOG", "error");
         command.arg("--config").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
         command.args(["--listen", anywhere, "--listen-plain", anywhere, "--metrics", anywhere]);
         let process = Process::start(command, "ringline-gateway ready:");
@@ -126,7 +130,7 @@ impl Server {
         let deadline = std::time::Instant::now() + Duration::from_secs(PATIENCE_S);
         while !is_so() {
             assert!(std::time::Instant::now() < deadline, "never: {what}");
-            std::thread::yield_now();
+            std::thread::park_timeout(Duration::from_millis(5));
         }
     }
 
@@ -142,7 +146,8 @@ impl Server {
 
     /// A second device.
     pub fn log_in(&self, username: &str) -> Account {
-        let body = json!({ "username": username, "password": "correct horse battery", "device_name": "second" });
+        let body =
+            json!({ "username": username, "password": "correct horse battery", "device_name": "second" });
         let (status, answer) = self.post("/v1/login", &body);
         assert_eq!(status, 200, "{answer}");
         Account::new(&answer)
@@ -150,8 +155,12 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let body = body.to_string();
-        let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}", body.len());
-        let (status, answer) = exchange(self.plain, &format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}"));
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}",
+            body.len()
+        );
+        let (status, answer) =
+            exchange(self.plain, &format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}"));
         (status, serde_json::from_str(&answer).unwrap_or(Value::String(answer)))
     }
 

@@ -58,15 +58,25 @@ fn who_breaks_the_protocol_is_told_and_closed() {
     for way in [Way::NativeTls, Way::NativePlain, Way::WebSocket] {
         let mut stranger = Client::open(&server, way);
         stranger.send(&[0xff; 10]);
-        assert_eq!(stranger.wait_for_end().map(|closing| closing.reason()), Some(Reason::ProtocolError), "{way:?}");
+        assert_eq!(
+            stranger.wait_for_end().map(|closing| closing.reason()),
+            Some(Reason::ProtocolError),
+            "{way:?}"
+        );
         let mut impatient = Client::open(&server, way);
         impatient.send(&[0x08, 0x01, 0x32, 0x00]);
         let closing = impatient.wait_for_end().expect("a reason");
-        assert_eq!((closing.reason(), closing.code()), (Reason::ProtocolError, ErrorCode::ErrorHelloExpected));
+        assert_eq!(
+            (closing.reason(), closing.code()),
+            (Reason::ProtocolError, ErrorCode::ErrorHelloExpected)
+        );
         let mut large = Client::connect(&server, way, &ada);
         large.send(&vec![0; 65 * 1024]);
         let closing = large.wait_for_end().expect("a reason");
-        assert_eq!((closing.reason(), closing.code()), (Reason::ProtocolError, ErrorCode::ErrorFrameTooLarge));
+        assert_eq!(
+            (closing.reason(), closing.code()),
+            (Reason::ProtocolError, ErrorCode::ErrorFrameTooLarge)
+        );
     }
 }
 
@@ -138,7 +148,8 @@ fn metrics_follow_what_happens() {
     }
     assert_eq!(server.metric("ringline_acks_total"), 10.0);
     server.wait_until("gauges are published", || {
-        server.metric("ringline_sessions_native") == 1.0 && server.metric("ringline_sessions_websocket") == 1.0
+        server.metric("ringline_sessions_native") == 1.0
+            && server.metric("ringline_sessions_websocket") == 1.0
     });
     assert!(server.metric("ringline_latency_seconds_count") >= 10.0);
     assert!(server.metric("ringline_storage_log_syncs_total") > 0.0);

@@ -14,12 +14,18 @@ pub fn page(client: &mut Client, sync: v1::Sync) -> v1::SyncPage {
 }
 
 /// Syncs to the end; entries of each page joined, and the version.
-pub fn catch_up(client: &mut Client, conversation: &Bytes, since_version: u64, after_seq: u64) -> (Vec<v1::Entry>, u64) {
+pub fn catch_up(
+    client: &mut Client,
+    conversation: &Bytes,
+    since_version: u64,
+    after_seq: u64,
+) -> (Vec<v1::Entry>, u64) {
     let (mut version, mut entries) = (since_version, Vec::<v1::Entry>::new());
     loop {
         let after_seq = entries.last().map_or(after_seq, |entry| entry.seq);
         let cursor = v1::SyncCursor { conversation_id: conversation.clone(), after_seq, handle: 0 };
-        let page = page(client, v1::Sync { since_version: version, cursors: vec![cursor], named_only: false });
+        let page =
+            page(client, v1::Sync { since_version: version, cursors: vec![cursor], named_only: false });
         for delta in page.conversations {
             let of = delta.conversation.expect("always told").conversation_id;
             if of == *conversation {
@@ -102,7 +108,9 @@ fn the_list_shows_newest_first_with_preview_and_unread() {
     }
     let wanted = made.iter().rev().cloned().collect::<Vec<_>>();
     // The list follows the feed, which follows the messages in a moment.
-    server.wait_until("the list is whole", || list(&mut client, 0).len() == 4 && list(&mut client, 0)[0].unread == 4);
+    server.wait_until("the list is whole", || {
+        list(&mut client, 0).len() == 4 && list(&mut client, 0)[0].unread == 4
+    });
     let listed = list(&mut client, 0);
     assert_eq!(listed.iter().map(|one| one.conversation_id.clone()).collect::<Vec<_>>(), wanted);
     let previews: Vec<_> = listed.iter().map(|one| one.last.as_ref().expect("always").body.clone()).collect();

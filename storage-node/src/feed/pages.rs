@@ -21,8 +21,8 @@ pub fn merge_feed_page(stored: FeedPage, view: FeedView, query: &ReadFeed) -> Fe
     let newest_in_memory = view.rows.iter().map(|row| row.version).max().unwrap_or(0);
     let version = version.max(newest_in_memory).min(view.version);
 
-    let in_memory = by_conversation(view.rows);
-    drop_superseded(&mut rows, &in_memory, more);
+    let mut in_memory = by_conversation(view.rows);
+    drop_superseded(&mut rows, &mut in_memory, more);
     let is_due = |row: &FeedRow| row.version > query.since_version && row.version <= end;
     rows.extend(in_memory.into_values().filter(is_due));
     rows.sort_unstable_by_key(|row| row.version);
@@ -43,8 +43,8 @@ pub fn merge_list_page(
     let before = (query.before_activity_ms, query.before_conversation_id.as_ref());
     let is_first_page = query.before_conversation_id.is_empty();
     let last = rows.last().cloned().filter(|_| more);
-    let in_memory = by_conversation(view.rows);
-    drop_superseded(&mut rows, &in_memory, more);
+    let mut in_memory = by_conversation(view.rows);
+    drop_superseded(&mut rows, &mut in_memory, more);
     rows.extend(in_memory.into_values().filter(|row| {
         let is_below = is_first_page || place(row) < before;
         is_below && last.as_ref().is_none_or(|last| place(row) >= place(last))
@@ -64,13 +64,18 @@ fn by_conversation(rows: Vec<FeedRow>) -> BTreeMap<Vec<u8>, FeedRow> {
     rows.into_iter().map(|row| (row.conversation_id.to_vec(), row)).collect()
 }
 
-/// Drops stored rows that memory has a newer version of; except the last one of a page that is followed by more, from
-/// which the reader goes on.
-fn drop_superseded(rows: &mut Vec<FeedRow>, in_memory: &BTreeMap<Vec<u8>, FeedRow>, more: bool) {
+/// Leaves the newer one of a stored row and a row in memory; but keeps the last stored one of a page that is followed by
+/// more, from which the reader goes on.
+fn drop_superseded(rows: &mut Vec<FeedRow>, in_memory: &mut BTreeMap<Vec<u8>, FeedRow>, more: bool) {
     let last = if more { rows.last().map(|row| row.version) } else { None };
-    rows.retain(|row| {
-        let newer = in_memory.get(row.conversation_id.as_ref()).is_some_and(|kept| kept.version > row.version);
-        !newer || last == Some(row.version)
+    rows.retain(|row| match in_memory.get(row.conversation_id.as_ref()) {
+        Some(kept) if kept.version > row.version => last == Some(row.version),
+        // A checkpoint stored it between the two looks.
+        Some(_) => {
+            in_memory.remove(row.conversation_id.as_ref());
+            true
+        }
+        None => true,
     });
 }
 

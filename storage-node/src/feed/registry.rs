@@ -131,9 +131,12 @@ mod tests {
     fn sessions_are_found_but_not_the_origins() {
         let (phone, page) = (DeviceId([3; 16]), DeviceId([4; 16]));
         let mut registry = Registry::default();
-        for (user, device, key) in
-            [(ADA, phone, key(1, 1)), (ADA, page, key(1, 2)), (BOB, phone, key(2, 3)), (ADA, phone, key(1, 1))]
-        {
+        for (user, device, key) in [
+            (ADA, phone, key(1, 1)),
+            (ADA, page, key(1, 2)),
+            (BOB, phone, key(2, 3)),
+            (ADA, phone, key(1, 1)),
+        ] {
             registry.attach(user, device, key).expect("there is room");
         }
         assert_eq!(registry.session_count(), 3);

@@ -82,6 +82,17 @@ struct Queue {
     bytes: usize,
 }
 
+/// A question to the owner that is not answered yet.
+#[derive(Debug)]
+struct Rereading {
+    /// Entries above this one,
+    from_index: u64,
+    /// up to this one, the head when it was asked.
+    to_index: u64,
+    /// What was recorded since.
+    later: Queue,
+}
+
 #[derive(Debug, Default)]
 struct Home {
     durable: u64,
@@ -93,8 +104,7 @@ struct Home {
     queue: Queue,
     /// Parts at the queue's front that were sent.
     parts_sent: usize,
-    /// A reread is under way: where it starts, and what was recorded since.
-    rereading: Option<(u64, Queue)>,
+    rereading: Option<Rereading>,
     /// `to_index` of batches not yet received.
     in_flight: VecDeque<u64>,
     /// Ask for the home shard's positions, with an empty batch if need be.
@@ -191,18 +201,22 @@ impl SourceFeed {
 
     /// Bytes of items in memory, for metrics.
     pub fn queued_bytes(&self) -> usize {
-        let bytes = |home: &Home| home.queue.bytes + home.rereading.as_ref().map_or(0, |(_, queue)| queue.bytes);
+        let bytes = |home: &Home| home.queue.bytes + home.rereading.as_ref().map_or(0, |rereading| rereading.later.bytes);
         self.homes.values().map(bytes).sum()
     }
 }
 
 impl Home {
     fn record(&mut self, head: u64, index: u64, items: Vec<FeedItem>) {
+        if self.durable >= self.last {
+            // Nothing was outstanding, so everything up to here is durable.
+            self.durable = self.durable.max(head);
+        }
         let items = if index > self.durable { items } else { Vec::new() };
         if !items.is_empty() {
             self.last = index;
         }
-        let queue = self.rereading.as_mut().map_or(&mut self.queue, |(_, queue)| queue);
+        let queue = self.rereading.as_mut().map_or(&mut self.queue, |rereading| &mut rereading.later);
         // Once an entry was left to the log, all later ones are: order is kept.
         if queue.to == head {
             queue.append(index, items);
@@ -298,15 +312,15 @@ impl Home {
             self.queue.to = head;
             return None;
         }
-        self.rereading = Some((self.queue.to, Queue { to: head, ..Queue::default() }));
+        let later = Queue { to: head, ..Queue::default() };
+        self.rereading = Some(Rereading { from_index: self.queue.to, to_index: head, later });
         Some(self.queue.to)
     }
 
     fn reread(&mut self, asked: Reread, entries: impl Iterator<Item = (u64, Vec<FeedItem>)>) {
         // Starting over in the meantime made the question void.
-        let Some((_, later)) = self.rereading.take_if(|(from_index, _)| *from_index == asked.from_index) else {
-            return;
-        };
+        let is_asked = |rereading: &mut Rereading| rereading.from_index == asked.from_index;
+        let Some(rereading) = self.rereading.take_if(is_asked) else { return };
         for (index, items) in entries {
             let is_asked = index > self.queue.to && index <= asked.to_index;
             if is_asked && !self.queue.append(index, items) {
@@ -314,7 +328,9 @@ impl Home {
             }
         }
         self.queue.to = self.queue.to.max(asked.to_index);
-        self.queue.join(later, asked.to_index);
+        if asked.to_index == rereading.to_index {
+            self.queue.join(rereading.later);
+        }
     }
 }
 
@@ -332,10 +348,9 @@ impl Queue {
         true
     }
 
-    /// Continues with what was recorded above `from`, as far as there is room.
-    fn join(&mut self, later: Queue, from: u64) {
-        let is_next = later.parts.front().is_none_or(|part| part.index > from);
-        if is_next && self.bytes + later.bytes <= QUEUE_BYTES_MAX {
+    /// Continues with what follows, if there is room.
+    fn join(&mut self, later: Queue) {
+        if self.bytes + later.bytes <= QUEUE_BYTES_MAX {
             self.bytes += later.bytes;
             self.parts.extend(later.parts);
             self.to = later.to;

@@ -10,6 +10,8 @@ use wire_protocol::ids::ShardId;
 
 /// How often it is looked whether a sync is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether what the log held at the start is applied.
+const LOOK_WHILE_RECOVERING: Duration = Duration::from_millis(50);
 /// The store is synced at least this often while anything is written: what a start has to apply again is at most
 /// this much.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
@@ -22,6 +24,9 @@ pub(crate) fn run_maintenance(
     stop: &Receiver<()>,
     log_keep_bytes: u64,
 ) -> Result<(), String> {
+    if !persist_what_was_recovered(shared, stop)? {
+        return Ok(());
+    }
     let mut synced_at = clock::now();
     let mut synced_bytes = 0;
     while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
@@ -34,6 +39,31 @@ pub(crate) fn run_maintenance(
         }
     }
     Ok(())
+}
+
+/// Syncs the store as soon as the log is applied: a process that is killed again and again must not apply the same
+/// ever longer log each time. False: it was told to stop.
+fn persist_what_was_recovered(shared: &NodeShared, stop: &Receiver<()>) -> Result<bool, String> {
+    let lasts: Vec<(ShardId, u64)> = shared
+        .map
+        .own_shards()
+        .into_iter()
+        .filter_map(|shard| Some((shard, shared.log.span(shard)?.1)))
+        .collect();
+    let is_behind = || {
+        let mut shards = lasts.iter();
+        shards.any(|(shard, last)| shared.marks_of(*shard).applied.load(Ordering::Acquire) < *last)
+    };
+    if !is_behind() {
+        return Ok(true);
+    }
+    while is_behind() {
+        if stop.recv_timeout(LOOK_WHILE_RECOVERING) != Err(RecvTimeoutError::Timeout) {
+            return Ok(false);
+        }
+    }
+    persist(shared)?;
+    Ok(true)
 }
 
 /// Makes durable what the store holds, then lets go of the log that neither the store nor a feed needs.

@@ -24,7 +24,9 @@ const CORE_COLUMNS: &[CoreColumn] = &[
     ("ringline_storage_deliveries_dropped_total", "counter", "Deliveries that became sync needed.", |core| {
         core.deliveries_dropped.value()
     }),
-    ("ringline_storage_feed_batches_total", "counter", "Feed batches taken.", |core| core.feed_batches.value()),
+    ("ringline_storage_feed_batches_total", "counter", "Feed batches taken.", |core| {
+        core.feed_batches.value()
+    }),
     ("ringline_storage_feed_gaps_total", "counter", "Feed batches asked for again.", |core| {
         core.feed_gaps.value()
     }),
@@ -55,11 +57,31 @@ impl NodeMetrics {
             }
         }
         let node = [
-            ("ringline_storage_log_syncs_total", "counter", "Synced writes of the log.", self.log_syncs.value()),
-            ("ringline_storage_log_bytes_total", "counter", "Bytes written to the log.", self.log_bytes.value()),
+            (
+                "ringline_storage_log_syncs_total",
+                "counter",
+                "Synced writes of the log.",
+                self.log_syncs.value(),
+            ),
+            (
+                "ringline_storage_log_bytes_total",
+                "counter",
+                "Bytes written to the log.",
+                self.log_bytes.value(),
+            ),
             ("ringline_storage_log_used_bytes", "gauge", "Log files in use.", self.log_used_bytes.value()),
-            ("ringline_storage_store_writes_total", "counter", "Writes to the store.", self.store_writes.value()),
-            ("ringline_storage_store_syncs_total", "counter", "Syncs of the store.", self.store_syncs.value()),
+            (
+                "ringline_storage_store_writes_total",
+                "counter",
+                "Writes to the store.",
+                self.store_writes.value(),
+            ),
+            (
+                "ringline_storage_store_syncs_total",
+                "counter",
+                "Syncs of the store.",
+                self.store_syncs.value(),
+            ),
         ];
         for (name, kind, help, value) in node {
             head(&mut text, name, kind, help);

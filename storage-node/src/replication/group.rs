@@ -128,7 +128,8 @@ impl ShardLog {
         let first = log.cut_index(shard) + 1;
         let last = log.span(shard).map_or(0, |(_, last)| last);
         if applied > last || applied + 1 < first {
-            let detail = format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
+            let detail =
+                format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
             return Err(log.damaged(shard, detail));
         }
         let mut opened =
@@ -174,11 +175,13 @@ fn unreadable(error: ReplicationError) -> raft::Error {
 
 impl Storage for ShardLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        let mut hard_state = HardState::default();
-        hard_state.term = self.vote.term;
-        hard_state.vote = self.vote.voted_for;
-        // At least this much is committed; the rest is committed again by this start's leader.
-        hard_state.commit = self.applied;
+        let hard_state = HardState {
+            term: self.vote.term,
+            vote: self.vote.voted_for,
+            // At least this much is committed; the rest is committed again by this start's leader.
+            commit: self.applied,
+            ..HardState::default()
+        };
         let mut voters = ConfState::default();
         voters.voters.push(VOTER);
         Ok(RaftState::new(hard_state, voters))

@@ -41,7 +41,7 @@ pub fn decode_record(record: &Bytes) -> Result<Option<CommandBatch>, RecordError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire_protocol::internal::{Command, command, ClaimName};
+    use wire_protocol::internal::{ClaimName, Command, command};
 
     #[test]
     fn records_round_trip_and_strangers_are_refused() {

@@ -5,7 +5,7 @@ use super::tls_stream::{Flow, TlsStream};
 use super::wake::Wake;
 use crate::clock;
 use bytes::{Bytes, BytesMut};
-use monoio::io::{AsyncWriteRent, Canceller, CancelableAsyncReadRent, CancelableAsyncWriteRent, Splitable};
+use monoio::io::{CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, Splitable};
 use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -37,8 +37,12 @@ pub(super) enum Ended {
 /// A link half as the connection sees it.
 pub(super) trait Half: 'static {
     type Event: 'static;
-    fn take_payload(&mut self, now_ms: u64, payload: Bytes, events: &mut Vec<Self::Event>)
-    -> Result<(), LinkFault>;
+    fn take_payload(
+        &mut self,
+        now_ms: u64,
+        payload: Bytes,
+        events: &mut Vec<Self::Event>,
+    ) -> Result<(), LinkFault>;
     /// Appends the next frame; false: there is none.
     fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> bool;
     fn timeout_ms(&self) -> Option<u64>;
@@ -216,7 +220,7 @@ impl<H: Half> Connection<H> {
         Err(Ended::Here)
     }
 
-    async fn write(self: Rc<Self>, mut socket: impl CancelableAsyncWriteRent + AsyncWriteRent) {
+    async fn write(self: Rc<Self>, mut socket: impl CancelableAsyncWriteRent) {
         let mut frames = BytesMut::new();
         let mut ciphertext = Vec::new();
         while self.state.get() != State::Closed {

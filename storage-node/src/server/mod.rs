@@ -107,13 +107,20 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         let of_core = wake.clone();
         core.set_waker(Arc::new(move || of_core.wake()));
         let cpu = cpus.get(number % cpus.len().max(1)).copied();
-        let parts =
-            CoreThread { number, core, listener, tls: tls.clone(), wake: wake.clone(), stop: Arc::clone(&stop) };
+        let parts = CoreThread {
+            number,
+            core,
+            listener,
+            tls: tls.clone(),
+            wake: wake.clone(),
+            stop: Arc::clone(&stop),
+        };
         threads.push(start_core(parts, cpu, news.clone())?);
         wakes.push(wake);
     }
     drop(news);
-    let result = watch(&node, metrics_listen, news_of_cores, cores, |metrics| ready(Ready { listen, metrics }));
+    let result =
+        watch(&node, metrics_listen, news_of_cores, cores, |metrics| ready(Ready { listen, metrics }));
     stop.store(true, Ordering::Release);
     wakes.iter().for_each(Wake::wake);
     for thread in threads {

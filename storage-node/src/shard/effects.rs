@@ -6,7 +6,9 @@ use crate::replication::LogWrite;
 use crate::worker::{LinkId, Origin};
 use bytes::Bytes;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
-use wire_protocol::internal::{CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Query, ShardResponse};
+use wire_protocol::internal::{
+    CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Query, ShardResponse,
+};
 
 /// Gathered over a turn, from all shards of a core.
 #[derive(Debug, Default)]

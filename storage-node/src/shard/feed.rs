@@ -7,7 +7,8 @@ use crate::feed::source::BATCHES_IN_FLIGHT_MAX;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{
-    Command, Delivery, FeedAck, FeedBatch, FeedCheckpoint, FeedItem, FeedPosition, command, delivery, feed_item,
+    Command, Delivery, FeedAck, FeedBatch, FeedCheckpoint, FeedItem, FeedPosition, command, delivery,
+    feed_item,
 };
 
 impl Shard {
@@ -72,6 +73,7 @@ impl Shard {
     /// The way to the node of these home shards is new: what was sent there may be lost.
     pub fn peer_link_changed(&mut self, homes: &[ShardId]) {
         homes.iter().for_each(|home| self.source.link_changed(*home));
+        self.feed_due_ms = Some(0);
     }
 
     /// Proposes what the home feed wants to make durable, if it is due.
@@ -101,6 +103,7 @@ impl Shard {
         while let Some(reread) = self.source.poll_reread() {
             effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Reread(reread) });
         }
+        self.feed_due_ms = self.source.next_deadline_ms();
         self.marks.feed_cut.store(self.source.cut_index(), Ordering::Release);
     }
 }

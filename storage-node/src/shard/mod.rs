@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     ticket_last: u64,
     registry: Registry,
     source: SourceFeed,
+    /// When the source must be asked even if nothing happens to it; `Some(0)`: something did.
+    feed_due_ms: Option<u64>,
     marks: Arc<ShardMarks>,
     metrics: Arc<CoreMetrics>,
 }
@@ -100,6 +102,7 @@ impl Shard {
             shard_count: start.shard_count,
             stage: Stage::Recovering,
             source: start.source,
+            feed_due_ms: Some(0),
             pipeline: Pipeline::new(start.id, start.group, start.applied, start.time_ms),
             deferred: VecDeque::new(),
             deferred_batches: VecDeque::new(),
@@ -131,7 +134,12 @@ impl Shard {
     pub fn receive(&mut self, link: LinkId, request: ShardRequest, effects: &mut Effects) {
         let origin = Origin { link, request_id: request.id };
         let Some(operation) = request.operation.filter(|operation| self.is_addressed_here(operation)) else {
-            return self.refuse(origin, shard_error::Kind::Malformed, "operation: empty or of another shard", effects);
+            return self.refuse(
+                origin,
+                shard_error::Kind::Malformed,
+                "operation: empty or of another shard",
+                effects,
+            );
         };
         match self.stage {
             Stage::Serving(_) => self.carry_out(origin, operation, effects),
@@ -179,7 +187,9 @@ impl Shard {
             }
         }
         self.pipeline.poll(effects);
-        self.send_feed(now_ms, effects);
+        if self.feed_due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
+            self.send_feed(now_ms, effects);
+        }
         Ok(())
     }
 
@@ -195,7 +205,10 @@ impl Shard {
                 self.attached(ticket, device_known, stored_version, effects);
             }
             ReadDone::Positions(positions) => self.start_serving(now_ms, positions, effects),
-            ReadDone::Reread { asked, entries } => self.source.reread(asked, entries),
+            ReadDone::Reread { asked, entries } => {
+                self.source.reread(asked, entries);
+                self.send_feed(now_ms, effects);
+            }
         }
     }
 
@@ -204,7 +217,8 @@ impl Shard {
         self.stage = Stage::Failed;
         let deferred = self.deferred.drain(..).map(|deferred| deferred.origin);
         let attaching = self.attaching.drain().map(|(_, attaching)| attaching.origin);
-        let origins: Vec<Origin> = self.pipeline.abandon().into_iter().chain(deferred).chain(attaching).collect();
+        let origins: Vec<Origin> =
+            self.pipeline.abandon().into_iter().chain(deferred).chain(attaching).collect();
         for origin in origins {
             self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects);
         }
@@ -233,7 +247,7 @@ impl Shard {
             Stage::Serving(home) => home.next_checkpoint_ms(),
             _ => None,
         };
-        [checkpoint, self.source.next_deadline_ms()].into_iter().flatten().min()
+        [checkpoint, self.feed_due_ms].into_iter().flatten().min()
     }
 
     fn refuse(&self, origin: Origin, kind: shard_error::Kind, detail: &str, effects: &mut Effects) {

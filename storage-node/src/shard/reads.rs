@@ -93,7 +93,12 @@ impl Shard {
             && !attaching.detached
             && self.registry.attach(attaching.user, attaching.device, attaching.key).is_err()
         {
-            return self.refuse(attaching.origin, shard_error::Kind::Overloaded, "attached sessions", effects);
+            return self.refuse(
+                attaching.origin,
+                shard_error::Kind::Overloaded,
+                "attached sessions",
+                effects,
+            );
         }
         respond(attaching.origin, Reply::Attached(SessionAttached { device_known, feed_version }), effects);
     }

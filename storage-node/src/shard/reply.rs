@@ -3,9 +3,9 @@
 use super::effects::AppliedJob;
 use super::{Effects, ReadJob, ReadWork, Shard, Stage, respond};
 use crate::domain::Event;
+use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{Delivery, FeedItem, delivery};
-use wire_protocol::ids::{DeviceId, UserId};
 
 impl Shard {
     /// The rows of these entries are readable: answers commands, records and carries out events.

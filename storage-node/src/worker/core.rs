@@ -15,7 +15,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardRequest, ShardResponse, delivery, shard_error};
+use wire_protocol::internal::{
+    Delivery, FeedAck, FeedBatch, ShardRequest, ShardResponse, delivery, shard_error,
+};
 
 /// Reports of other threads that one turn takes; the rest waits for the next.
 const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
@@ -117,7 +119,11 @@ impl StorageCore {
 
     /// Takes a request for any shard of this node. Its answer comes out of [`Self::poll_output`] after a later
     /// [`Self::turn`]. In one link, commands for one shard are applied in the order in which they are given here.
+    /// What comes over a closed link is left.
     pub fn receive(&mut self, link: LinkId, request: ShardRequest) {
+        if !self.links.contains_key(&link) {
+            return;
+        }
         self.metrics.requests.increment();
         let shard = ShardId(request.shard);
         match self.shared.map.place(shard) {
@@ -197,7 +203,9 @@ impl StorageCore {
                 }
                 Completion::AttachFailed { shard, ticket, kind, detail } => {
                     self.shared.reads_in_flight.fetch_sub(1, Ordering::AcqRel);
-                    self.with_shard(shard, |shard, effects| shard.attach_refused(ticket, kind, &detail, effects));
+                    self.with_shard(shard, |shard, effects| {
+                        shard.attach_refused(ticket, kind, &detail, effects)
+                    });
                 }
             }
         }
@@ -220,7 +228,9 @@ impl StorageCore {
     fn take_one_mail(&mut self, now_ms: u64, mail: Mail) {
         match mail {
             Mail::Request(link, request) => {
-                self.with_shard(ShardId(request.shard), |shard, effects| shard.receive(link, request, effects));
+                self.with_shard(ShardId(request.shard), |shard, effects| {
+                    shard.receive(link, request, effects)
+                });
             }
             Mail::Response(link, response) => self.respond(link, response),
             Mail::Delivery(link, delivery) => self.deliver(link, delivery),

@@ -8,8 +8,8 @@ use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, 
 use super::store_thread::{StoreRequest, run_store_thread};
 use crate::config::{ConfigError, StorageConfig};
 use crate::domain;
-use crate::engine::rocks::{RocksOptions, RocksStore};
 use crate::engine::StoreError;
+use crate::engine::rocks::{RocksOptions, RocksStore};
 use crate::jobs;
 use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
@@ -143,10 +143,10 @@ impl StorageNode {
                 shared.fail(format!("thread {thread_name} panicked: {said}"));
             }
         };
-        let thread = Builder::new().name(name.clone()).spawn(body).map_err(|error| StartError::Io {
-            what: format!("start thread {name}"),
-            error,
-        })?;
+        let thread = Builder::new()
+            .name(name.clone())
+            .spawn(body)
+            .map_err(|error| StartError::Io { what: format!("start thread {name}"), error })?;
         self.threads.push(thread);
         Ok(())
     }

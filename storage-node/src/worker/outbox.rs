@@ -100,7 +100,8 @@ mod tests {
     #[test]
     fn a_session_that_missed_many_pushes_is_told_once() {
         let link = LinkId::of_test(0, 1);
-        let sessions = vec![SessionAddress { slot: 1, generation: 2 }, SessionAddress { slot: 3, generation: 4 }];
+        let sessions =
+            vec![SessionAddress { slot: 1, generation: 2 }, SessionAddress { slot: 3, generation: 4 }];
         let mut missed = Missed::default();
         missed.add(link, &Delivery { sessions: sessions.clone(), ..Delivery::default() });
         missed.add(link, &Delivery { sessions: sessions[..1].to_vec(), ..Delivery::default() });

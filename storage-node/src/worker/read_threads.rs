@@ -1,7 +1,7 @@
 //! The read threads of a node: queries, look-ups for attaching sessions, and what shards must read again.
 
-use super::shared::{Completion, NodeShared};
 use super::reread::feed_items;
+use super::shared::{Completion, NodeShared};
 use crate::domain;
 use crate::engine::StoreError;
 use crate::feed::{FeedView, merge_feed_page, merge_list_page};
@@ -48,12 +48,15 @@ fn carry_out(shared: &NodeShared, job: ReadJob) -> Result<(usize, Completion), S
     };
     let failed = |error: StoreError| format!("shard {shard}: {error}");
     let done = match job.work {
-        ReadWork::Query { origin, query, view } => return Ok(answer_query(shared, shard, origin, &query, view)),
+        ReadWork::Query { origin, query, view } => {
+            return Ok(answer_query(shared, shard, origin, &query, view));
+        }
         ReadWork::Attach { ticket, user, device } => match look_up(shared, user, device) {
             Ok((device_known, stored_version)) => ReadDone::Attach { ticket, device_known, stored_version },
             Err(error) => {
                 tracing::error!(%shard, "{error}");
-                let (kind, detail) = (shard_error::Kind::Internal, "the device cannot be looked up".to_owned());
+                let (kind, detail) =
+                    (shard_error::Kind::Internal, "the device cannot be looked up".to_owned());
                 return Ok((core, Completion::AttachFailed { shard, ticket, kind, detail }));
             }
         },
@@ -123,4 +126,3 @@ fn look_up(shared: &NodeShared, user: UserId, device: DeviceId) -> Result<(bool,
     };
     Ok((device_known, stored_version))
 }
-

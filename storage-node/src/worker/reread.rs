@@ -58,7 +58,8 @@ pub(super) fn open_source(shared: &NodeShared, shard: ShardId, applied: u64) -> 
     for home in shared.map.shards() {
         let mut durable_index = 0;
         if let Some(Place::Core(_)) = shared.map.place(home) {
-            let positions = domain::feed_positions(&*shared.store, home).map_err(|error| error.to_string())?;
+            let positions =
+                domain::feed_positions(&*shared.store, home).map_err(|error| error.to_string())?;
             let position = positions.iter().find(|position| position.source_shard == shard.0);
             durable_index = position.map_or(0, |position| position.log_index);
         }

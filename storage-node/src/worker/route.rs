@@ -124,7 +124,9 @@ impl StorageCore {
                 self.respond(link, refusal(id, kind, format!("shard {shard}: reads waiting")));
             }
             None => {
-                self.with_shard(shard, |shard, effects| shard.attach_refused(id, kind, "reads waiting", effects));
+                self.with_shard(shard, |shard, effects| {
+                    shard.attach_refused(id, kind, "reads waiting", effects)
+                });
                 let refused = std::mem::take(&mut self.effects.responses);
                 refused.into_iter().for_each(|(link, response)| self.respond(link, response));
             }

@@ -7,8 +7,8 @@ use crate::requests::{self, Person, applied, body, person, view};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
-use storage_node::LinkTls;
+use std::time::Duration;
+use storage_node::{LinkTls, clock};
 use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::v1::Entry;
@@ -17,11 +17,15 @@ const SHARDS: u32 = 8;
 const CORES: usize = 2;
 const PAIRS: u64 = 12;
 /// Sends without an answer at any time.
-const IN_FLIGHT: usize = 300;
+const IN_FLIGHT: usize = 64;
 /// The test ends with the first round after this.
 const LASTS: Duration = Duration::from_secs(25);
-/// The longest a process lives under load, in milliseconds.
-const LIFE_MS_MAX: u64 = 700;
+/// The longest that most processes live under load, in milliseconds.
+const LIFE_MS_MAX: u64 = 400;
+/// Each round of this many lives longer, so that the store is synced and the log is cut before the kill.
+const LONG_LIFE_EVERY: u64 = 5;
+/// The shortest of these lives, in milliseconds.
+const LONG_LIFE_MS_MIN: u64 = 1_500;
 
 /// Both people of a conversation, and what they sent.
 struct Chat {
@@ -29,6 +33,8 @@ struct Chat {
     conversation: ConversationId,
     /// By sender and client id: seq and time, once acknowledged; sends are numbered 1, 2, 3, … each.
     sent: [BTreeMap<u64, Option<(u64, u64)>>; 2],
+    /// Bodies by seq less 1, as far as they were read.
+    read: Vec<bytes::Bytes>,
 }
 
 /// xorshift64*: the kills must be repeatable from the seed that a failure prints.
@@ -41,6 +47,20 @@ impl Random {
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % bound
     }
+}
+
+/// How much of what was read before is read again.
+#[derive(Clone, Copy)]
+enum Extent {
+    New,
+    All,
+}
+
+/// How long a process lives under load.
+#[derive(Clone, Copy)]
+enum Lives {
+    Short,
+    Long,
 }
 
 struct World {
@@ -56,33 +76,35 @@ struct World {
 fn kill_nine_loses_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        storage_node::clock::now_ms() | 1
-    });
+    let seed =
+        std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| clock::now_ms() | 1);
     println!("SEED={seed}");
     let mut world = World::new(seed);
-    let started = Instant::now();
-    let mut rounds = 0;
+    let started = clock::now();
+    let mut rounds = 0u64;
     while started.elapsed() < LASTS {
         let process = start(folder.path(), &tls);
         let mut link = Link::open(process.address, &tls).expect("it is ready");
         if rounds == 0 {
             world.create(&mut link).expect("it lives");
         }
-        world.check(&mut link).expect("it lives");
+        world.check(&mut link, Extent::New).expect("it lives");
         world.repeat(&mut link).expect("it lives");
-        world.load_and_kill(link, process);
         rounds += 1;
+        let lives = if rounds % LONG_LIFE_EVERY == 0 { Lives::Long } else { Lives::Short };
+        world.load_and_kill(link, process, lives);
     }
     let process = start(folder.path(), &tls);
     let mut link = Link::open(process.address, &tls).expect("it is ready");
-    world.check(&mut link).expect("it lives");
+    world.check(&mut link, Extent::All).expect("it lives");
     world.repeat(&mut link).expect("it lives");
-    world.check(&mut link).expect("it lives");
+    world.check(&mut link, Extent::New).expect("it lives");
     world.check_feeds(&mut link).expect("it lives");
     process.terminate();
     let World { acknowledged, unknown, repeats_known, .. } = world;
-    println!("{rounds} kills, {acknowledged} acknowledged, {unknown} unknown, {repeats_known} of them were applied");
+    println!(
+        "{rounds} kills, {acknowledged} acknowledged, {unknown} unknown, {repeats_known} of them were applied"
+    );
     assert!(rounds >= 5 && acknowledged > 1_000 && unknown > 0, "the test did not try hard enough");
 }
 
@@ -97,7 +119,7 @@ impl World {
             .map(|pair| {
                 let people = [person(2 * pair), person(2 * pair + 1)];
                 let conversation = ConversationId::direct(people[0].user, people[1].user);
-                Chat { people, conversation, sent: [BTreeMap::new(), BTreeMap::new()] }
+                Chat { people, conversation, sent: [BTreeMap::new(), BTreeMap::new()], read: Vec::new() }
             })
             .collect();
         Self { chats, random: Random(seed), acknowledged: 0, unknown: 0, repeats_known: 0 }
@@ -113,14 +135,24 @@ impl World {
         Ok(())
     }
 
-    /// Reads everything and holds it against what was acknowledged.
-    fn check(&self, link: &mut Link) -> io::Result<()> {
-        for chat in &self.chats {
-            let mut found: HashMap<bytes::Bytes, u64> = HashMap::new();
-            for entry in entries(link, chat)?.into_iter().skip(1) {
-                let seq = entry.seq;
-                let twice = found.insert(entry.body.clone(), seq);
-                assert_eq!(twice, None, "stored twice: {entry:?}");
+    /// Reads what is new, or everything, and holds it against what was acknowledged.
+    fn check(&mut self, link: &mut Link, extent: Extent) -> io::Result<()> {
+        for chat in &mut self.chats {
+            let known = match extent {
+                Extent::New => chat.read.len(),
+                Extent::All => 0,
+            };
+            let entries = entries(link, chat, known as u64)?;
+            assert!(known + entries.len() >= chat.read.len(), "entries that were read are gone");
+            for (place, entry) in entries.into_iter().enumerate() {
+                match chat.read.get(known + place) {
+                    Some(before) => assert_eq!(*before, entry.body, "entry {} changed", entry.seq),
+                    None => chat.read.push(entry.body),
+                }
+            }
+            let mut found: HashMap<&bytes::Bytes, u64> = HashMap::new();
+            for (body, seq) in chat.read.iter().zip(1..).skip(1) {
+                assert_eq!(found.insert(body, seq), None, "stored twice: {body:?}");
             }
             for (person, sent) in chat.people.iter().zip(&chat.sent) {
                 let mut seq_before = 0;
@@ -140,27 +172,32 @@ impl World {
         Ok(())
     }
 
-    /// Sends again what nothing was heard of, and some of what was acknowledged.
+    /// Sends again what nothing was heard of, and some of what was acknowledged: all at once, in order.
     fn repeat(&mut self, link: &mut Link) -> io::Result<()> {
-        for chat in &mut self.chats {
-            for (person, sent) in chat.people.iter().zip(&mut chat.sent) {
+        let mut begun = Vec::new();
+        for (place, chat) in self.chats.iter().enumerate() {
+            for (side, sent) in chat.sent.iter().enumerate() {
                 let sample = self.random.below(sent.len().max(1) as u64);
-                for (client_id, answer) in sent.iter_mut() {
-                    if answer.is_some() && *client_id != sample {
-                        continue;
+                for (client_id, answer) in sent {
+                    if answer.is_none() || *client_id == sample {
+                        let call = requests::send(SHARDS, chat.people[side], chat.conversation, *client_id);
+                        begun.push((link.begin(call), place, side, *client_id));
                     }
-                    let call = requests::send(SHARDS, *person, chat.conversation, *client_id);
-                    let again = applied(&link.call(call)?);
-                    match answer {
-                        Some(first) => {
-                            assert!(again.repeated_send, "message {client_id} was stored again");
-                            assert_eq!(*first, (again.seq, again.time_ms), "another answer to {client_id}");
-                        }
-                        None => {
-                            self.repeats_known += usize::from(again.repeated_send);
-                            *answer = Some((again.seq, again.time_ms));
-                        }
-                    }
+                }
+            }
+        }
+        for (id, place, side, client_id) in begun {
+            link.run_until("an answer", |link| link.responses.contains_key(&id))?;
+            let again = applied(&link.responses.remove(&id).expect("it is there"));
+            let answer = self.chats[place].sent[side].entry(client_id).or_default();
+            match answer {
+                Some(first) => {
+                    assert!(again.repeated_send, "message {client_id} was stored again");
+                    assert_eq!(*first, (again.seq, again.time_ms), "another answer to {client_id}");
+                }
+                None => {
+                    self.repeats_known += usize::from(again.repeated_send);
+                    *answer = Some((again.seq, again.time_ms));
                 }
             }
         }
@@ -168,9 +205,13 @@ impl World {
     }
 
     /// Many sends in flight until a random moment, then kill -9. Answers that still arrive count.
-    fn load_and_kill(&mut self, mut link: Link, process: Process) {
-        let lives = Duration::from_millis(self.random.below(LIFE_MS_MAX) + 1);
-        let started = Instant::now();
+    fn load_and_kill(&mut self, mut link: Link, process: Process, lives: Lives) {
+        let shortest_ms = match lives {
+            Lives::Short => 1,
+            Lives::Long => LONG_LIFE_MS_MIN,
+        };
+        let lives = Duration::from_millis(shortest_ms + self.random.below(LIFE_MS_MAX));
+        let started = clock::now();
         let mut in_flight: HashMap<u64, (usize, usize, u64)> = HashMap::new();
         while started.elapsed() < lives {
             while in_flight.len() < IN_FLIGHT && link.can_send() {
@@ -205,9 +246,9 @@ impl World {
     /// The change feeds of all users end up at the heads.
     fn check_feeds(&self, link: &mut Link) -> io::Result<()> {
         for chat in &self.chats {
-            let head = entries(link, chat)?.len() as u64;
+            let head = chat.read.len() as u64;
             for person in chat.people {
-                let started = Instant::now();
+                let started = clock::now();
                 loop {
                     let page = requests::feed_page(link.call(requests::read_feed(SHARDS, person, 0))?);
                     let id = chat.conversation.to_bytes();
@@ -223,19 +264,19 @@ impl World {
     }
 }
 
-fn entries(link: &mut Link, chat: &Chat) -> io::Result<Vec<Entry>> {
+/// Entries above `after`, checked to follow it without gaps.
+fn entries(link: &mut Link, chat: &Chat, after: u64) -> io::Result<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
-        let after = entries.last().map_or(0, |entry| entry.seq);
-        let page =
-            view(link.call(requests::read_after(SHARDS, chat.people[0], chat.conversation, after))?);
+        let after = after + entries.len() as u64;
+        let page = view(link.call(requests::read_after(SHARDS, chat.people[0], chat.conversation, after))?);
         entries.extend(page.entries);
         if !page.truncated {
             break;
         }
     }
-    for (place, entry) in entries.iter().enumerate() {
-        assert_eq!(entry.seq, place as u64 + 1, "entries have no gaps");
+    for (seq, entry) in (after + 1..).zip(&entries) {
+        assert_eq!(entry.seq, seq, "entries have no gaps");
     }
     Ok(entries)
 }

@@ -26,7 +26,8 @@ fn pipelined_sends_of_one_link_keep_their_order() {
     let mut node = Embedded::start(folder.path(), 2);
     let (ada, bob) = (person(1), person(2));
     let conversation = node.pair(ada, bob);
-    let ids: Vec<u64> = (1..=3_000).map(|number| node.begin(1, send(SHARDS, ada, conversation, number))).collect();
+    let ids: Vec<u64> =
+        (1..=3_000).map(|number| node.begin(1, send(SHARDS, ada, conversation, number))).collect();
     for (place, id) in ids.into_iter().enumerate() {
         assert_eq!(applied(&node.finish(id)).seq, place as u64 + 2);
     }
@@ -45,7 +46,8 @@ fn nothing_acknowledged_is_lost_by_a_restart() {
         let mut conversations = Vec::new();
         for (place, &(a, b)) in pairs.iter().enumerate() {
             let conversation = node.pair(a, b);
-            let found: Vec<_> = node.entries(b, conversation)[1..].iter().map(|entry| entry.body.clone()).collect();
+            let found: Vec<_> =
+                node.entries(b, conversation)[1..].iter().map(|entry| entry.body.clone()).collect();
             assert_eq!(found, expected[place], "round {round}");
             if let Some(last) = expected[place].len().checked_sub(1) {
                 // The last message of the round before, repeated.

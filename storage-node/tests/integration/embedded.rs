@@ -1,13 +1,15 @@
 //! A node whose cores are turned by the test's own thread.
 
-use crate::requests::{Call, Person, view};
 use crate::requests;
+use crate::requests::{Call, Person, view};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage_node::clock;
-use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, StartError, StorageConfig, StorageCore, StorageNode};
+use storage_node::{
+    LinkId, LinkOutput, LinkPeer, LogConfig, StartError, StorageConfig, StorageCore, StorageNode,
+};
 use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::{Delivery, ShardRequest, ShardResponse, link_hello};
 use wire_protocol::v1::Entry;
@@ -91,7 +93,7 @@ impl Embedded {
 
     /// Turns until `done`, sleeping while there is nothing to do.
     pub fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let started = Instant::now();
+        let started = clock::now();
         loop {
             self.turn();
             if done(self) {
@@ -100,7 +102,8 @@ impl Embedded {
             let failure = self.cores[0].failure();
             assert!(failure.is_none(), "{what}: {failure:?}");
             assert!(started.elapsed() < PATIENCE, "{what} did not happen");
-            let due_ms = self.cores.iter().filter_map(StorageCore::next_deadline_ms).min().unwrap_or(u64::MAX);
+            let due_ms =
+                self.cores.iter().filter_map(StorageCore::next_deadline_ms).min().unwrap_or(u64::MAX);
             let wait = Duration::from_millis(due_ms.saturating_sub(clock::now_ms()));
             std::thread::park_timeout(wait.min(PATIENCE));
         }

@@ -80,8 +80,10 @@ fn a_closed_link_takes_its_sessions_along_and_an_unknown_device_is_not_attached(
     assert!(attached(&node.finish(id)).device_known);
     let link = node.links[1];
     node.cores[1].close_link(link);
-    node.run_until("the session's end", |node| node.metrics().contains("_sessions{core=\"0\"} 0\n")
-        && node.metrics().contains("_sessions{core=\"1\"} 0\n"));
+    node.run_until("the session's end", |node| {
+        node.metrics().contains("_sessions{core=\"0\"} 0\n")
+            && node.metrics().contains("_sessions{core=\"1\"} 0\n")
+    });
     applied(&node.call(send(SHARDS, ada, conversation, 1)));
     feed_shows(&mut node, bob, conversation, 2);
     assert_eq!(pushed(&node), []);
@@ -101,13 +103,18 @@ fn a_removed_device_loses_its_sessions() {
     node.finish(attaching);
     assert!(!attached(&node.call(attach(SHARDS, ada, PHONE))).device_known);
     let told = |node: &Embedded| -> Vec<SessionAddress> {
-        let removals =
-            node.deliveries.iter().filter(|(_, pushed)| pushed.event == Some(delivery::Event::DeviceRemoved(true)));
+        let removals = node
+            .deliveries
+            .iter()
+            .filter(|(_, pushed)| pushed.event == Some(delivery::Event::DeviceRemoved(true)));
         removals.flat_map(|(_, pushed)| pushed.sessions.clone()).collect()
     };
     node.run_until("the removal", |node| told(node).contains(&PHONE));
     let text = node.metrics();
-    assert!(text.contains("_sessions{core=\"0\"} 0\n") && text.contains("_sessions{core=\"1\"} 0\n"), "{text}");
+    assert!(
+        text.contains("_sessions{core=\"0\"} 0\n") && text.contains("_sessions{core=\"1\"} 0\n"),
+        "{text}"
+    );
     node.shutdown();
 }
 
@@ -130,8 +137,10 @@ fn change_feeds_survive_restarts_and_their_versions_only_grow() {
         match round {
             // A checkpoint passed, or it did not.
             1 => node.run_until("a checkpoint", |node| {
-                (0..2).all(|core| !node.metrics().contains(&format!("feed_rows_dirty{{core=\"{core}\"}} ")) 
-                    || node.metrics().contains(&format!("feed_rows_dirty{{core=\"{core}\"}} 0\n")))
+                (0..2).all(|core| {
+                    !node.metrics().contains(&format!("feed_rows_dirty{{core=\"{core}\"}} "))
+                        || node.metrics().contains(&format!("feed_rows_dirty{{core=\"{core}\"}} 0\n"))
+                })
             }),
             2 => {
                 node.shutdown();

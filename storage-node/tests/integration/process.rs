@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::frame::{FrameDecoder, encode_message};
@@ -126,7 +126,8 @@ pub struct Link {
 impl Link {
     pub fn open(address: SocketAddr, tls: &LinkTls) -> io::Result<Self> {
         let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
-        let connection = ClientConnection::new(configs.client, configs.server_name).map_err(io::Error::other)?;
+        let connection =
+            ClientConnection::new(configs.client, configs.server_name).map_err(io::Error::other)?;
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let hello = LinkHello {
@@ -144,7 +145,7 @@ impl Link {
             deliveries: VecDeque::new(),
             epoch: 0,
         };
-        let started = Instant::now();
+        let started = clock::now();
         while link.half.welcome().is_none() {
             link.pump(Duration::from_millis(100))?;
             assert!(started.elapsed() < PATIENCE, "no welcome");
@@ -184,7 +185,9 @@ impl Link {
             Err(error) => return Err(error),
         };
         self.decoder.push(&bytes[..count]);
-        while let Some(payload) = self.decoder.next_frame().map_err(|error| io::Error::other(error.to_string()))? {
+        while let Some(payload) =
+            self.decoder.next_frame().map_err(|error| io::Error::other(error.to_string()))?
+        {
             let frame = decode(payload).map_err(io::Error::other)?;
             let (responses, deliveries, epoch) = (&mut self.responses, &mut self.deliveries, &mut self.epoch);
             let mut take = |event: CallerEvent| match event {
@@ -203,7 +206,7 @@ impl Link {
 
     /// Pumps until `done`.
     pub fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) -> io::Result<()> {
-        let started = Instant::now();
+        let started = clock::now();
         while !done(self) {
             assert!(started.elapsed() < PATIENCE, "{what} did not happen");
             self.pump(Duration::from_millis(100))?;

@@ -28,7 +28,10 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
     let rest = NodeConfig { id: 2, address, shards: (4..8).collect() };
     for (other, expected) in [
         (StorageConfig { node_id: 9, ..config(folder.path()) }, "node_id 1, the configuration says 9"),
-        (StorageConfig { shard_count: 4, ..config(folder.path()) }, "shard_count 8, the configuration says 4"),
+        (
+            StorageConfig { shard_count: 4, ..config(folder.path()) },
+            "shard_count 8, the configuration says 4",
+        ),
         (
             StorageConfig {
                 nodes: vec![half, rest],

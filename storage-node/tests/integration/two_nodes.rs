@@ -5,8 +5,8 @@ use crate::process::{Link, PATIENCE, Process, Setup, free_address};
 use crate::requests::{self, Call, Person, applied, body, person};
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
-use storage_node::{LinkTls, NodeConfig};
+use std::time::Duration;
+use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::ids::{ConversationId, ShardId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{SessionAddress, ShardResponse, delivery};
@@ -32,8 +32,7 @@ impl<'a> Fleet<'a> {
             })
             .collect();
         let tls = certificates::make(folder);
-        let mut fleet =
-            Self { folder, tls, nodes, processes: vec![None, None], links: vec![None, None] };
+        let mut fleet = Self { folder, tls, nodes, processes: vec![None, None], links: vec![None, None] };
         (0..2).for_each(|place| fleet.start_node(place));
         fleet
     }
@@ -78,7 +77,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn wait_for_push(&mut self, place: usize, body: &bytes::Bytes) {
-        let started = Instant::now();
+        let started = clock::now();
         while !self.pushed(place).contains(body) {
             assert!(started.elapsed() < PATIENCE, "{body:?} was not pushed");
             self.link(place).pump(Duration::from_millis(100)).expect("the node lives");
@@ -86,7 +85,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn wait_for_feed(&mut self, who: Person, conversation: ConversationId, top_seq: u64) {
-        let started = Instant::now();
+        let started = clock::now();
         loop {
             let page = requests::feed_page(self.call(requests::read_feed(SHARDS, who, 0)));
             let row = page.rows.into_iter().find(|row| row.conversation_id == conversation.to_bytes());

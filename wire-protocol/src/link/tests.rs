@@ -182,8 +182,11 @@ fn a_serving_half_that_is_not_read_refuses_and_degrades() {
     let removed = Delivery { event: Some(delivery::Event::DeviceRemoved(true)), ..delivery(8, 0) };
     assert_eq!(serving.queue_delivery(removed.clone()), DeliveryFate::Queued);
     let (mut overloaded, mut deliveries, mut frames_before_sync) = (0, Vec::new(), 0);
+    let mut left = serving.outstanding();
     while let Some(frame) = serving.poll_frame(NOW) {
         assert!(frame.encoded_len() <= LINK_FRAME_BYTES_MAX);
+        left -= frame.responses.len();
+        assert_eq!(serving.outstanding(), left, "a credit is held until its answer leaves");
         overloaded +=
             frame.responses.iter().filter(|answer| error_kind(answer) == Some(Kind::Overloaded)).count();
         frames_before_sync += usize::from(deliveries.is_empty());

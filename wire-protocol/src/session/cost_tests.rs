@@ -91,3 +91,22 @@ fn a_ping_and_its_pong_cost_little() {
     let (up, down) = (record_bytes(&ping), record_bytes(&pong));
     assert!(up <= 27 && down <= 34, "{up} up, {down} down");
 }
+
+#[test]
+fn an_idle_hour_costs_a_ping_each_heartbeat() {
+    let (mut client, mut server, _) = open();
+    let (mut now_ms, mut pings) = (0, 0);
+    while now_ms < 3_600_000 {
+        now_ms = client.poll_timeout().expect("a heartbeat");
+        assert_eq!(server.handle_timeout(now_ms), None);
+        let (mut ping, mut pong) = (BytesMut::new(), BytesMut::new());
+        client.handle_timeout(now_ms, &mut ping).expect("alive");
+        server.handle_frame(now_ms + 40, ping.freeze(), &mut pong).expect("good");
+        assert_eq!(client.handle_frame(now_ms + 80, pong.freeze()), Ok(ClientEvent::Handled));
+        pings += 1;
+    }
+    assert_eq!(pings, 120);
+    assert!(server.handle_timeout(now_ms + 40 + 89_999).is_none());
+    assert!(server.handle_timeout(now_ms + 40 + 90_000).is_some());
+    assert!(client.handle_timeout(now_ms + 80 + 90_000, &mut BytesMut::new()).is_err());
+}

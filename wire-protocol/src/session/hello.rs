@@ -26,7 +26,7 @@ pub(super) fn read_hello(payload: Bytes) -> Result<(Agreed, Proof), Fatal> {
     let Some(client_frame::Body::Hello(hello)) = frame.body else {
         return Err(Fatal::protocol(ErrorCode::ErrorHelloExpected, "the first frame must be hello"));
     };
-    let refused = |detail: &str| Fatal::protocol(ErrorCode::ErrorInvalidArgument, format!("hello.{detail}"));
+    let refused = |detail: &str| Fatal::protocol(ErrorCode::ErrorMalformedFrame, format!("hello.{detail}"));
     if frame.request_id == 0 {
         return Err(refused("request_id: 0"));
     }

@@ -349,9 +349,9 @@ mod tests {
             (UpgradeRefused::MethodNotGet, "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\n"),
             (
                 UpgradeRefused::VersionUnsupported,
-                "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nConnection: Upgrade, close\r\n",
+                "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Connection: Upgrade, close\r\n",
             ),
-            (UpgradeRefused::OriginRefused, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\n"),
             (UpgradeRefused::KeyInvalid, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n"),
         ];
         for (refused, start) in cases {

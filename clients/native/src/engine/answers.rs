@@ -42,7 +42,9 @@ impl Engine {
             Body::Message(event) => self.handle_message_event(event),
             Body::Receipt(event) => self.handle_receipt(event),
             Body::SyncNeeded(_) => self.sync.want(),
-            Body::Error(error) => tracing::warn!(code = ?error.code(), error.detail, "the server refused a frame"),
+            Body::Error(error) => {
+                tracing::warn!(code = ?error.code(), error.detail, "the server refused a frame")
+            }
             _ => self.give_up(now_ms, &ClientFault::Protocol("an answer as an event")),
         }
     }
@@ -116,7 +118,12 @@ impl Engine {
         }
     }
 
-    fn handle_accepted(&mut self, conversation: ConversationId, id: ClientMessageId, accepted: v1::MessageAccepted) {
+    fn handle_accepted(
+        &mut self,
+        conversation: ConversationId,
+        id: ClientMessageId,
+        accepted: v1::MessageAccepted,
+    ) {
         let Some(message) = self.outbox.handle_accepted(conversation, id) else { return };
         let time_ms = self.server_time_ms.saturating_add_signed(accepted.time_delta_ms);
         self.writes.push(Write::Unqueued { conversation, id });
@@ -152,7 +159,13 @@ impl Engine {
         }
     }
 
-    fn handle_gap_page(&mut self, now_ms: u64, fetch: Fetch, conversation: ConversationId, page: v1::HistoryPage) {
+    fn handle_gap_page(
+        &mut self,
+        now_ms: u64,
+        fetch: Fetch,
+        conversation: ConversationId,
+        page: v1::HistoryPage,
+    ) {
         if let Some(timeline) = self.timelines.get_mut(&conversation) {
             timeline.raise_head(page.head_seq);
         }

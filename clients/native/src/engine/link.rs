@@ -59,7 +59,10 @@ pub enum ConnectFailure {
 pub(super) enum State {
     Stopped,
     /// Never before `least_ms`: the server asked for it.
-    Waiting { until_ms: u64, least_ms: u64 },
+    Waiting {
+        until_ms: u64,
+        least_ms: u64,
+    },
     Wanted,
     Connecting,
     Opening(Box<ClientSession>),
@@ -116,7 +119,12 @@ impl Ending {
 
 impl Link {
     pub(super) fn new(resume_token: Option<Bytes>) -> Self {
-        Self { state: State::Waiting { until_ms: 0, least_ms: 0 }, resume_token, proof: Proof::Resume, failures: 0 }
+        Self {
+            state: State::Waiting { until_ms: 0, least_ms: 0 },
+            resume_token,
+            proof: Proof::Resume,
+            failures: 0,
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -184,7 +192,9 @@ impl Link {
             }
         };
         match until_ms {
-            Some(until_ms) => self.state = State::Waiting { until_ms, least_ms: now_ms + ending.retry_after_ms() },
+            Some(until_ms) => {
+                self.state = State::Waiting { until_ms, least_ms: now_ms + ending.retry_after_ms() }
+            }
             None => self.stop(),
         }
         until_ms.is_none()

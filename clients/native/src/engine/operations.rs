@@ -149,7 +149,8 @@ impl Operations {
 
     /// Those whose deadline has passed leave.
     pub(super) fn poll_expired(&mut self, now_ms: u64) -> Option<OperationId> {
-        let expired = |(id, running): (&OperationId, &Running)| (now_ms >= running.deadline_ms).then_some(*id);
+        let expired =
+            |(id, running): (&OperationId, &Running)| (now_ms >= running.deadline_ms).then_some(*id);
         let id = self.running.iter().find_map(expired)?;
         self.running.remove(&id);
         Some(id)

@@ -82,7 +82,10 @@ impl Outbox {
     /// Appends a message.
     pub fn push(&mut self, message: Outgoing) {
         let lane = self.lanes.entry(message.conversation).or_default();
-        assert!(lane.items.iter().all(|item| item.message.id != message.id), "ids are unique in a conversation");
+        assert!(
+            lane.items.iter().all(|item| item.message.id != message.id),
+            "ids are unique in a conversation"
+        );
         lane.items.push_back(Item { message, in_flight: false });
         self.message_count += 1;
     }

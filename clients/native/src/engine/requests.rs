@@ -5,7 +5,7 @@ use super::fetches::Fetch;
 use super::operations::{Operation, OperationId, Outcome, Running, Step};
 use super::timeline::Gap;
 use super::{Engine, Failure, Write};
-use crate::limits::{ANSWER_MS_MAX, AHEAD_ENTRIES_MAX, SENDS_IN_FLIGHT_MAX};
+use crate::limits::{AHEAD_ENTRIES_MAX, ANSWER_MS_MAX, SENDS_IN_FLIGHT_MAX};
 use bytes::BytesMut;
 use std::collections::BTreeMap;
 use wire_protocol::ids::{ClientMessageId, ConversationId, UserId};
@@ -97,7 +97,8 @@ impl Engine {
     fn request_once_more(&mut self, now_ms: u64, purpose: Purpose, body: Body, repeat: bool) {
         let mut payload = BytesMut::new();
         let session = self.link.session().expect("looked at before by can_request");
-        let request_id = session.request(now_ms, body, &mut payload).expect("looked at before by can_request");
+        let request_id =
+            session.request(now_ms, body, &mut payload).expect("looked at before by can_request");
         self.payloads.push_back(payload.freeze());
         self.requests.waiting.insert(request_id, Waiting { purpose, sent_ms: now_ms, repeat });
         self.requests.repeat_count += usize::from(repeat);
@@ -195,7 +196,13 @@ impl Engine {
             Gap::After(seq) => seq,
         };
         let limit = HISTORY_ENTRIES_MAX as u32;
-        Some(v1::History { handle: 0, conversation_id: conversation.to_bytes(), before_seq: 0, after_seq, limit })
+        Some(v1::History {
+            handle: 0,
+            conversation_id: conversation.to_bytes(),
+            before_seq: 0,
+            after_seq,
+            limit,
+        })
     }
 
     fn pump_operations(&mut self, now_ms: u64) {

@@ -98,7 +98,9 @@ fn conversation(transaction: &Transaction<'_>, facts: &ConversationFacts) -> Res
 }
 
 fn member(
-    transaction: &Transaction<'_>, conversation: ConversationId, member: &v1::Member,
+    transaction: &Transaction<'_>,
+    conversation: ConversationId,
+    member: &v1::Member,
 ) -> Result<(), StoreError> {
     execute(
         transaction,
@@ -121,7 +123,9 @@ fn user_key(bytes: &[u8]) -> Result<[u8; 16], StoreError> {
 
 /// Entries never change: one that is there stays, and may learn which own message it is.
 fn entry(
-    transaction: &Transaction<'_>, conversation: ConversationId, arrived: &Arrived,
+    transaction: &Transaction<'_>,
+    conversation: ConversationId,
+    arrived: &Arrived,
 ) -> Result<(), StoreError> {
     let entry = &arrived.entry;
     execute(

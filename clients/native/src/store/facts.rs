@@ -120,7 +120,8 @@ pub(super) fn read_count(connection: &Connection, name: &str) -> Result<u64, Sto
 
 /// Sets one value.
 pub(super) fn write_fact(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> Result<(), StoreError> {
-    let mut statement = transaction.prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)")?;
+    let mut statement =
+        transaction.prepare_cached("INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)")?;
     statement.execute(params![name, value])?;
     Ok(())
 }
@@ -130,4 +131,3 @@ pub(super) fn remove_fact(transaction: &Transaction<'_>, name: &str) -> Result<(
     transaction.prepare_cached("DELETE FROM facts WHERE name = ?1")?.execute([name])?;
     Ok(())
 }
-

@@ -84,7 +84,8 @@ impl Store {
     }
 
     fn write(
-        &mut self, change: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<(), StoreError>,
+        &mut self,
+        change: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if self.failed {
             return Err(StoreError::Failed);

@@ -103,7 +103,10 @@ impl Store {
 
     /// The newest `limit` messages below `before` (without it: of all) that are here without a gap, ascending.
     pub fn history(
-        &self, conversation: ConversationId, before: Option<Seq>, limit: usize,
+        &self,
+        conversation: ConversationId,
+        before: Option<Seq>,
+        limit: usize,
     ) -> Result<Vec<Message>, StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT entries.*, own_ordinal,
@@ -142,8 +145,9 @@ impl Store {
         while let Some(row) = rows.next()? {
             pending.push(read_accepted(conversation, row)?);
         }
-        let mut statement =
-            self.connection.prepare_cached("SELECT * FROM outbox WHERE conversation = ?1 ORDER BY position")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT * FROM outbox WHERE conversation = ?1 ORDER BY position")?;
         let mut rows = statement.query([conversation.0])?;
         while let Some(row) = rows.next()? {
             pending.push(read_pending(row)?);
@@ -153,7 +157,9 @@ impl Store {
 
     /// One message of the outbox.
     pub fn pending_message(
-        &self, conversation: ConversationId, id: ClientMessageId,
+        &self,
+        conversation: ConversationId,
+        id: ClientMessageId,
     ) -> Result<Option<PendingMessage>, StoreError> {
         let mut statement = self
             .connection
@@ -164,7 +170,9 @@ impl Store {
 
     /// Every own message that became an entry, by its id: for tools that check nothing was lost.
     pub fn own_entry(
-        &self, conversation: ConversationId, id: ClientMessageId,
+        &self,
+        conversation: ConversationId,
+        id: ClientMessageId,
     ) -> Result<Option<Seq>, StoreError> {
         let mut statement = self
             .connection

@@ -36,7 +36,8 @@ impl Store {
 
     fn stored_conversation(&self, row: &Row<'_>) -> Result<StoredConversation, StoreError> {
         let id = read_conversation(row, "id")?;
-        let (low, high, head) = (read_number(row, "low")?, read_number(row, "high")?, read_number(row, "head")?);
+        let (low, high, head) =
+            (read_number(row, "low")?, read_number(row, "high")?, read_number(row, "head")?);
         if low > high + 1 || high > head || (low == 0 && high != 0) {
             return Err(StoreError::Damaged("a window that cannot be"));
         }
@@ -55,7 +56,8 @@ impl Store {
     }
 
     fn member_ordinals(&self, conversation: ConversationId) -> Result<Vec<(u32, UserId)>, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT * FROM members WHERE conversation = ?1")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT * FROM members WHERE conversation = ?1")?;
         let mut rows = statement.query([conversation.0])?;
         let mut members = Vec::new();
         while let Some(row) = rows.next()? {

@@ -46,7 +46,8 @@ impl StoreHandle {
 
     /// Runs a job on the store's thread.
     pub(crate) async fn run<T: Send + 'static>(
-        &self, job: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
+        &self,
+        job: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
         let job = Job::Run(Box::new(move |store| {

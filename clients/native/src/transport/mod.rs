@@ -82,7 +82,9 @@ impl Connector {
     pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
         let connecting = async {
             match self.kind {
-                TransportKind::Native => Ok(native::start(self.open(self.native.as_ref(), ALPN_NATIVE).await?)),
+                TransportKind::Native => {
+                    Ok(native::start(self.open(self.native.as_ref(), ALPN_NATIVE).await?))
+                }
                 TransportKind::WebSocket | TransportKind::WebSocketPlain => {
                     websocket::start(self.open_http_stream().await?, &self.server).await
                 }

@@ -66,7 +66,9 @@ async fn read_answer(stream: &mut Box<dyn Stream>, expected: &AcceptKey) -> Resu
 }
 
 async fn read(
-    mut reader: ReadHalf<Box<dyn Stream>>, mut decoder: Decoder, deliver: mpsc::Sender<Bytes>,
+    mut reader: ReadHalf<Box<dyn Stream>>,
+    mut decoder: Decoder,
+    deliver: mpsc::Sender<Bytes>,
     control: mpsc::Sender<Control>,
 ) {
     let mut bytes = BytesMut::with_capacity(READ_BYTES);
@@ -105,7 +107,8 @@ async fn read(
 }
 
 async fn write(
-    mut writer: WriteHalf<Box<dyn Stream>>, mut to_send: mpsc::Receiver<Bytes>,
+    mut writer: WriteHalf<Box<dyn Stream>>,
+    mut to_send: mpsc::Receiver<Bytes>,
     mut controls: mpsc::Receiver<Control>,
 ) {
     let mut bytes = BytesMut::new();

@@ -28,14 +28,14 @@ pub enum Command {
 pub const HELP: &[(&str, &str)] = &[
     ("/with USERNAME", "chat with somebody"),
     ("/group TITLE USER USER …", "make a group (\"a longer title\" in quotes)"),
-    ("/retry, /discard", "send refused messages again, or drop them"),
+    ("/retry, /discard", "send refused messages again, drop them"),
     ("/logout", "forget this device and its messages"),
     ("/quit, Ctrl-C", "leave"),
     ("Tab, ↓ / Shift-Tab, ↑", "next / previous conversation"),
     ("Page up, Page down", "scroll"),
     ("Alt-Enter", "a new line in the message"),
     ("//text", "a message that begins with a slash"),
-    ("… ✓ ✓✓", "on its way, durable on the server, delivered (blue: read)"),
+    ("… ✓ ✓✓", "on its way, durable, delivered (blue: read)"),
 ];
 
 /// `None`: a message. A line that begins with two slashes is one, too (the caller strips nothing).
@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn commands_are_read() {
         assert_eq!(parse("/with bob"), Ok(Some(Command::With("bob".into()))));
-        let group = Command::Group { title: "board games".into(), usernames: vec!["bob".into(), "eve".into()] };
+        let group =
+            Command::Group { title: "board games".into(), usernames: vec!["bob".into(), "eve".into()] };
         assert_eq!(parse("/group \"board games\" bob  eve "), Ok(Some(group)));
         assert_eq!(parse("/quit"), Ok(Some(Command::Quit)));
         assert_eq!(parse("hello /with bob"), Ok(None));

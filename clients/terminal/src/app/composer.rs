@@ -67,8 +67,12 @@ impl Composer {
                 }
             }
             KeyCode::Delete if self.cursor < self.text.len() => drop(self.text.remove(self.cursor)),
-            KeyCode::Left => self.cursor -= self.text[..self.cursor].chars().next_back().map_or(0, char::len_utf8),
-            KeyCode::Right => self.cursor += self.text[self.cursor..].chars().next().map_or(0, char::len_utf8),
+            KeyCode::Left => {
+                self.cursor -= self.text[..self.cursor].chars().next_back().map_or(0, char::len_utf8)
+            }
+            KeyCode::Right => {
+                self.cursor += self.text[self.cursor..].chars().next().map_or(0, char::len_utf8)
+            }
             KeyCode::Home => self.cursor = 0,
             KeyCode::End => self.cursor = self.text.len(),
             _ => {}
@@ -77,9 +81,10 @@ impl Composer {
 
     fn remove_word(&mut self) {
         let before = &self.text[..self.cursor];
-        let start = before.trim_end().rfind(char::is_whitespace).map_or(0, |space| {
-            space + before[space..].chars().next().map_or(0, char::len_utf8)
-        });
+        let start = before
+            .trim_end()
+            .rfind(char::is_whitespace)
+            .map_or(0, |space| space + before[space..].chars().next().map_or(0, char::len_utf8));
         self.text.drain(start..self.cursor);
         self.cursor = start;
     }

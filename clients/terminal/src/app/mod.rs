@@ -134,7 +134,10 @@ impl App {
 
     /// Messages of a conversation as the client knows them now; older news about another one is ignored.
     pub fn take_messages(
-        &mut self, conversation: ConversationId, messages: Vec<Message>, pending: Vec<PendingMessage>,
+        &mut self,
+        conversation: ConversationId,
+        messages: Vec<Message>,
+        pending: Vec<PendingMessage>,
     ) -> Option<Wish> {
         if self.selected != Some(conversation) {
             return None;

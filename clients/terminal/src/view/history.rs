@@ -2,7 +2,7 @@
 
 use super::FAINT;
 use crate::app::App;
-use crate::text::{Lines, clock, day, harmless, width, wrap};
+use crate::text::{Lines, clock, cut, day, harmless, width, wrap};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Color, Modifier, Style};
@@ -52,7 +52,8 @@ pub fn rows(open: &Conversation, messages: &[Message], pending: &[PendingMessage
             rows.push(centred("the conversation begins here", cells));
             continue;
         }
-        let named = open.kind == ConversationKind::Group && last_sender != Some(message.sender_ordinal);
+        let group = open.kind == ConversationKind::Group;
+        let named = group && !message.own && last_sender != Some(message.sender_ordinal);
         if named {
             rows.push(name_row(open, message));
         }
@@ -100,7 +101,6 @@ fn tick(progress: Progress) -> Span<'static> {
 fn name_row(open: &Conversation, message: &Message) -> Row {
     let member = open.member(message.sender_ordinal);
     let name = match member {
-        _ if message.own => "you".to_owned(),
         Some(member) if !member.display_name.is_empty() => harmless(&member.display_name, Lines::Join),
         _ => format!("member {}", message.sender_ordinal),
     };
@@ -109,7 +109,8 @@ fn name_row(open: &Conversation, message: &Message) -> Row {
 }
 
 fn centred(text: &str, cells: usize) -> Row {
-    Line::styled(format!("{}{text}", " ".repeat(cells.saturating_sub(width(text)) / 2)), FAINT)
+    let text = cut(text, cells);
+    Line::styled(format!("{}{text}", " ".repeat(cells.saturating_sub(width(&text)) / 2)), FAINT)
 }
 
 /// Own messages (with a tick) stand at the right, those of others at the left; the time follows the last row.

@@ -21,8 +21,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let first = here.map_or(0, |here| (here + 1).saturating_sub(fit));
     let shown = app.conversations.iter().skip(first).take(fit);
     let cells = usize::from(inside.width);
-    let lines: Vec<Line<'_>> =
-        shown.flat_map(|conversation| rows(conversation, app.selected == Some(conversation.id), cells)).collect();
+    let lines: Vec<Line<'_>> = shown
+        .flat_map(|conversation| rows(conversation, app.selected == Some(conversation.id), cells))
+        .collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 

@@ -27,7 +27,8 @@ pub(crate) const FAINT: Style = Style::new().fg(Color::DarkGray);
 /// Draws everything; rows that the history can be scrolled up.
 pub fn draw(frame: &mut Frame<'_>, app: &App) -> usize {
     let [top, middle, bottom] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)]).areas(frame.area());
+        Layout::vertical([Constraint::Length(1), Constraint::Min(1), Constraint::Length(1)])
+            .areas(frame.area());
     draw_title(frame, top, app);
     draw_notice(frame, bottom, app);
     let with_list = frame.area().width >= LIST_CELLS_LEAST;
@@ -49,9 +50,7 @@ fn draw_title(frame: &mut Frame<'_>, area: Rect, app: &App) {
         ConnectionState::Online => ("●", Color::Green, "online".to_owned()),
         ConnectionState::Syncing => ("●", Color::Yellow, "catching up".to_owned()),
         ConnectionState::Connecting => ("○", Color::Yellow, "connecting".to_owned()),
-        ConnectionState::Offline { retry_in_ms } => {
-            ("○", Color::Red, format!("offline, next attempt in {} s", retry_in_ms.div_ceil(1_000)))
-        }
+        ConnectionState::Offline { .. } => ("○", Color::Red, "offline, trying again by itself".to_owned()),
         ConnectionState::LoggedOut => ("○", Color::Red, "logged out: start again to log in".to_owned()),
         ConnectionState::StoreFailed => ("○", Color::Red, "the store failed: start again".to_owned()),
     };
@@ -146,7 +145,7 @@ fn draw_help(frame: &mut Frame<'_>, _: &App) {
             ])
         })
         .collect();
-    let (cells, height) = (82.min(area.width), (rows.len() as u16 + 2).min(area.height));
+    let (cells, height) = (76.min(area.width), (rows.len() as u16 + 2).min(area.height));
     let x = area.x + (area.width - cells) / 2;
     let y = area.y + (area.height - height) / 2;
     let area = Rect { x, y, width: cells, height };

@@ -187,7 +187,7 @@ fn what_others_send_cannot_steer_the_terminal() {
 fn states_of_the_connection_are_told() {
     let mut app = app(ConversationKind::Direct);
     for (state, text) in [
-        (ConnectionState::Offline { retry_in_ms: 1_500 }, "offline, next attempt in 2 s"),
+        (ConnectionState::Offline { retry_in_ms: 1_500 }, "offline, trying again"),
         (ConnectionState::Connecting, "connecting"),
         (ConnectionState::Syncing, "catching up"),
         (ConnectionState::LoggedOut, "logged out"),

@@ -300,14 +300,18 @@ fn two_that_start_at_once_end_up_with_one_key() {
     }
 }
 
+fn pem(half: &str, base64: &str) -> String {
+    format!("-----BEGIN {half} KEY-----\n{base64}\n-----END {half} KEY-----\n")
+}
+
 #[test]
 fn configured_keys_are_read_and_bad_ones_refused_by_name() {
     // RFC 8410, section 10.3 and 10.1: a private key and its public half, as `openssl genpkey` writes them.
-    const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
-    const PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    let private = pem("PRIVATE", "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC");
+    let public = pem("PUBLIC", "MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=");
     let folder = Folder::new("configured");
-    let private = folder.write("private.pem", PRIVATE);
-    let public = folder.write("public.pem", PUBLIC);
+    let private = folder.write("private.pem", &private);
+    let public = folder.write("public.pem", &public);
     let resume =
         folder.write("resume", &format!("# second\n 2:{}\n\n1:{}\n", "0A".repeat(32), "ff".repeat(32)));
     let config =
@@ -330,10 +334,7 @@ fn configured_keys_are_read_and_bad_ones_refused_by_name() {
         |config: AuthConfig| open(&config, &folder.0.join("other")).err().expect("it is refused").to_string();
     let garbage = folder.write("garbage", "garbage");
     let missing = folder.0.join("missing");
-    let rsa_public = folder.write(
-        "rsa",
-        "-----BEGIN PUBLIC KEY-----\nMFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAMv7\n-----END PUBLIC KEY-----\n",
-    );
+    let rsa_public = folder.write("rsa", &pem("PUBLIC", "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBAMv7"));
     for path in [garbage.clone(), public, missing.clone()] {
         let error = bad(AuthConfig { signing_key: Some(path.clone()), ..AuthConfig::default() });
         assert!(error.starts_with(path.to_str().expect("it is ours")), "{error}");
@@ -352,7 +353,11 @@ fn configured_keys_are_read_and_bad_ones_refused_by_name() {
 
 proptest! {
     #[test]
-    fn arbitrary_tokens_never_panic(text in any::<String>(), parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 0..5), bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+    fn arbitrary_tokens_never_panic(
+        text in any::<String>(),
+        parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 0..5),
+        bytes in prop::collection::vec(any::<u8>(), 0..100),
+    ) {
         let verifier = verifier(&[new_key().verifying_key()]);
         prop_assert!(verifier.check_access(&text, NOW_MS).is_err());
         prop_assert!(verifier.check_access(&parts.join("."), NOW_MS).is_err());

@@ -13,7 +13,12 @@ struct Client {
 }
 
 impl Client {
-    fn page(&mut self, storage: &mut FakeStorage, cursors: Vec<v1::SyncCursor>, named_only: bool) -> v1::SyncPage {
+    fn page(
+        &mut self,
+        storage: &mut FakeStorage,
+        cursors: Vec<v1::SyncCursor>,
+        named_only: bool,
+    ) -> v1::SyncPage {
         let sync = v1::Sync { since_version: self.version, cursors, named_only };
         let page = match storage.ask(user(1), client_frame::Body::Sync(sync)) {
             Ok(server_frame::Body::SyncPage(page)) => page,

@@ -1,7 +1,9 @@
 //! Ends: ours, theirs, and those nobody wanted.
 
 use super::rig::*;
-use crate::front::{CloseReason, ConnectionToken, Front, FrontConfig, FrontError, FrontEvent, ListenerConfig, SendRefused};
+use crate::front::{
+    CloseReason, ConnectionToken, Front, FrontConfig, FrontError, FrontEvent, ListenerConfig, SendRefused,
+};
 use socket2::SockRef;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};

@@ -33,6 +33,35 @@ fn a_thousand_clients_are_served_side_by_side() {
     assert_eq!(front.metrics().queued_bytes, 0);
 }
 
+#[test]
+fn a_crowd_of_newcomers_is_taken_in_turns() {
+    let mut front = front(256, 256);
+    let at = addresses(&front);
+    let config = client_config(&[ALPN_NATIVE]);
+    let greet = |_| {
+        let mut client = secure(connect(at.tls), &config);
+        client.sock.set_nonblocking(true).expect("an option");
+        client.conn.write_tls(&mut client.sock).expect("sent");
+        client
+    };
+    let clients: Vec<_> = (0..100).map(greet).collect();
+    let mut events = Vec::new();
+    let mut answered = 0;
+    let mut largest = 0;
+    for _ in 0..100_000 {
+        front.turn(0, &mut events);
+        front.flush(0);
+        let now = clients.iter().filter(|client| client.sock.peek(&mut [0]).is_ok()).count();
+        largest = largest.max(now - answered);
+        answered = now;
+        if answered == clients.len() {
+            break;
+        }
+    }
+    assert_eq!(answered, clients.len());
+    assert!((2..=16).contains(&largest), "{largest} handshakes in one turn");
+}
+
 enum Client {
     Plain(Frames<std::net::TcpStream>),
     Secure(Box<Frames<TlsStream>>),

@@ -48,7 +48,8 @@ fn many_frames_queued_in_one_turn_leave_in_full_records() {
             }
         },
         |at| {
-            let mut client = Frames::new(secure(Counting::new(connect(at.tls)), &client_config(&[ALPN_NATIVE])));
+            let mut client =
+                Frames::new(secure(Counting::new(connect(at.tls)), &client_config(&[ALPN_NATIVE])));
             client.write(b"all");
             (0..300).for_each(|_| assert_eq!(client.read().as_deref(), Some(&[1; 100][..])));
             client.stream.sock.application_records()
@@ -77,7 +78,10 @@ fn without_alpn_the_first_bytes_tell() {
             Frames::new(connect(at.plain)).echo(&[b'E'; 71]);
         },
     );
-    assert_eq!(kinds, [(TransportKind::Native, true), (TransportKind::Native, false), (TransportKind::Native, false)]);
+    assert_eq!(
+        kinds,
+        [(TransportKind::Native, true), (TransportKind::Native, false), (TransportKind::Native, false)]
+    );
 }
 
 #[test]
@@ -134,7 +138,9 @@ fn garbage_instead_of_a_client_hello_is_answered_with_an_alert() {
     let mut front = front(16, 16);
     let mut seen = Seen::default();
     run(&mut front, &mut |front, event| seen.echo(front, event), |at| {
-        for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], &[0xff; 100]] {
+        for garbage in
+            [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff], &[0xff; 100]]
+        {
             let mut client = connect(at.tls);
             client.write_all(garbage).expect("sent");
             let mut answer = Vec::new();

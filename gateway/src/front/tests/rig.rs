@@ -1,5 +1,6 @@
 //! A front in its runtime on one thread, its clients on another.
 
+use crate::clock::moment;
 use crate::front::{
     CloseReason, ConnectionToken, FrameFault, Front, FrontConfig, FrontEvent, ListenerConfig, SendRefused,
 };
@@ -11,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::limits::FRAME_BYTES_MAX;
 
@@ -65,7 +66,7 @@ pub fn run<T: Send + 'static>(
             clients(addresses)
         });
         let done = UnixStream::from_std(ours).expect("a stream");
-        let start = Instant::now();
+        let start = moment();
         let mut events = Vec::new();
         loop {
             let now_ms = start.elapsed().as_millis() as u64;
@@ -129,11 +130,12 @@ pub fn identity() -> &'static Identity {
 
 /// A client's configuration, which remembers tickets.
 pub fn client_config(alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(identity().roots.clone())
-        .with_no_client_auth();
+    let mut config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(identity().roots.clone())
+            .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Arc::new(config)
 }

@@ -223,10 +223,8 @@ fn other_http_is_passed_on_byte_for_byte() {
         for secured in [true, false] {
             let mut front = front(16, 16);
             let mut seen = Requests::default();
-            let client_address = run(
-                &mut front,
-                &mut |front, event| seen.serve(front, event, b"!"),
-                move |at| {
+            let client_address =
+                run(&mut front, &mut |front, event| seen.serve(front, event, b"!"), move |at| {
                     let socket = connect(if secured { at.tls } else { at.plain });
                     let address = socket.local_addr().expect("connected");
                     let mut answer = Vec::new();
@@ -243,8 +241,7 @@ fn other_http_is_passed_on_byte_for_byte() {
                     }
                     assert_eq!(answer.len(), 19 + 100_000);
                     address
-                },
-            );
+                });
             settle(&mut front, 0, &mut |front, event| seen.serve(front, event, b"!"));
             assert_eq!(seen.bytes, request);
             assert_eq!(seen.peers, [(client_address, secured)]);

@@ -80,7 +80,20 @@ async fn a_registration_that_broke_off_frees_the_name() {
 
     let early = harness.post("/v1/register", &registration()).await;
     assert_refused(&early, 409, ErrorCode::ErrorAlreadyExists, "username: taken");
-    harness.pass_ms(NAME_CLAIM_MS);
+    harness.pass_ms(NAME_CLAIM_MS + 1);
+    assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_ran_out_midway_is_no_account() {
+    let mut harness = Harness::new();
+    let token = harness.open(&request("/v1/register", &registration()));
+    harness.turn_until(|harness| harness.storage.call_names() == ["claim", "create"]).await;
+    harness.pass_ms(NAME_CLAIM_MS + 1);
+    let late = harness.answer(token).await;
+    assert_refused(&late, 504, ErrorCode::ErrorTimedOut, "username: the claim ran out");
+    let log_in = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+    assert_refused(&log_in, 401, ErrorCode::ErrorUnauthenticated, "");
     assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
 }
 

@@ -81,7 +81,10 @@ impl FakeStorage {
             }
             command::Kind::ConfirmName(confirm) => {
                 assert_eq!(*key, ShardKey::Name(confirm.name.clone()));
-                ("confirm", if away { None } else { self.confirm(&confirm.name, user_id(&confirm.user_id)) })
+                (
+                    "confirm",
+                    if away { None } else { self.confirm(&confirm.name, user_id(&confirm.user_id), now_ms) },
+                )
             }
             command::Kind::CreateUser(create) => {
                 let user = user_id(&create.user_id);
@@ -112,7 +115,7 @@ impl FakeStorage {
                 let device =
                     device.and_then(|all| all.iter_mut().find(|one| one.device_id == rotate.device_id));
                 let refused = match device {
-                    None => Some(ErrorCode::ErrorNotFound),
+                    None => Some(ErrorCode::ErrorUnauthenticated),
                     Some(device) if device.refresh_hash == rotate.old_hash => {
                         device.refresh_hash = rotate.new_hash;
                         None
@@ -133,7 +136,7 @@ impl FakeStorage {
 
     fn claim(&mut self, name: String, user: UserId, now_ms: u64) -> Option<ErrorCode> {
         let taken = self.names.get(&name).is_some_and(|entry| {
-            entry.user != user && (entry.confirmed || now_ms < entry.claimed_ms + NAME_CLAIM_MS)
+            entry.user != user && (entry.confirmed || now_ms <= entry.claimed_ms + NAME_CLAIM_MS)
         });
         if taken {
             return Some(ErrorCode::ErrorAlreadyExists);
@@ -142,11 +145,16 @@ impl FakeStorage {
         None
     }
 
-    fn confirm(&mut self, name: &str, user: UserId) -> Option<ErrorCode> {
-        let entry = self.names.get_mut(name).filter(|entry| entry.user == user);
-        let Some(entry) = entry else { return Some(ErrorCode::ErrorAlreadyExists) };
-        entry.confirmed = true;
-        None
+    fn confirm(&mut self, name: &str, user: UserId, now_ms: u64) -> Option<ErrorCode> {
+        let expired = |entry: &Name| !entry.confirmed && now_ms > entry.claimed_ms + NAME_CLAIM_MS;
+        match self.names.get_mut(name).filter(|entry| !expired(entry)) {
+            None => Some(ErrorCode::ErrorNotFound),
+            Some(entry) if entry.user != user => Some(ErrorCode::ErrorAlreadyExists),
+            Some(entry) => {
+                entry.confirmed = true;
+                None
+            }
+        }
     }
 
     fn read(&self, key: &ShardKey, query: query::Kind) -> (&'static str, ShardResult) {

@@ -190,7 +190,8 @@ impl Harness {
     pub(super) async fn request(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         let token = self.open(&format!(
-            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+             Content-Length: {length}\r\n{headers}\r\n{body}"
         ));
         let head_only = method == "HEAD";
         if head_only {

@@ -38,8 +38,13 @@ impl Sockets for FakeSockets {
     }
 }
 
-/// A session that is ready, with one request in flight; its id is 2.
+/// A session that is ready.
 pub(crate) fn open_session(table: &mut SessionTable, slot: u32) -> ConnectionToken {
+    open_session_with_request(table, slot).0
+}
+
+/// A session that is ready, and the id of its one request in flight.
+fn open_session_with_request(table: &mut SessionTable, slot: u32) -> (ConnectionToken, u32) {
     let token = ConnectionToken { slot, generation: 1 };
     table.open(token, false, 0);
     let session = table.find(token).expect("just opened");
@@ -59,11 +64,11 @@ pub(crate) fn open_session(table: &mut SessionTable, slot: u32) -> ConnectionTok
     session.protocol.ready(0, info, &mut to_client);
     client.handle_frame(0, to_client.split().freeze()).expect("ready");
     let list = v1::client_frame::Body::List(v1::ListConversations::default());
-    client.request(0, list, &mut to_server).expect("room");
+    let request_id = client.request(0, list, &mut to_server).expect("room");
     let request = to_server.split().freeze();
     let input = session.protocol.handle_frame(0, request, &mut to_client).expect("a good request");
     assert!(matches!(input, ServerInput::Request { .. }));
-    token
+    (token, request_id)
 }
 
 fn history(bytes: usize) -> server_frame::Body {
@@ -72,23 +77,19 @@ fn history(bytes: usize) -> server_frame::Body {
 }
 
 fn message() -> server_frame::Body {
-    server_frame::Body::Message(v1::MessageEvent { conversation_id: vec![1; 16].into(), ..Default::default() })
-}
-
-/// The id of the request that [`open_session`] left in flight.
-fn request_id(session: &Session) -> u32 {
-    assert_eq!(session.protocol.in_flight_count(), 1);
-    2
+    server_frame::Body::Message(v1::MessageEvent {
+        conversation_id: vec![1; 16].into(),
+        ..Default::default()
+    })
 }
 
 #[test]
 fn an_answer_without_room_becomes_a_retryable_error() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let token = open_session(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, OUTBOX_BYTES_MAX - 10_000);
-    let id = request_id(session);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
     assert_eq!(outbox.answer(session, id, history(16_000)), Fate::Replaced);
     let bodies = sockets.bodies(token);
@@ -101,10 +102,9 @@ fn an_answer_without_room_becomes_a_retryable_error() {
 fn a_client_without_room_for_an_error_is_too_slow() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let token = open_session(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, OUTBOX_BYTES_MAX - 5);
-    let id = request_id(session);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
     assert_eq!(outbox.answer(session, id, history(10)), Fate::TooSlow);
 }
@@ -113,10 +113,9 @@ fn a_client_without_room_for_an_error_is_too_slow() {
 fn events_leave_room_for_answers_and_come_back_as_one_sync() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let token = open_session(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, EVENTS_BYTES_MAX - 10);
-    let id = request_id(session);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
     assert_eq!(outbox.event(session, 5, message()), Fate::Dropped);
     assert_eq!(session.slow_since_ms, 5);
@@ -131,7 +130,11 @@ fn events_leave_room_for_answers_and_come_back_as_one_sync() {
     assert!(
         matches!(
             &bodies[..],
-            [server_frame::Body::HistoryPage(_), server_frame::Body::SyncNeeded(_), server_frame::Body::Message(_)]
+            [
+                server_frame::Body::HistoryPage(_),
+                server_frame::Body::SyncNeeded(_),
+                server_frame::Body::Message(_)
+            ]
         ),
         "{bodies:?}"
     );

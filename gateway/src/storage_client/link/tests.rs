@@ -2,7 +2,8 @@ use super::*;
 use crate::worker::wake::WakeHandle;
 use bytes::BytesMut;
 use wire_protocol::internal::{
-    Accepted, Delivery, LinkRequestFrame, Outcome, ShardResponse, outcome, shard_response,
+    Accepted, Delivery, LinkRequestFrame, Outcome, Query, ShardResponse, link_hello, outcome, shard_request,
+    shard_response,
 };
 use wire_protocol::limits::{LINK_CREDITS, LINK_DEAD_MS};
 use wire_protocol::link::{ServingEvent, ServingLink};
@@ -23,7 +24,7 @@ struct Pair {
 impl Pair {
     fn new(welcome: LinkWelcome) -> Self {
         Self {
-            link: NodeLink::new(LinkIndex(0), NODE, LinkHello::default(), 9),
+            link: NodeLink::new(LinkIndex(0), NODE, hello(), 9),
             pipe: Pipe::new(WakeHandle::new()),
             serving: ServingLink::new(welcome, 0),
             decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
@@ -78,12 +79,17 @@ impl Pair {
     }
 }
 
+fn hello() -> LinkHello {
+    LinkHello { role: link_hello::Role::Gateway as i32, incarnation: 1, ..Default::default() }
+}
+
 fn welcome(node_id: u32, shard_count: u32) -> LinkWelcome {
     LinkWelcome { node_id, shard_count, epoch: 1, credits: LINK_CREDITS, ..Default::default() }
 }
 
 fn request(id: u64) -> ShardRequest {
-    ShardRequest { id, shard: 1, operation: None }
+    let operation = Some(shard_request::Operation::Query(Query::default()));
+    ShardRequest { id, shard: 1, operation }
 }
 
 fn accepted(id: u64) -> ShardResponse {
@@ -124,7 +130,9 @@ fn a_lost_link_answers_everything_and_connects_again() {
         .events
         .iter()
         .filter_map(|event| match event {
-            StorageEvent::Answered { id, result } => Some((*id, result.as_ref().err().map(|error| error.code))),
+            StorageEvent::Answered { id, result } => {
+                Some((*id, result.as_ref().err().map(|error| error.code)))
+            }
             _ => None,
         })
         .collect();
@@ -146,7 +154,10 @@ fn a_silent_node_is_given_up() {
     pair.turn(1);
     pair.turn(LINK_DEAD_MS + 1);
     assert!(!pair.link.is_up());
-    assert!(matches!(pair.events[..], [StorageEvent::Answered { id: 1, result: Err(_) }, StorageEvent::LinkDown(_)]));
+    assert!(matches!(
+        pair.events[..],
+        [StorageEvent::Answered { id: 1, result: Err(_) }, StorageEvent::LinkDown(_)]
+    ));
     assert!(pair.pipe.closed().is_some());
 }
 

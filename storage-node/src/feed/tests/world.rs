@@ -179,7 +179,9 @@ impl World {
             Step::Quiet { source } => self.record(source, vec![]),
             Step::Send { source } => self.send(source),
             Step::Deliver { source, home, frames } => {
-                (0..frames).for_each(|_| drop(self.deliver(source, home)));
+                for _ in 0..frames {
+                    let _ = self.deliver(source, home);
+                }
             }
             Step::Lose { source, home, is_told } => self.lose(source, home, is_told),
             Step::Double { source, home } => {
@@ -188,7 +190,9 @@ impl World {
                     link.down.push_back(batch);
                 }
             }
-            Step::Reread { source, entries_max } => drop(self.reread(source, entries_max)),
+            Step::Reread { source, entries_max } => {
+                let _ = self.reread(source, entries_max);
+            }
             Step::Checkpoint { home } => self.checkpoint(home),
             Step::Apply { home, is_refused: true } => {
                 let home = &mut self.homes[home as usize];
@@ -205,7 +209,9 @@ impl World {
                 let view = self.homes[home_of(number)].feed.view(user(number));
                 self.clients[usize::from(number)].view = Some(view);
             }
-            Step::SyncEnd { user, rows_max } => drop(self.sync_end(user, rows_max)?),
+            Step::SyncEnd { user, rows_max } => {
+                let _ = self.sync_end(user, rows_max)?;
+            }
             Step::List { user, rows_max } => self.list(user, rows_max)?,
         }
         Ok(())

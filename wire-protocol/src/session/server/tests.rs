@@ -163,10 +163,10 @@ fn a_bad_first_frame_is_fatal() {
         (Bytes::new(), broken, ErrorHelloExpected),
         (Bytes::from_static(&[0xff; 9]), broken, ErrorMalformedFrame),
         (Bytes::from(vec![0; HELLO_FRAME_BYTES_MAX + 1]), broken, ErrorFrameTooLarge),
-        (payload(0, Body::Hello(good_hello())), broken, ErrorInvalidArgument),
+        (payload(0, Body::Hello(good_hello())), broken, ErrorMalformedFrame),
         (hello(Hello { version_min: 2, version_max: 3, ..good_hello() }), broken, ErrorVersionUnsupported),
         (hello(Hello { version_min: 0, version_max: 0, ..good_hello() }), broken, ErrorVersionUnsupported),
-        (hello(Hello { client: "x".repeat(65), ..good_hello() }), broken, ErrorInvalidArgument),
+        (hello(Hello { client: "x".repeat(65), ..good_hello() }), broken, ErrorMalformedFrame),
         (hello(Hello { proof: None, ..good_hello() }), Reason::Unauthenticated, ErrorUnauthenticated),
         (
             hello(Hello { proof: token(String::new()), ..good_hello() }),

@@ -83,7 +83,8 @@ fn lanes_take_turns() {
             outbox.push(Outgoing { conversation: ConversationId([room; 16]), ..message(id) });
         }
     }
-    let served = std::iter::from_fn(|| outbox.poll_send(0, |_| true)).map(|send| send.message.conversation.0[0]);
+    let served =
+        std::iter::from_fn(|| outbox.poll_send(0, |_| true)).map(|send| send.message.conversation.0[0]);
     assert_eq!(served.collect::<Vec<_>>(), [1, 2, 1, 2, 1, 2]);
 }
 

@@ -4,8 +4,8 @@
 mod pages;
 
 use bytes::Bytes;
-use std::collections::btree_map::{BTreeMap, Entry};
 use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::{ConversationId, DeviceId, UserId};
 use wire_protocol::limits::HISTORY_ENTRIES_MAX;
@@ -98,7 +98,10 @@ impl FakeServer {
             }
             other => Err(RequestError::new(ErrorCode::ErrorInternal, format!("not modelled: {other:?}"))),
         };
-        done.unwrap_or_else(|error| Done { answer: server_frame::Body::Error(error.to_wire()), events: Vec::new() })
+        done.unwrap_or_else(|error| Done {
+            answer: server_frame::Body::Error(error.to_wire()),
+            events: Vec::new(),
+        })
     }
 
     fn room(&self, caller: Caller, id: &[u8]) -> Result<(ConversationId, &Room), RequestError> {
@@ -135,8 +138,13 @@ impl FakeServer {
             return answer(accepted);
         }
         room.answers.insert((caller.device, send.client_message_id), (seq, time_ms));
-        let entry =
-            v1::Entry { seq, sender: room.ordinal(caller.user), time_ms, kind: send.kind, body: send.body.clone() };
+        let entry = v1::Entry {
+            seq,
+            sender: room.ordinal(caller.user),
+            time_ms,
+            kind: send.kind,
+            body: send.body.clone(),
+        };
         let events = self.append(id, entry, caller.device);
         Ok(Done { answer: accepted, events })
     }
@@ -261,7 +269,8 @@ impl Room {
             v1::Member { ordinal: ordinal as u32, user_id: member.to_bytes(), delivered_up_to, read_up_to }
         };
         let (delivered_up_to, read_up_to) = self.cursors.get(&user).copied().unwrap_or_default();
-        let members = if with_members { self.members.iter().enumerate().map(member).collect() } else { Vec::new() };
+        let members =
+            if with_members { self.members.iter().enumerate().map(member).collect() } else { Vec::new() };
         v1::Conversation {
             handle: 0,
             conversation_id: id.to_bytes(),

@@ -35,7 +35,13 @@ impl FakeServer {
 }
 
 impl Room {
-    fn delta(&self, caller: Caller, id: ConversationId, sync: &v1::Sync, room_left: &mut usize) -> v1::ConversationDelta {
+    fn delta(
+        &self,
+        caller: Caller,
+        id: ConversationId,
+        sync: &v1::Sync,
+        room_left: &mut usize,
+    ) -> v1::ConversationDelta {
         let named = sync.cursors.iter().find(|cursor| cursor.conversation_id == id.to_bytes());
         let head = self.entries.len();
         let latest = head.saturating_sub(SYNC_LATEST_ENTRIES.min(5)) as u64;

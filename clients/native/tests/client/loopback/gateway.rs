@@ -235,7 +235,11 @@ async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, f
 
 /// False: the connection ends.
 fn take(
-    shared: &Shared, session: &mut ServerSession, caller: &mut Option<Caller>, payload: Bytes, out: &mut BytesMut,
+    shared: &Shared,
+    session: &mut ServerSession,
+    caller: &mut Option<Caller>,
+    payload: Bytes,
+    out: &mut BytesMut,
 ) -> bool {
     let mut state = shared.lock();
     match session.handle_frame(0, payload, out) {
@@ -328,4 +332,3 @@ impl State {
         DeviceId(id)
     }
 }
-

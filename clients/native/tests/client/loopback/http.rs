@@ -29,7 +29,8 @@ pub async fn serve(shared: &Shared, stream: &mut Box<dyn Stream>) -> Option<Byte
             stream.write_all(&answer).await.ok()?;
             return Some(rest);
         }
-        let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+        let length =
+            request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
         let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
         if bytes.len() < head_bytes + length {
             continue;
@@ -45,7 +46,8 @@ pub async fn serve(shared: &Shared, stream: &mut Box<dyn Stream>) -> Option<Byte
 
 fn answer(state: &mut State, path: &str, body: &Value) -> (u16, Value) {
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    let refused = |status: u16, code: &str| (status, json!({ "code": code, "detail": code, "retry_after_ms": 0 }));
+    let refused =
+        |status: u16, code: &str| (status, json!({ "code": code, "detail": code, "retry_after_ms": 0 }));
     match path {
         "/v1/register" => {
             let name = text("username");
@@ -60,7 +62,9 @@ fn answer(state: &mut State, path: &str, body: &Value) -> (u16, Value) {
         "/v1/login" => {
             let name = text("username");
             match state.accounts.get(&name).cloned() {
-                Some((user, password)) if password == text("password") => (200, logged_in(state, user, &name)),
+                Some((user, password)) if password == text("password") => {
+                    (200, logged_in(state, user, &name))
+                }
                 _ => refused(401, "ERROR_UNAUTHENTICATED"),
             }
         }

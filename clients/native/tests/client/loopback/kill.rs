@@ -85,11 +85,13 @@ async fn nothing_promised_is_lost_or_doubled_by_kill_9() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), drained).await.expect("the outbox drains");
+    tokio::time::timeout(super::PATIENCE, drained).await.expect("the outbox drains");
     let texts = gateway.texts(room);
     let mut positions = promised.iter().map(|text| texts.iter().position(|known| known == text));
     let mut last = None;
-    assert!(positions.all(|position| position.is_some() && std::mem::replace(&mut last, position) < position));
+    assert!(
+        positions.all(|position| position.is_some() && std::mem::replace(&mut last, position) < position)
+    );
     let mut once = texts.clone();
     once.sort_unstable();
     once.dedup();

@@ -42,7 +42,8 @@ fn the_window_is_the_server_s_log(world: &World, device: &Device, seed: u64) {
         if !room.members.contains(&device.caller.user) {
             continue;
         }
-        let (low, high) = device.engine.window(*id).unwrap_or_else(|| panic!("seed {seed}: a room is missing"));
+        let (low, high) =
+            device.engine.window(*id).unwrap_or_else(|| panic!("seed {seed}: a room is missing"));
         assert_eq!(high.0, room.entries.len() as u64, "seed {seed}: not caught up");
         let stored = device.store.history(*id, None, usize::MAX).expect("the store can be read");
         let expected = &room.entries[low.0.max(1) as usize - 1..];
@@ -57,7 +58,10 @@ fn the_window_is_the_server_s_log(world: &World, device: &Device, seed: u64) {
         }
         let facts = device.store.conversation(*id).expect("the store can be read").expect("it is there");
         assert_eq!(facts.members.len(), room.members.len(), "seed {seed}");
-        assert!(facts.members.iter().all(|member| !member.username.is_empty()), "seed {seed}: names are missing");
+        assert!(
+            facts.members.iter().all(|member| !member.username.is_empty()),
+            "seed {seed}: names are missing"
+        );
     }
 }
 

@@ -128,7 +128,11 @@ impl Device {
             Event::Message(message) => {
                 let stored = self.store.history(message.conversation, Some(Seq(message.seq.0 + 1)), 1);
                 let stored = stored.expect("the store can be read").pop();
-                assert_eq!(stored.map(|stored| stored.body), Some(message.body.clone()), "told before it was stored");
+                assert_eq!(
+                    stored.map(|stored| stored.body),
+                    Some(message.body.clone()),
+                    "told before it was stored"
+                );
                 let shown = self.shown.entry(message.conversation).or_default();
                 shown.push(message.seq.0);
             }

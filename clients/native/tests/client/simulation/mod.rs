@@ -33,7 +33,8 @@ impl World {
         let mut server = FakeServer::new(1 + random.below(8));
         let users = [(1, "ada"), (2, "bob"), (3, "eve")].map(|(number, name)| server.add_user(number, name));
         let callers = [(0, 1), (0, 2), (1, 3), (2, 4)];
-        let callers = callers.map(|(user, device)| Caller { user: users[user], device: DeviceId([device; 16]) });
+        let callers =
+            callers.map(|(user, device)| Caller { user: users[user], device: DeviceId([device; 16]) });
         let direct = v1::CreateConversation {
             kind: v1::ConversationKind::Direct as i32,
             member_ids: vec![users[1].to_bytes()],
@@ -123,7 +124,7 @@ fn run(seed: u64) {
 fn every_promise_holds_under_every_fault() {
     let seeds: Vec<u64> = match std::env::var("RINGLINE_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
-        None => (0..120).collect(),
+        None => (0..60).collect(),
     };
     for seed in seeds {
         // A panic names the seed: run it alone with RINGLINE_SEED.

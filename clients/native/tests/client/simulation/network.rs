@@ -86,7 +86,10 @@ pub struct Network {
 impl Network {
     pub fn is_quiet(&self) -> bool {
         let quiet = |wire: &Wire| {
-            wire.to_server.is_empty() && wire.to_client.is_empty() && wire.events.is_empty() && !wire.owes_sync
+            wire.to_server.is_empty()
+                && wire.to_client.is_empty()
+                && wire.events.is_empty()
+                && !wire.owes_sync
         };
         self.wires.values().all(quiet)
     }
@@ -103,7 +106,12 @@ impl Network {
 
     /// The server reads one frame of this device, or lets an event out.
     pub fn server_turn(
-        &mut self, index: usize, now_ms: u64, server: &mut FakeServer, faults: &Faults, random: &mut Random,
+        &mut self,
+        index: usize,
+        now_ms: u64,
+        server: &mut FakeServer,
+        faults: &Faults,
+        random: &mut Random,
     ) {
         let Some(wire) = self.wires.get_mut(&index) else { return };
         if random.percent(faults.close_percent) && wire.session.is_ready() {
@@ -122,7 +130,8 @@ impl Network {
             wire.let_event_out(faults, random);
         }
         for push in pushed {
-            let concerned = |wire: &&mut Wire| wire.caller.user == push.user && wire.caller.device != push.origin;
+            let concerned =
+                |wire: &&mut Wire| wire.caller.user == push.user && wire.caller.device != push.origin;
             for wire in self.wires.values_mut().filter(concerned) {
                 if wire.session.is_ready() {
                     wire.events.push_back(push.body.clone());
@@ -133,7 +142,12 @@ impl Network {
 
     /// The device reads what has arrived, and does what its engine wants.
     pub fn device_turn(
-        &mut self, index: usize, now_ms: u64, device: &mut Device, faults: &Faults, random: &mut Random,
+        &mut self,
+        index: usize,
+        now_ms: u64,
+        device: &mut Device,
+        faults: &Faults,
+        random: &mut Random,
     ) {
         if let Some(wire) = self.wires.get_mut(&index) {
             for _ in 0..=random.below(4) {
@@ -166,7 +180,12 @@ impl Network {
     }
 
     fn connect(
-        &mut self, index: usize, now_ms: u64, device: &mut Device, wanted: ProofWanted, faults: &Faults,
+        &mut self,
+        index: usize,
+        now_ms: u64,
+        device: &mut Device,
+        wanted: ProofWanted,
+        faults: &Faults,
         random: &mut Random,
     ) {
         self.wires.remove(&index);
@@ -190,7 +209,12 @@ impl Network {
 
 impl Wire {
     fn take(
-        &mut self, payload: Bytes, now_ms: u64, server: &mut FakeServer, faults: &Faults, random: &mut Random,
+        &mut self,
+        payload: Bytes,
+        now_ms: u64,
+        server: &mut FakeServer,
+        faults: &Faults,
+        random: &mut Random,
         pushed: &mut Vec<Pushed>,
     ) {
         let mut out = BytesMut::new();
@@ -224,8 +248,13 @@ impl Wire {
     }
 
     fn request(
-        &mut self, request_id: u32, body: client_frame::Body, server: &mut FakeServer, faults: &Faults,
-        random: &mut Random, (pushed, out): (&mut Vec<Pushed>, &mut BytesMut),
+        &mut self,
+        request_id: u32,
+        body: client_frame::Body,
+        server: &mut FakeServer,
+        faults: &Faults,
+        random: &mut Random,
+        (pushed, out): (&mut Vec<Pushed>, &mut BytesMut),
     ) {
         let away = RequestError::new(ErrorCode::ErrorUnavailable, "storage").after_ms(20);
         if random.percent(faults.refuse_percent) {
