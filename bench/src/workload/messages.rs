@@ -84,7 +84,7 @@ async fn send(
     start: std::time::Instant,
 ) -> Result<Histogram<u64>, AgentError> {
     let mut latencies = histogram();
-    let gap_us = if load.rate == 0 { 0 } else { load.pairs as u64 * 1_000_000 / load.rate };
+    let gap_us = (load.pairs as u64 * 1_000_000).checked_div(load.rate).unwrap_or(0);
     let (end_us, warm_us) = (load.run_ms * 1_000, load.run_ms * 200);
     // Senders start evenly spread over one gap.
     let mut due_us = gap_us * (u64::from(device.identity.user.0[0]) % 256) / 256;

@@ -154,7 +154,11 @@ mod tests {
             for piece in pieces {
                 match &mut decision {
                     None => decision = opening.receive(piece, false, &[]),
-                    Some(Decision::Native { read } | Decision::Http { read } | Decision::WebSocket { read, .. }) => {
+                    Some(
+                        Decision::Native { read }
+                        | Decision::Http { read }
+                        | Decision::WebSocket { read, .. },
+                    ) => {
                         read.extend_from_slice(piece);
                     }
                     Some(Decision::Refused { .. }) => {}
@@ -181,13 +185,15 @@ mod tests {
         assert!(response.starts_with(b"HTTP/1.1 101 "));
         assert_eq!(read, b"\x82frame");
 
-        for http in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody"[..], b"TRACE / HTTP/1.1\n\nbody", b"GET \n\n"] {
+        for http in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody"[..], b"TRACE / HTTP/1.1\n\nbody", b"GET \n\n"]
+        {
             assert_eq!(decide(http), Some(Decision::Http { read: http.to_vec() }));
         }
         for native in [&b"\x05hello"[..], b"GETX", b"G\x08", b"get / HTTP/1.1\r\n\r\n", b"PATC\x08"] {
             assert_eq!(decide(native), Some(Decision::Native { read: native.to_vec() }));
         }
-        for unfinished in [&b""[..], b"G", b"OPTIONS", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nA: b\r\n\r"] {
+        for unfinished in [&b""[..], b"G", b"OPTIONS", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nA: b\r\n\r"]
+        {
             assert_eq!(decide(unfinished), None);
         }
     }

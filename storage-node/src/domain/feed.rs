@@ -183,9 +183,11 @@ pub(super) fn read_list(reader: &dyn Reader, query: &ReadConversationList) -> Re
     let to = match query.before_conversation_id.len() {
         0 if query.before_activity_ms == 0 => all.end(),
         0 => return Err(invalid("before_conversation_id: missing")),
-        _ => {
-            keys::feed_by_activity(user, query.before_activity_ms, conversation_id(&query.before_conversation_id)?)
-        }
+        _ => keys::feed_by_activity(
+            user,
+            query.before_activity_ms,
+            conversation_id(&query.before_conversation_id)?,
+        ),
     };
     let mut places = Vec::new();
     let mut more = false;

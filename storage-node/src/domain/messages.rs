@@ -44,7 +44,8 @@ impl EntryRow {
 
     fn parse(value: Bytes) -> Result<EntryRow, StoreError> {
         let mut row = RowReader::new("message", value)?;
-        let kind = EntryKind::try_from(i32::from(row.byte()?)).map_err(|_| row.damaged("unknown kind of entry"))?;
+        let kind =
+            EntryKind::try_from(i32::from(row.byte()?)).map_err(|_| row.damaged("unknown kind of entry"))?;
         let sender = u16::try_from(row.varint()?).map_err(|_| row.damaged("sender above all ordinals"))?;
         Ok(EntryRow { kind, sender, time_ms: row.varint()?, countable: row.varint()?, body: row.rest() })
     }
@@ -149,11 +150,8 @@ pub(super) fn send(turn: &mut Turn<'_, '_>, command: &SendMessage) -> Answered {
             return Err(Stop::Refused(ErrorCode::ErrorPredecessorMissing, "predecessor"));
         }
     }
-    let head = Head {
-        seq: head.seq + 1,
-        countable: head.countable + 1,
-        time_ms: turn.time_ms.max(head.time_ms),
-    };
+    let head =
+        Head { seq: head.seq + 1, countable: head.countable + 1, time_ms: turn.time_ms.max(head.time_ms) };
     let entry = EntryRow {
         kind: send.kind,
         sender,

@@ -76,7 +76,10 @@ pub fn apply(
         let kind = match carry_out(&mut turn, command) {
             Ok(kind) => kind,
             Err(Stop::Refused(code, detail)) => {
-                assert!(turn.events.is_empty(), "a refused command changed nothing that others could hear of");
+                assert!(
+                    turn.events.is_empty(),
+                    "a refused command changed nothing that others could hear of"
+                );
                 outcome::Kind::Refused(refused(code, detail))
             }
             Err(Stop::Store(error)) => return Err(error),

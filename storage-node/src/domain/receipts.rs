@@ -53,7 +53,8 @@ impl CursorRow {
     }
 
     fn to_row(&self) -> Bytes {
-        let row = RowWriter::new(20 + self.devices.len() * 36).varint(self.delivered_up_to).varint(self.read_up_to);
+        let row =
+            RowWriter::new(20 + self.devices.len() * 36).varint(self.delivered_up_to).varint(self.read_up_to);
         let row = self.devices.iter().fold(row, |row, device| {
             row.bytes(&device.device.0).varint(device.delivered_up_to).varint(device.read_up_to)
         });
@@ -98,7 +99,8 @@ impl CursorRow {
             return;
         }
         let places = self.devices.iter().enumerate();
-        if let Some((place, _)) = places.min_by_key(|(_, cursors)| (cursors.delivered_up_to, cursors.device)) {
+        if let Some((place, _)) = places.min_by_key(|(_, cursors)| (cursors.delivered_up_to, cursors.device))
+        {
             self.devices.remove(place);
         }
     }

@@ -9,12 +9,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Opens the book on a new database, or checks that an old one is ours: same format, same shard count. `is_new`
 /// says that the database held no row when it was opened.
-pub fn check(
-    store: &dyn Store,
-    folder: &Path,
-    is_new: IsNew,
-    shard_count: u32,
-) -> Result<(), StoreError> {
+pub fn check(store: &dyn Store, folder: &Path, is_new: IsNew, shard_count: u32) -> Result<(), StoreError> {
     let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
     match (store.value(&keys::format())?, is_new) {
         (Some(row), _) => {

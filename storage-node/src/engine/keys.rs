@@ -68,7 +68,8 @@ impl Key {
     fn with(mut self, part: &[u8]) -> Self {
         let start = usize::from(self.length);
         let end = start + part.len();
-        let room = self.bytes.get_mut(start..end).expect("every key of this file fits: see the assertions above");
+        let room =
+            self.bytes.get_mut(start..end).expect("every key of this file fits: see the assertions above");
         room.copy_from_slice(part);
         self.length = end as u8;
         self
@@ -291,7 +292,10 @@ mod tests {
         let slot = format!("{:04x}", conversation_id.slot().index());
         let id = "07".repeat(16);
         assert_eq!(format!("{:?}", conversation(conversation_id)), format!("{slot}10{id}"));
-        assert_eq!(format!("{:?}", message(conversation_id, Seq(258))), format!("{slot}12{id}0000000000000102"));
+        assert_eq!(
+            format!("{:?}", message(conversation_id, Seq(258))),
+            format!("{slot}12{id}0000000000000102")
+        );
         let key = idempotency(conversation_id, 3, DeviceId([9; 16]), ClientMessageId(5));
         assert_eq!(format!("{key:?}"), format!("{slot}13{id}0003{}0000000000000005", "09".repeat(16)));
         assert_eq!(format!("{:?}", applied(ShardId(2))), format!("fffef0{}02", "00".repeat(15)));

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, FlushOptions, LogLevel, Options, ReadOptions,
-    SliceTransform, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, FlushOptions, LogLevel, Options,
+    ReadOptions, SliceTransform, WriteOptions,
 };
 use std::ffi::CStr;
 use std::path::Path;
@@ -169,7 +169,11 @@ impl Reader for RocksStore {
         if from >= to {
             return Ok(());
         }
-        debug_assert_eq!(from.get(..keys::PREFIX_BYTES), to.get(..keys::PREFIX_BYTES), "one entity, one table");
+        debug_assert_eq!(
+            from.get(..keys::PREFIX_BYTES),
+            to.get(..keys::PREFIX_BYTES),
+            "one entity, one table"
+        );
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(from);
         options.set_iterate_upper_bound(to);

@@ -200,8 +200,10 @@ impl HomeFeed {
         let round = self.round.get_or_insert_with(|| {
             self.round_started_ms = now_ms;
             let moved = self.positions.iter().filter(|(_, position)| position.received > position.durable);
-            let position =
-                |(&source_shard, position): (&u32, &Position)| FeedPosition { source_shard, log_index: position.received };
+            let position = |(&source_shard, position): (&u32, &Position)| FeedPosition {
+                source_shard,
+                log_index: position.received,
+            };
             Round { positions: moved.map(position).collect(), after: None }
         });
         let start = round.after.map_or(Bound::Unbounded, Bound::Excluded);

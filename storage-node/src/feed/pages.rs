@@ -19,7 +19,8 @@ pub fn merge_feed_page(stored: FeedPage, view: FeedView, query: &ReadFeed) -> Fe
     // Stored rows above the last one are still unread: rows in memory must not overtake them.
     let end = if more { rows.last().map_or(0, |row| row.version) } else { u64::MAX };
     let newest_in_memory = view.rows.iter().map(|row| row.version).max().unwrap_or(0);
-    let version = version.max(newest_in_memory).min(view.version);
+    // After a crash the newest rows may not have come back yet: they will, with still newer versions.
+    let version = version.max(newest_in_memory).min(view.version).max(query.since_version);
 
     let mut in_memory = by_conversation(view.rows);
     drop_superseded(&mut rows, &mut in_memory, more);

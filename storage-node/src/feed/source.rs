@@ -201,7 +201,9 @@ impl SourceFeed {
 
     /// Bytes of items in memory, for metrics.
     pub fn queued_bytes(&self) -> usize {
-        let bytes = |home: &Home| home.queue.bytes + home.rereading.as_ref().map_or(0, |rereading| rereading.later.bytes);
+        let bytes = |home: &Home| {
+            home.queue.bytes + home.rereading.as_ref().map_or(0, |rereading| rereading.later.bytes)
+        };
         self.homes.values().map(bytes).sum()
     }
 }

@@ -91,7 +91,7 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
         world.check(&mut link, Extent::New).expect("it lives");
         world.repeat(&mut link).expect("it lives");
         rounds += 1;
-        let lives = if rounds % LONG_LIFE_EVERY == 0 { Lives::Long } else { Lives::Short };
+        let lives = if rounds.is_multiple_of(LONG_LIFE_EVERY) { Lives::Long } else { Lives::Short };
         world.load_and_kill(link, process, lives);
     }
     let process = start(folder.path(), &tls);

@@ -73,10 +73,7 @@ pub fn account_steps(steps_max: usize) -> impl Strategy<Value = Vec<Step>> {
     steps_of(kind.prop_map(|kind| internal::Command { kind: Some(kind) }).boxed(), steps_max)
 }
 
-fn steps_of(
-    command: BoxedStrategy<internal::Command>,
-    steps_max: usize,
-) -> impl Strategy<Value = Vec<Step>> {
+fn steps_of(command: BoxedStrategy<internal::Command>, steps_max: usize) -> impl Strategy<Value = Vec<Step>> {
     let wait_ms = prop_oneof![
         6 => Just(0u64),
         6 => 1..100u64,
@@ -145,7 +142,10 @@ fn claim() -> impl Strategy<Value = command::Kind> {
 
 fn confirm() -> impl Strategy<Value = command::Kind> {
     (0..3u8, 0..USERS).prop_map(|(n, user)| {
-        command::Kind::ConfirmName(internal::ConfirmName { name: name(n), user_id: id_of_user(user).to_bytes() })
+        command::Kind::ConfirmName(internal::ConfirmName {
+            name: name(n),
+            user_id: id_of_user(user).to_bytes(),
+        })
     })
 }
 
@@ -183,15 +183,17 @@ fn send() -> impl Strategy<Value = command::Kind> {
 }
 
 fn advance() -> impl Strategy<Value = command::Kind> {
-    (0..8u8, 0..USERS, 0..3u8, 0..9u64, 0..9u64).prop_map(|(index, user, device, delivered_up_to, read_up_to)| {
-        command::Kind::AdvanceCursor(internal::AdvanceCursor {
-            conversation_id: room(index).0.to_bytes(),
-            user_id: id_of_user(user).to_bytes(),
-            device_id: id_of_device(user, device).to_bytes(),
-            delivered_up_to,
-            read_up_to,
-        })
-    })
+    (0..8u8, 0..USERS, 0..3u8, 0..9u64, 0..9u64).prop_map(
+        |(index, user, device, delivered_up_to, read_up_to)| {
+            command::Kind::AdvanceCursor(internal::AdvanceCursor {
+                conversation_id: room(index).0.to_bytes(),
+                user_id: id_of_user(user).to_bytes(),
+                device_id: id_of_device(user, device).to_bytes(),
+                delivered_up_to,
+                read_up_to,
+            })
+        },
+    )
 }
 
 fn account() -> impl Strategy<Value = command::Kind> {
@@ -237,8 +239,7 @@ fn checkpoint() -> impl Strategy<Value = command::Kind> {
             top_seq,
             activity_ms,
         };
-        let position =
-            |(source_shard, log_index)| internal::FeedPosition { source_shard, log_index };
+        let position = |(source_shard, log_index)| internal::FeedPosition { source_shard, log_index };
         command::Kind::FeedCheckpoint(internal::FeedCheckpoint {
             rows: rows.into_iter().map(row).collect(),
             positions: positions.into_iter().map(position).collect(),

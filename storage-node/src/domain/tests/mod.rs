@@ -27,7 +27,13 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        Self { store: MemoryStore::new(), log: vec![], applied: vec![], model: Model::default(), time_ms: 1_000 }
+        Self {
+            store: MemoryStore::new(),
+            log: vec![],
+            applied: vec![],
+            model: Model::default(),
+            time_ms: 1_000,
+        }
     }
 
     /// Applies one log entry (index from 1) and writes its rows with its index.
@@ -87,7 +93,12 @@ impl World {
         }
         for index in index + 1..=self.log.len() as u64 {
             let again = self.apply_entry(index);
-            prop_assert_eq!(&again, &self.applied[index as usize - 1], "entry {} differs when it is replayed", index);
+            prop_assert_eq!(
+                &again,
+                &self.applied[index as usize - 1],
+                "entry {} differs when it is replayed",
+                index
+            );
         }
         Ok(())
     }
@@ -146,7 +157,10 @@ impl World {
         };
         self.look_at_conversation(look, ask(internal::query::Kind::ReadConversation(look.read.clone())))?;
         let user = id_of_user(look.user);
-        self.look_at_user(user, ask(internal::query::Kind::ReadUser(internal::ReadUser { user_id: user.to_bytes() })))?;
+        self.look_at_user(
+            user,
+            ask(internal::query::Kind::ReadUser(internal::ReadUser { user_id: user.to_bytes() })),
+        )?;
         let name = generate::name(look.user);
         let found = ask(internal::query::Kind::ReadName(internal::ReadName { name: name.clone() }));
         let confirmed = self.model.names.get(&name).filter(|name| name.confirmed);
@@ -191,7 +205,8 @@ impl World {
         match (self.model.users.get(&user), found) {
             (Some(known), answer::Kind::User(found)) => {
                 prop_assert_eq!(&found.username, &known.username);
-                let devices = found.devices.iter().map(|device| (&device.device_id[..], &device.refresh_hash));
+                let devices =
+                    found.devices.iter().map(|device| (&device.device_id[..], &device.refresh_hash));
                 let known = known.devices.iter().map(|(device, hash)| (&device.0[..], hash));
                 prop_assert_eq!(devices.collect::<Vec<_>>(), known.collect::<Vec<_>>());
             }
@@ -211,8 +226,14 @@ impl World {
         let mut rows = self.model.feed_of(user);
         let newest = rows.last().map_or(0, |row| row.version);
         let changed: Vec<_> = rows.iter().filter(|row| row.version > look.since).cloned().collect();
-        let query = internal::ReadFeed { user_id: user_id.clone(), since_version: look.since, rows_max: look.rows_max };
-        let answer::Kind::Feed(found) = ask(internal::query::Kind::ReadFeed(query)) else { panic!("no feed") };
+        let query = internal::ReadFeed {
+            user_id: user_id.clone(),
+            since_version: look.since,
+            rows_max: look.rows_max,
+        };
+        let answer::Kind::Feed(found) = ask(internal::query::Kind::ReadFeed(query)) else {
+            panic!("no feed")
+        };
         let count = changed.len().min(look.rows_max as usize);
         prop_assert_eq!(&found.rows[..], &changed[..count]);
         prop_assert_eq!((found.version, found.more), (newest, count < changed.len()));
@@ -250,7 +271,8 @@ fn tells(later: &Event, event: &Event) -> bool {
     use internal::feed_item::Event::{Entry, Receipt};
     match (later, event) {
         (Event::Feed(later), Event::Feed(first)) => {
-            let same_place = later.conversation_id == first.conversation_id && later.user_ids == first.user_ids;
+            let same_place =
+                later.conversation_id == first.conversation_id && later.user_ids == first.user_ids;
             let is_newer = later.top_seq >= first.top_seq && later.activity_ms >= first.activity_ms;
             let same = match (&later.event, &first.event) {
                 (Some(Entry(later)), Some(Entry(first))) => later == first,

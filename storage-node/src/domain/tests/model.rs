@@ -92,8 +92,15 @@ impl Conversation {
     }
 
     /// What a query for entries must give.
-    pub fn range(&self, query: &internal::ReadConversation, user: UserId, device: DeviceId) -> (Vec<Entry>, bool) {
-        let after = |seq: u64| self.page(query, self.entries.iter().filter(|e| e.seq > seq).cloned().collect(), false);
+    pub fn range(
+        &self,
+        query: &internal::ReadConversation,
+        user: UserId,
+        device: DeviceId,
+    ) -> (Vec<Entry>, bool) {
+        let after = |seq: u64| {
+            self.page(query, self.entries.iter().filter(|e| e.seq > seq).cloned().collect(), false)
+        };
         let newest = |below: u64, entries_max: u32| {
             let query = &internal::ReadConversation { entries_max, ..query.clone() };
             self.page(query, self.entries.iter().filter(|e| e.seq < below).cloned().collect(), true)
@@ -113,7 +120,12 @@ impl Conversation {
         }
     }
 
-    fn page(&self, query: &internal::ReadConversation, entries: Vec<Entry>, newest: bool) -> (Vec<Entry>, bool) {
+    fn page(
+        &self,
+        query: &internal::ReadConversation,
+        entries: Vec<Entry>,
+        newest: bool,
+    ) -> (Vec<Entry>, bool) {
         let bytes_max = if query.bytes_max == 0 { usize::MAX } else { query.bytes_max as usize };
         let entries_max = if query.entries_max == 0 { usize::MAX } else { query.entries_max as usize };
         let mut page: Vec<Entry> = Vec::new();
@@ -155,7 +167,9 @@ impl Model {
     fn create_conversation(&mut self, now_ms: u64, command: &internal::CreateConversation) -> Told {
         let id = conversation(&command.conversation_id);
         let members: Vec<UserId> = command.member_ids.iter().map(|member| user(member)).collect();
-        if command.kind == ConversationKind::Direct as u32 && ConversationId::direct(members[0], members[1]) != id {
+        if command.kind == ConversationKind::Direct as u32
+            && ConversationId::direct(members[0], members[1]) != id
+        {
             return Err(ErrorCode::ErrorInvalidArgument);
         }
         if self.conversations.contains_key(&id) {
@@ -219,12 +233,8 @@ impl Model {
             room.cursors.push((user, device, delivered, read));
         }
         let after = room.cursors(user, None);
-        let receipt = ReceiptEvent {
-            member,
-            delivered_up_to: after.0,
-            read_up_to: after.1,
-            ..ReceiptEvent::default()
-        };
+        let receipt =
+            ReceiptEvent { member, delivered_up_to: after.0, read_up_to: after.1, ..ReceiptEvent::default() };
         let told = room.item(id, command.device_id.clone(), feed_item::Event::Receipt(receipt));
         Ok((ACCEPTED, if before == after { vec![] } else { vec![told] }))
     }
@@ -326,7 +336,10 @@ impl Model {
     /// All rows of a user, newest version last.
     pub fn feed_of(&self, user: UserId) -> Vec<internal::FeedRow> {
         let mine = self.feed.iter().filter(|((owner, _), _)| *owner == user);
-        let row = |(&(user, conversation), &(version, top_seq, activity_ms)): (&(UserId, ConversationId), &(u64, u64, u64))| {
+        let row = |(&(user, conversation), &(version, top_seq, activity_ms)): (
+            &(UserId, ConversationId),
+            &(u64, u64, u64),
+        )| {
             let (user_id, conversation_id) = (user.to_bytes(), conversation.to_bytes());
             internal::FeedRow { user_id, conversation_id, version, top_seq, activity_ms }
         };

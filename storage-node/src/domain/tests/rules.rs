@@ -155,7 +155,8 @@ fn malformed_sends_are_refused() {
     use ErrorCode::*;
     let mut shard = Shard::with_room();
     let short = || Bytes::from_static(b"short");
-    let edits: [(&dyn Fn(&mut internal::SendMessage), ErrorCode); 10] = [
+    type Edit<'a> = &'a dyn Fn(&mut internal::SendMessage);
+    let edits: [(Edit<'_>, ErrorCode); 10] = [
         (&|send| send.conversation_id = short(), ErrorInvalidArgument),
         (&|send| send.user_id = short(), ErrorInvalidArgument),
         (&|send| send.device_id = Bytes::new(), ErrorInvalidArgument),
@@ -182,7 +183,8 @@ fn a_time_that_falls_does_not_fall_in_the_conversation() {
     shard.command(send(message(0, 1)));
     shard.time_ms -= 500;
     shard.command(send(message(0, 2)));
-    let times: Vec<u64> = shard.read(Range::AfterSeq(0), 0, 0).entries.iter().map(|entry| entry.time_ms).collect();
+    let times: Vec<u64> =
+        shard.read(Range::AfterSeq(0), 0, 0).entries.iter().map(|entry| entry.time_ms).collect();
     assert_eq!(times, [1_000, 1_000, 1_000]);
 }
 
@@ -215,7 +217,10 @@ fn malformed_conversations_are_refused() {
         (internal::CreateConversation { kind: 0, ..group(2) }, ErrorInvalidArgument),
         (internal::CreateConversation { kind: 77, ..group(2) }, ErrorInvalidArgument),
         (internal::CreateConversation { conversation_id: Bytes::new(), ..group(2) }, ErrorInvalidArgument),
-        (internal::CreateConversation { conversation_id: room(1).0.to_bytes(), ..direct() }, ErrorInvalidArgument),
+        (
+            internal::CreateConversation { conversation_id: room(1).0.to_bytes(), ..direct() },
+            ErrorInvalidArgument,
+        ),
         (internal::CreateConversation { title: "no".into(), ..direct() }, ErrorInvalidArgument),
         (internal::CreateConversation { member_ids: group(3).member_ids, ..direct() }, ErrorInvalidArgument),
     ];
@@ -224,7 +229,8 @@ fn malformed_conversations_are_refused() {
         assert_eq!(shard.refusal(command::Kind::CreateConversation(create)), Some(code), "case {number}");
     }
     assert!(shard.store.rows().is_empty(), "refusals leave no rows");
-    let largest = internal::CreateConversation { title: "é".repeat(TITLE_CHARS_MAX), ..group(GROUP_MEMBERS_MAX) };
+    let largest =
+        internal::CreateConversation { title: "é".repeat(TITLE_CHARS_MAX), ..group(GROUP_MEMBERS_MAX) };
     assert_eq!(shard.refusal(command::Kind::CreateConversation(largest)), None);
 }
 
@@ -249,7 +255,8 @@ fn malformed_commands_of_every_other_kind_are_refused() {
         })
     };
     let add = |user_id, device| command::Kind::AddDevice(internal::AddDevice { user_id, device });
-    let row = internal::FeedRow { user_id: short(), conversation_id: room(0).0.to_bytes(), ..Default::default() };
+    let row =
+        internal::FeedRow { user_id: short(), conversation_id: room(0).0.to_bytes(), ..Default::default() };
     let checkpoint = internal::FeedCheckpoint { rows: vec![row], positions: vec![] };
     let cases = vec![
         advance(short(), user_id(), device_id()),
@@ -359,7 +366,8 @@ fn the_oldest_device_makes_room() {
     }
     let removed = Event::DeviceRemoved { user: id_of_user(0), device: id_of_device(0, 0) };
     assert_eq!(shard.command(add(DEVICES_MAX)).events, [removed]);
-    let found = shard.ask(internal::query::Kind::ReadUser(internal::ReadUser { user_id: id_of_user(0).to_bytes() }));
+    let found =
+        shard.ask(internal::query::Kind::ReadUser(internal::ReadUser { user_id: id_of_user(0).to_bytes() }));
     let answer::Kind::User(user) = found else { panic!("{found:?}") };
     assert_eq!(user.devices.len(), DEVICES_MAX);
 }
@@ -424,11 +432,15 @@ fn damaged_rows_fail_and_never_panic() {
         for length in 0..value.len() {
             let damaged = MemoryStore::new();
             let mut batch = WriteBatch::new();
-            for key in [keys::conversation(room(0).0), keys::head(room(0).0), keys::message(room(0).0, Seq(1))] {
+            for key in
+                [keys::conversation(room(0).0), keys::head(room(0).0), keys::message(room(0).0, Seq(1))]
+            {
                 let row = shard.store.rows().into_iter().find(|(known, _)| *known == *key).unwrap().1;
                 batch.put(key, row);
             }
-            let Some(cut) = batch.rows().iter().map(|(key, _)| *key).find(|known| **known == *key) else { continue };
+            let Some(cut) = batch.rows().iter().map(|(key, _)| *key).find(|known| **known == *key) else {
+                continue;
+            };
             batch.put(cut, value.slice(..length));
             damaged.write(batch).unwrap();
             let batch = batch_of(1_000, vec![send(message(0, 1))]);

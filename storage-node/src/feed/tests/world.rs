@@ -140,7 +140,10 @@ fn home_of(number: u8) -> usize {
 fn new_source(shard: u32, start_index: u64, homes: &[Home]) -> SourceFeed {
     let durable = |home: &Home| {
         let positions = feed_positions(&home.store, ShardId(0)).unwrap();
-        positions.iter().find(|position| position.source_shard == shard).map_or(0, |position| position.log_index)
+        positions
+            .iter()
+            .find(|position| position.source_shard == shard)
+            .map_or(0, |position| position.log_index)
     };
     // Shard 0 is on the source's own node, so its position is known; the others answer in time.
     let start = |(number, home): (u32, &Home)| HomeStart {
@@ -299,7 +302,8 @@ impl World {
         let home = &mut self.homes[number as usize];
         let Some(checkpoint) = home.proposed.take() else { return };
         let kind = Some(command::Kind::FeedCheckpoint(checkpoint.clone()));
-        let batch = internal::CommandBatch { time_ms: self.now_ms, commands: vec![internal::Command { kind }] };
+        let batch =
+            internal::CommandBatch { time_ms: self.now_ms, commands: vec![internal::Command { kind }] };
         let mut overlay = Overlay::new(&home.store);
         apply(&mut overlay, ShardId(0), &batch).unwrap();
         home.store.write(overlay.into_batch()).unwrap();
@@ -363,11 +367,8 @@ impl World {
     fn sync_end(&mut self, number: u8, rows_max: u32) -> Result<bool, TestCaseError> {
         let client = &mut self.clients[usize::from(number)];
         let Some(view) = client.view.take() else { return Ok(false) };
-        let read = internal::ReadFeed {
-            user_id: user(number).to_bytes(),
-            since_version: client.version,
-            rows_max,
-        };
+        let read =
+            internal::ReadFeed { user_id: user(number).to_bytes(), since_version: client.version, rows_max };
         let stored = stored_page(&self.homes[home_of(number)], user(number), client.version, rows_max);
         let page = merge_feed_page(stored, view, &read);
         prop_assert!(page.rows.len() <= rows_max as usize);
@@ -403,8 +404,10 @@ impl World {
                 before_conversation_id: last.conversation_id,
             };
             let view = home.feed.view(user(number));
-            let stored = internal::Query { kind: Some(internal::query::Kind::ReadConversationList(read.clone())) };
-            let Some(answer::Kind::ConversationList(stored)) = query(&home.store, &stored).unwrap().kind else {
+            let stored =
+                internal::Query { kind: Some(internal::query::Kind::ReadConversationList(read.clone())) };
+            let Some(answer::Kind::ConversationList(stored)) = query(&home.store, &stored).unwrap().kind
+            else {
                 return Err(TestCaseError::fail("no list"));
             };
             let page = merge_list_page(stored, view, &read);
@@ -467,7 +470,9 @@ impl World {
         self.run(Step::List { user: number, rows_max: 2 })?;
         let mine: BTreeMap<Bytes, u64> = (0..CONVERSATIONS)
             .filter(|conversation| members(*conversation).contains(&number))
-            .filter_map(|number| Some((conversation(number).to_bytes(), *self.tops.get(&conversation(number))?)))
+            .filter_map(|number| {
+                Some((conversation(number).to_bytes(), *self.tops.get(&conversation(number))?))
+            })
             .collect();
         let stored = stored_page(&self.homes[home_of(number)], user(number), 0, 100).rows;
         let stored: BTreeMap<Bytes, u64> =
@@ -479,7 +484,12 @@ impl World {
                 break;
             }
         }
-        prop_assert_eq!(&self.clients[usize::from(number)].known, &mine, "what the client of user {} knows", number);
+        prop_assert_eq!(
+            &self.clients[usize::from(number)].known,
+            &mine,
+            "what the client of user {} knows",
+            number
+        );
         Ok(())
     }
 }
