@@ -22,6 +22,8 @@ pub mod expiry;
 pub mod format;
 pub mod memory;
 pub mod rocks;
+#[cfg(test)]
+mod tests;
 
 pub use batch::WriteBatch;
 pub use memory::MemoryStore;

@@ -24,7 +24,11 @@ const LASTS: Duration = Duration::from_secs(25);
 const LIFE_MS_MAX: u64 = 400;
 /// Each round of this many lives longer, so that the store is synced and the log is cut before the kill.
 const LONG_LIFE_EVERY: u64 = 5;
-/// The shortest of these lives, in milliseconds.
+/// One start in this many is killed at a random moment, ready or not, before the one that serves.
+const STARTS_KILLED_ONE_IN: u64 = 3;
+/// The longest that such a process lives, in milliseconds.
+const START_MS_MAX: u64 = 300;
+/// The shortest of the long lives, in milliseconds.
 const LONG_LIFE_MS_MIN: u64 = 1_500;
 
 /// Both people of a conversation, and what they sent.
@@ -81,9 +85,14 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
     println!("SEED={seed}");
     let mut world = World::new(seed);
     let started = clock::now();
-    let mut rounds = 0u64;
+    let (mut rounds, mut starts_killed) = (0u64, 0u64);
     while started.elapsed() < LASTS {
-        let process = start(folder.path(), &tls);
+        if world.random.below(STARTS_KILLED_ONE_IN) == 0 {
+            let lives = Duration::from_millis(world.random.below(START_MS_MAX));
+            Process::start_and_kill(&setup(folder.path(), &tls), lives);
+            starts_killed += 1;
+        }
+        let process = Process::start(&setup(folder.path(), &tls));
         let mut link = Link::open(process.address, &tls).expect("it is ready");
         if rounds == 0 {
             world.create(&mut link).expect("it lives");
@@ -94,7 +103,7 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
         let lives = if rounds.is_multiple_of(LONG_LIFE_EVERY) { Lives::Long } else { Lives::Short };
         world.load_and_kill(link, process, lives);
     }
-    let process = start(folder.path(), &tls);
+    let process = Process::start(&setup(folder.path(), &tls));
     let mut link = Link::open(process.address, &tls).expect("it is ready");
     world.check(&mut link, Extent::All).expect("it lives");
     world.repeat(&mut link).expect("it lives");
@@ -102,15 +111,14 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
     world.check_feeds(&mut link).expect("it lives");
     process.terminate();
     let World { acknowledged, unknown, repeats_known, .. } = world;
-    println!(
-        "{rounds} kills, {acknowledged} acknowledged, {unknown} unknown, {repeats_known} of them were applied"
-    );
+    println!("{rounds} kills under load, {starts_killed} while starting");
+    println!("{acknowledged} acknowledged, {unknown} unknown, {repeats_known} of them were applied");
     assert!(rounds >= 5 && acknowledged > 1_000 && unknown > 0, "the test did not try hard enough");
 }
 
-fn start(folder: &Path, tls: &LinkTls) -> Process {
+fn setup<'a>(folder: &'a Path, tls: &'a LinkTls) -> Setup<'a> {
     let listen = ([127, 0, 0, 1], 0).into();
-    Process::start(&Setup { folder, node_id: 1, shards: SHARDS, cores: CORES, nodes: &[], tls, listen })
+    Setup { folder, node_id: 1, shards: SHARDS, cores: CORES, nodes: &[], tls, listen }
 }
 
 impl World {

@@ -69,20 +69,33 @@ pub struct Process {
 impl Process {
     /// Starts it and waits until it says that it is ready.
     pub fn start(setup: &Setup<'_>) -> Self {
-        let config = setup.folder.join(format!("node-{}.toml", setup.node_id));
-        std::fs::write(&config, setup.to_toml()).expect("it writes");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringline-storage"))
-            .arg("--config")
-            .arg(&config)
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        let mut child = Self::spawn(setup);
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it reads");
         let address = line.trim_end().strip_prefix("ringline-storage ready: ");
         let address = address.unwrap_or_else(|| panic!("not ready: {line:?}, {:?}", child.wait()));
         Self { address: address.parse().expect("an address"), child }
+    }
+
+    /// Starts it and kills it after this long, wherever it is by then.
+    pub fn start_and_kill(setup: &Setup<'_>, lives: Duration) {
+        let mut child = Self::spawn(setup);
+        // No synchronisation: any moment is right.
+        std::thread::sleep(lives);
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+
+    fn spawn(setup: &Setup<'_>) -> Child {
+        let config = setup.folder.join(format!("node-{}.toml", setup.node_id));
+        std::fs::write(&config, setup.to_toml()).expect("it writes");
+        Command::new(env!("CARGO_BIN_EXE_ringline-storage"))
+            .arg("--config")
+            .arg(&config)
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts")
     }
 
     /// kill -9.

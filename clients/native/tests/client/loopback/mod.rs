@@ -199,7 +199,8 @@ async fn refused_proofs_lead_to_a_refresh_and_then_to_a_log_in() {
         .await;
     ada.client.send_text(room, "after a refresh").await.expect("taken over");
     ada.until_text("after a refresh").await;
-    assert_eq!(gateway.refresh_count(), 1);
+    // The other one had to refresh as well, sooner or later.
+    assert!(gateway.refresh_count() >= 1);
 
     gateway.forget_sessions_and_access_tokens();
     gateway.forget_refresh_tokens();

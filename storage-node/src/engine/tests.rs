@@ -1,0 +1,306 @@
+//! Both engines and the overlay against each other, and RocksDB's folder: format, crashes, expiry.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use super::keys::{self, Key};
+use super::{
+    Direction, MemoryStore, Overlay, Reader, RocksOptions, RocksStore, Store, StoreError, WriteBatch, expiry,
+};
+use bytes::Bytes;
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use wire_protocol::ids::{ClientMessageId, ConversationId, DeviceId, Seq};
+
+/// A folder that goes when the test does.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("ringline-engine-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// What the disk holds now, as after the power has failed: nothing that is only in memory.
+    fn copied(&self) -> Self {
+        let copy = Self::new();
+        for file in std::fs::read_dir(&self.0).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), copy.0.join(file.file_name())).unwrap();
+        }
+        copy
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn open(folder: &Path) -> Result<RocksStore, StoreError> {
+    let options = RocksOptions { memtable_bytes: 1024 * 1024, ..RocksOptions::new(8) };
+    RocksStore::open(folder, &options)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(Place, Option<u8>)>),
+    Value(Place),
+    Scan {
+        conversation: u8,
+        from: u64,
+        to: u64,
+        descending: bool,
+        rows_max: usize,
+    },
+    Sync,
+    /// Closed and opened again: an engine may keep more than was synced then.
+    Reopen,
+    Crash,
+}
+
+/// A row of one of three conversations.
+#[derive(Clone, Debug)]
+enum Place {
+    Head(u8),
+    Message(u8, u64),
+    Cursors(u8, u16),
+}
+
+impl Place {
+    fn key(&self) -> Key {
+        match *self {
+            Place::Head(conversation) => keys::head(ConversationId([conversation; 16])),
+            Place::Message(conversation, seq) => keys::message(ConversationId([conversation; 16]), Seq(seq)),
+            Place::Cursors(conversation, member) => keys::cursors(ConversationId([conversation; 16]), member),
+        }
+    }
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        (0..3u8).prop_map(Place::Head),
+        (0..3u8, 0..12u64).prop_map(|(conversation, seq)| Place::Message(conversation, seq)),
+        (0..3u8, 0..4u16).prop_map(|(conversation, member)| Place::Cursors(conversation, member)),
+    ]
+}
+
+fn write() -> impl Strategy<Value = Vec<(Place, Option<u8>)>> {
+    prop::collection::vec((place(), prop::option::weighted(0.7, any::<u8>())), 0..8)
+}
+
+fn scan() -> impl Strategy<Value = Step> {
+    (0..3u8, 0..13u64, 0..13u64, any::<bool>(), 1..14usize).prop_map(
+        |(conversation, from, to, descending, rows_max)| Step::Scan {
+            conversation,
+            from,
+            to,
+            descending,
+            rows_max,
+        },
+    )
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        10 => write().prop_map(Step::Write),
+        5 => place().prop_map(Step::Value),
+        8 => scan(),
+        3 => Just(Step::Sync),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn batch(rows: &[(Place, Option<u8>)]) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for (place, value) in rows {
+        match value {
+            Some(value) => batch.put(place.key(), vec![*value; usize::from(*value % 40)]),
+            None => batch.delete(place.key()),
+        }
+    }
+    batch
+}
+
+type Row = (Vec<u8>, Vec<u8>);
+
+fn scanned(reader: &dyn Reader, step: &Step) -> Vec<Row> {
+    let &Step::Scan { conversation, from, to, descending, rows_max } = step else { return vec![] };
+    let id = ConversationId([conversation; 16]);
+    let direction = if descending { Direction::Descending } else { Direction::Ascending };
+    let mut rows = vec![];
+    let visit = &mut |key: &[u8], value: &[u8]| {
+        rows.push((key.to_vec(), value.to_vec()));
+        rows.len() < rows_max
+    };
+    reader.scan(&keys::message(id, Seq(from)), &keys::message(id, Seq(to)), direction, visit).unwrap();
+    rows
+}
+
+fn cursors(reader: &dyn Reader) -> Vec<Row> {
+    let mut rows = vec![];
+    for conversation in 0..3 {
+        let all = keys::cursors_of_all(ConversationId([conversation; 16]));
+        let visit = &mut |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            true
+        };
+        reader.scan(&all, &all.end(), Direction::Ascending, visit).unwrap();
+    }
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn memory_and_rocks_agree(steps in steps()) {
+        let memory = MemoryStore::new();
+        let mut folder = Folder::new();
+        let mut rocks = open(&folder.0).unwrap();
+        for step in &steps {
+            match step {
+                Step::Write(rows) => {
+                    memory.write(batch(rows)).unwrap();
+                    rocks.write(batch(rows)).unwrap();
+                }
+                Step::Value(place) => {
+                    let key = place.key();
+                    prop_assert_eq!(rocks.value(&key).unwrap(), memory.value(&key).unwrap());
+                }
+                Step::Scan { .. } => prop_assert_eq!(scanned(&rocks, step), scanned(&memory, step)),
+                Step::Sync => {
+                    memory.sync().unwrap();
+                    rocks.sync().unwrap();
+                }
+                Step::Reopen => {
+                    // A clean close writes the memtables out.
+                    memory.sync().unwrap();
+                    drop(rocks);
+                    rocks = open(&folder.0).unwrap();
+                }
+                Step::Crash => {
+                    memory.crash();
+                    let after = folder.copied();
+                    drop(rocks);
+                    folder = after;
+                    rocks = open(&folder.0).unwrap();
+                }
+            }
+            prop_assert_eq!(cursors(&rocks), cursors(&memory));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_overlay_reads_as_if_it_were_written(base in write(), pending in write(), scans in prop::collection::vec(scan(), 1..6)) {
+        let (under, written) = (MemoryStore::new(), MemoryStore::new());
+        under.write(batch(&base)).unwrap();
+        written.write(batch(&base)).unwrap();
+        written.write(batch(&pending)).unwrap();
+        let mut overlay = Overlay::new(&under);
+        for (key, value) in batch(&pending).rows() {
+            match value {
+                Some(value) => overlay.put(*key, value.clone()),
+                None => overlay.delete(*key),
+            }
+        }
+        for scan in &scans {
+            prop_assert_eq!(scanned(&overlay, scan), scanned(&written, scan));
+        }
+        prop_assert_eq!(cursors(&overlay), cursors(&written));
+        for (place, _) in base.iter().chain(&pending) {
+            prop_assert_eq!(overlay.value(&place.key()).unwrap(), written.value(&place.key()).unwrap());
+        }
+        under.write(overlay.into_batch()).unwrap();
+        prop_assert_eq!(under.rows(), written.rows());
+    }
+}
+
+#[test]
+fn what_was_not_synced_is_lost_and_what_was_is_not() {
+    let folder = Folder::new();
+    let store = open(&folder.0).unwrap();
+    store.write(batch(&[(Place::Head(0), Some(3))])).unwrap();
+    store.sync().unwrap();
+    store.write(batch(&[(Place::Head(1), Some(4))])).unwrap();
+    let after = folder.copied();
+    let store = open(&after.0).unwrap();
+    assert_eq!(store.value(&Place::Head(0).key()).unwrap(), Some(Bytes::from(vec![3; 3])));
+    assert_eq!(store.value(&Place::Head(1).key()).unwrap(), None);
+}
+
+#[test]
+fn another_format_is_refused_by_name() {
+    let folder = Folder::new();
+    let store = open(&folder.0).unwrap();
+    let mut newer = WriteBatch::new();
+    newer.put(keys::format(), vec![0, 0, 0, 9, 0, 0, 0, 8]);
+    store.write(newer).unwrap();
+    drop(store);
+    let error = open(&folder.0).err().unwrap().to_string();
+    let expected = format!(
+        "cannot use the store in {}: it has format version 9, this program reads and writes 1",
+        folder.0.display()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn another_shard_count_and_foreign_data_are_refused() {
+    let folder = Folder::new();
+    drop(open(&folder.0).unwrap());
+    let error = RocksStore::open(&folder.0, &RocksOptions::new(16)).err().unwrap();
+    assert!(error.to_string().contains("8 shards"), "{error}");
+
+    let foreign = Folder::new();
+    let database = rocksdb::DB::open_default(&foreign.0).unwrap();
+    database.put(b"somebody else's row, long enough", b"").unwrap();
+    drop(database);
+    let error = open(&foreign.0).err().unwrap();
+    assert!(error.to_string().contains("no format row"), "{error}");
+}
+
+#[test]
+fn a_folder_is_opened_once_at_a_time() {
+    let folder = Folder::new();
+    let first = open(&folder.0).unwrap();
+    assert!(matches!(open(&folder.0), Err(StoreError::Unusable { .. })));
+    drop(first);
+    open(&folder.0).unwrap();
+}
+
+#[test]
+fn compaction_drops_expired_rows_by_logged_time() {
+    let folder = Folder::new();
+    let store = open(&folder.0).unwrap();
+    let id = ConversationId([1; 16]);
+    let row = |client_id| keys::idempotency(id, 0, DeviceId([2; 16]), ClientMessageId(client_id));
+    let value = |time_ms: u64| [&[1], &time_ms.to_be_bytes()[..], &[2]].concat();
+    let mut rows = WriteBatch::new();
+    rows.put(row(1), value(1_000));
+    rows.put(row(2), value(2_000));
+    rows.put(keys::message(id, Seq(1)), value(1_000));
+    rows.set_logged_ms(2_000);
+    store.write(rows).unwrap();
+    store.sync().unwrap();
+    store.compact();
+    assert!(store.value(&row(1)).unwrap().is_some(), "not yet");
+
+    let mut later = WriteBatch::new();
+    later.put(keys::head(id), value(0));
+    later.set_logged_ms(1_500 + expiry::IDEMPOTENCY_DROP_MS);
+    store.write(later).unwrap();
+    store.sync().unwrap();
+    store.compact();
+    assert_eq!(store.value(&row(1)).unwrap(), None);
+    assert!(store.value(&row(2)).unwrap().is_some(), "younger than the limit");
+    assert!(store.value(&keys::message(id, Seq(1))).unwrap().is_some(), "messages never expire");
+}
