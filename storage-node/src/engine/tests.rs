@@ -27,7 +27,11 @@ impl Folder {
     fn copied(&self) -> Self {
         let copy = Self::new();
         for file in std::fs::read_dir(&self.0).unwrap().map(Result::unwrap) {
-            std::fs::copy(file.path(), copy.0.join(file.file_name())).unwrap();
+            match std::fs::copy(file.path(), copy.0.join(file.file_name())) {
+                // Removed since the folder was listed: it was not needed any more.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                result => drop(result.unwrap()),
+            }
         }
         copy
     }

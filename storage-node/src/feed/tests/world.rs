@@ -117,7 +117,7 @@ pub struct World {
 }
 
 pub fn user(number: u8) -> UserId {
-    UserId([number * 37 + 1; 16])
+    UserId([number.wrapping_mul(37).wrapping_add(1); 16])
 }
 
 pub fn conversation(number: u8) -> ConversationId {
