@@ -11,3 +11,4 @@ pub mod coordinator;
 pub mod agent;
 pub mod workload;
 pub mod measure;
+pub mod report;

@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod rest;
+pub mod protocol;
 
 pub use connection::{Connection, Route, Target};
 pub use rest::Identity;

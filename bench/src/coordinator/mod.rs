@@ -5,6 +5,7 @@
 mod certificates;
 mod server;
 mod cluster;
+pub mod control;
 
 pub use cluster::{Cluster, ClusterError, Shape};
 pub use server::{Server, binary};

@@ -1,5 +1,7 @@
 //! What the machine says of a server: memory, CPU, disk.
 
+pub mod histogram;
+
 use std::fs;
 use std::io;
 

@@ -1,5 +1,9 @@
 //! What clients do, and what every one of their devices must see. Shared by tests and benchmarks.
 
+pub mod plan;
+pub mod population;
+pub mod stamp;
+pub mod load;
 pub mod device;
 pub mod messages;
 pub mod scenario;

@@ -1,0 +1,210 @@
+//! What coordinator and agent tell each other. JSON, each message behind its length (u32, big endian), over the
+//! pipe to a child process or over TLS to another machine. A relay speaks as an agent upwards and as a coordinator
+//! downwards.
+//!
+//! ```text
+//! coordinator                      agent (or relay)
+//!   <------------------------------- Hello
+//!   Probe -------------------------> (several)
+//!   <------------------------------- Echo
+//!   Prepare -----------------------> refused with Failed, or
+//!   <------------------------------- Prepared
+//!   Begin (phase) -----------------> at a moment of the agent's own clock
+//!   <------------------------------- Progress (each second)
+//!   <------------------------------- PhaseDone
+//!   ... next phase ...
+//!   Settle ------------------------> the ledger's end
+//!   <------------------------------- Settled
+//!   Finish ------------------------> the agent is free for another coordinator
+//! ```
+
+use crate::report::results::{ConnectionCounts, GeneratorResult, HostFacts, LedgerResult};
+use crate::workload::plan::Plan;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of these messages: both ends must have the same.
+pub const CONTROL_VERSION: u32 = 1;
+/// Largest message, in bytes: a plan or a phase's result of a relay with thousands of agents below it.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// From the coordinator.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    /// Answered at once by `Echo`.
+    Probe {
+        /// Comes back.
+        number: u32,
+    },
+    /// What to be ready for.
+    Prepare(Box<Prepare>),
+    /// Run this phase.
+    Begin {
+        /// Its place in the plan.
+        phase: u32,
+        /// When, by the agent's own clock, in microseconds. Relays shift it by their children's offsets.
+        at_us: u64,
+    },
+    /// End the running phase now.
+    EndPhase,
+    /// Compare all devices and history with what was acknowledged.
+    Settle,
+    /// Let go of everything.
+    Finish,
+}
+
+/// From an agent.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// First of all.
+    Hello {
+        /// [`CONTROL_VERSION`].
+        version: u32,
+        /// The agent's machine; a relay tells of all its children.
+        hosts: Vec<HostFacts>,
+        /// Agents that stand behind this connection: 1, or a relay's children's sum.
+        agents: u32,
+        /// Connections that this machine can hold, all agents together.
+        connections_max: u64,
+    },
+    /// Answer to `Probe`.
+    Echo {
+        /// The probe's.
+        number: u32,
+        /// The agent's clock when it answered, in microseconds.
+        now_us: u64,
+    },
+    /// Users, keys and targets are understood.
+    Prepared,
+    /// A second of the running phase has passed.
+    Progress(Box<Progress>),
+    /// The phase has ended, its grace included.
+    PhaseDone(Box<PhaseShare>),
+    /// The ledger's balance; `None`: the plan keeps none.
+    Settled(Option<LedgerResult>),
+    /// Cannot go on; the connection closes.
+    Failed {
+        /// Names the culprit.
+        detail: String,
+    },
+}
+
+/// What to be ready for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Prepare {
+    /// The whole plan.
+    pub plan: Plan,
+    /// This agent's place among all, from 0; of a relay, that of its first.
+    pub agent_first: u32,
+    /// Agents of the whole run.
+    pub agents: u32,
+    /// Where to connect. Each must be among those named on the agent's own command line.
+    pub targets: Vec<TargetAddress>,
+    /// Which protocol, and what it needs to know.
+    pub subject: Subject,
+}
+
+/// A server to connect to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TargetAddress {
+    /// Host and port.
+    pub address: String,
+    /// Name in the certificate; empty: no TLS.
+    pub tls_name: String,
+    /// Certificates to trust, PEM.
+    pub ca_pem: String,
+}
+
+/// Which protocol is spoken, and what it needs to know.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "protocol", rename_all = "snake_case")]
+pub enum Subject {
+    /// Ringline's own.
+    Ringline {
+        /// Mints identities: PKCS#8 PEM of the benchmark's Ed25519 key. A secret.
+        bench_key_pem: String,
+        /// Makes the run's user ids its own.
+        run_id: u64,
+    },
+    /// A peer, by name; see `peers/`.
+    Peer {
+        /// "mqtt", "nats_core", "jet_stream", "xmpp".
+        name: String,
+        /// Makes the run's names its own.
+        run_id: u64,
+    },
+}
+
+/// One second of one phase.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Which phase.
+    pub phase: u32,
+    /// Which second of it, from 0.
+    pub second: u32,
+    /// Fell due in it.
+    pub due: u64,
+    /// Answered well in it.
+    pub succeeded: u64,
+    /// Refused, given up or lost in it.
+    pub errors: u64,
+    /// Ready connections at its end.
+    pub connections: u64,
+    /// Latency of what was answered in it: microseconds, HdrHistogram V2, base64.
+    pub latency: String,
+    /// The agent's CPU in it, in thousandths of a core; of a relay, the busiest one's.
+    pub cpu_milli: u64,
+}
+
+/// One agent's part of a phase's result, or the sum over a relay's agents.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct PhaseShare {
+    /// Which phase.
+    pub phase: u32,
+    /// Seconds that figures count.
+    pub measured_s: f64,
+    /// One for each of the plan's streams.
+    pub streams: Vec<StreamShare>,
+    /// Ready at the end, and so on.
+    pub connections: ConnectionCounts,
+    /// How each agent itself fared.
+    pub generators: Vec<GeneratorResult>,
+    /// Connections lost without having been asked to, by reason.
+    pub losses: BTreeMap<String, u64>,
+    /// A ledger that was full: void.
+    pub ledger_full: bool,
+}
+
+/// One stream of one agent, or of a relay's agents.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct StreamShare {
+    /// Actions that fell due within the measured time.
+    pub due: u64,
+    /// Of those, begun.
+    pub begun: u64,
+    /// Of those, answered well.
+    pub succeeded: u64,
+    /// Of those, refused or given up, by code.
+    pub errors: BTreeMap<String, u64>,
+    /// Of those, without an answer.
+    pub unanswered: u64,
+    /// Messages that reached another device.
+    pub deliveries: u64,
+    /// By name: microseconds, HdrHistogram V2, base64.
+    pub histograms: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ringline { run_id, .. } => {
+                f.debug_struct("Ringline").field("run_id", run_id).finish_non_exhaustive()
+            }
+            Self::Peer { name, run_id } => {
+                f.debug_struct("Peer").field("name", name).field("run_id", run_id).finish()
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! How a coordinator steers agents: the messages, their transport, and who may steer.
+
+pub mod messages;

@@ -1,0 +1,294 @@
+//! The result of a run as one JSON file. The schema is versioned; `docs/results-schema.md` explains every field.
+//!
+//! Histograms are kept whole (HdrHistogram's V2 format, base64), so that results of many agents and runs are merged
+//! and never averaged.
+
+use crate::workload::plan::Plan;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the schema: grows when a reader of the old one would go wrong.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A whole run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunResult {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// What was measured: "ringline", or a peer's name and version.
+    pub subject: String,
+    /// What an acknowledgement of the subject promises, in a line.
+    pub durability: String,
+    /// Commit of the harness, with "+changes" if its tree was not clean; "unknown" outside of a checkout.
+    pub commit: String,
+    /// The command as it was given.
+    pub command_line: Vec<String>,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// The plan as it was carried out.
+    pub plan: Plan,
+    /// Limits the servers ran with, by name ("defaults" where nothing was set), as the servers print them.
+    pub limit_profile: BTreeMap<String, String>,
+    /// The coordinator's machine and each agent's.
+    pub hosts: Vec<HostFacts>,
+    /// What `ringline-tune check` says of the servers' machine, setting by setting.
+    pub tuning: Vec<TuningFact>,
+    /// Clocks of agents against the coordinator's.
+    pub clocks: Vec<ClockOffset>,
+    /// In order.
+    pub phases: Vec<PhaseResult>,
+    /// The ledger's balance; `None`: not kept.
+    pub ledger: Option<LedgerResult>,
+    /// Why the run says nothing; empty: it counts.
+    pub void: Vec<VoidReason>,
+}
+
+/// A machine.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFacts {
+    /// "coordinator", "agent-1", …
+    pub role: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// As the processor names itself.
+    pub cpu_model: String,
+    /// CPUs that may be used.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Soft limit of open files.
+    pub open_files_max: u64,
+    /// Governor of the first CPU, "none" where there is none.
+    pub governor: String,
+    /// Clock source.
+    pub clock_source: String,
+}
+
+/// One setting of a machine.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuningFact {
+    /// As `ringline-tune` names it.
+    pub setting: String,
+    /// Present value, or why there is none.
+    pub present: String,
+    /// What the profile wants.
+    pub wanted: String,
+    /// Whether it serves.
+    pub serves: bool,
+}
+
+/// An agent's clock: add `offset_us` to its readings to have the coordinator's.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockOffset {
+    /// Which agent, from 1.
+    pub agent: u32,
+    /// In microseconds.
+    pub offset_us: i64,
+    /// The offset is off by no more than this: half of the quickest round trip, in microseconds.
+    pub bound_us: u64,
+}
+
+/// One phase.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseResult {
+    /// As in the plan.
+    pub name: String,
+    /// Left out of tables.
+    pub preparation: bool,
+    /// Seconds that figures count: without warm-up.
+    pub measured_s: f64,
+    /// One for each of the plan's streams.
+    pub streams: Vec<StreamResult>,
+    /// Connections that were ready at the end, and the most at any moment.
+    pub connections: ConnectionCounts,
+    /// Second by second, warm-up included.
+    pub seconds: Vec<Second>,
+    /// Agents' own CPU and lag.
+    pub generators: Vec<GeneratorResult>,
+    /// What the machine said of the servers.
+    pub servers: Vec<ServerResult>,
+    /// Whole machine of the servers: bytes on the wire and the like.
+    pub machine: MachineResult,
+    /// Connections lost without having been asked to, by reason.
+    pub losses: BTreeMap<String, u64>,
+    /// What was done to servers: microseconds after the phase's start, and what.
+    pub faults: Vec<(u64, String)>,
+}
+
+/// One stream.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamResult {
+    /// The action's name.
+    pub action: String,
+    /// Whether due times were kept (open loop).
+    pub open_loop: bool,
+    /// Actions that fell due within the measured time.
+    pub due: u64,
+    /// Of those, begun.
+    pub begun: u64,
+    /// Of those, answered well.
+    pub succeeded: u64,
+    /// Of those, refused or given up, by code.
+    pub errors: BTreeMap<String, u64>,
+    /// Of those, without an answer when the phase had ended and its grace had passed.
+    pub unanswered: u64,
+    /// Messages that reached another device (send actions), or messages received (catch up).
+    pub deliveries: u64,
+    /// Due actions a second.
+    pub offered_rate: f64,
+    /// Answered actions a second.
+    pub achieved_rate: f64,
+    /// "answer" (due → answered), "delivery" (due → on another device): microseconds, HdrHistogram V2, base64.
+    pub histograms: BTreeMap<String, String>,
+}
+
+/// Connections of all agents.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionCounts {
+    /// Ready at the phase's end.
+    pub at_end: u64,
+    /// Most at a time.
+    pub peak: u64,
+    /// Made within the phase, in full.
+    pub full_handshakes: u64,
+    /// Made within the phase, resumed.
+    pub resumed_handshakes: u64,
+}
+
+/// One second of a phase, all agents together.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Second {
+    /// From the phase's start.
+    pub second: u32,
+    /// Due, answered well and refused in it.
+    pub due: u64,
+    /// Answered well.
+    pub succeeded: u64,
+    /// Refused, given up, lost.
+    pub errors: u64,
+    /// Ready connections at its end.
+    pub connections: u64,
+    /// Latency of what was answered in it, all streams, in microseconds: 50th percentile.
+    pub p50_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// Largest.
+    pub max_us: u64,
+    /// CPU of all servers, in thousandths of a core.
+    pub server_cpu_milli: u64,
+    /// Private memory of all servers, in bytes.
+    pub server_private_bytes: u64,
+    /// Kernel memory that connections grow, in bytes.
+    pub kernel_bytes: u64,
+    /// CPU of the busiest agent, in thousandths of a core.
+    pub agent_cpu_milli: u64,
+}
+
+/// How an agent itself fared.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GeneratorResult {
+    /// Which agent, from 1.
+    pub agent: u32,
+    /// CPU over the measured time, in thousandths of a core.
+    pub cpu_milli: u64,
+    /// Due → handed to the kernel, in microseconds, as above: what the agent itself added.
+    pub lag: String,
+    /// Samples outside of what a histogram holds.
+    pub samples_lost: u64,
+    /// Private memory at the phase's end, in bytes.
+    pub private_bytes: u64,
+}
+
+/// One server process over the measured time.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerResult {
+    /// "gateway-1", "storage-1", or a peer's name.
+    pub name: String,
+    /// CPU, in milliseconds: in the process itself.
+    pub user_ms: u64,
+    /// And in the kernel.
+    pub system_ms: u64,
+    /// CPU of each thread by name, in milliseconds, largest first; at most 32.
+    pub threads: Vec<(String, u64)>,
+    /// Private memory at the start, in bytes.
+    pub private_bytes_start: u64,
+    /// And at the end.
+    pub private_bytes_end: u64,
+    /// Voluntary context switches.
+    pub switches_voluntary: u64,
+    /// Involuntary ones.
+    pub switches_involuntary: u64,
+    /// Reads and writes that the kernel counts (`syscr`, `syscw`): io_uring's are not among them.
+    pub read_write_calls: u64,
+    /// System calls entered, where they could be counted (perf); `None`: not here.
+    pub system_calls: Option<u64>,
+    /// Bytes that reached the disk.
+    pub disk_write_bytes: u64,
+    /// Syncs of the log, where the server counts them.
+    pub log_syncs: Option<u64>,
+    /// Open files at the end.
+    pub open_files: u64,
+    /// Every counter of the server's own metrics that changed: name and labels to difference.
+    pub counters: BTreeMap<String, f64>,
+}
+
+/// The servers' machine over the measured time.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineResult {
+    /// Busy time of each CPU, in thousandths.
+    pub cpu_busy_milli: Vec<u64>,
+    /// Bytes through the interface that the load uses (loopback counts each once).
+    pub wire_bytes: u64,
+    /// Packets likewise.
+    pub wire_packets: u64,
+    /// Kernel memory that connections grow, at the start, in bytes.
+    pub kernel_bytes_start: u64,
+    /// And at the end.
+    pub kernel_bytes_end: u64,
+}
+
+/// What became of every acknowledged message.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerResult {
+    /// Messages with an acknowledgement.
+    pub acknowledged: u64,
+    /// Messages without one, whose fate is unknown: they count as wrong only if found twice or out of place.
+    pub unacknowledged: u64,
+    /// (device, message) pairs that were checked.
+    pub checked: u64,
+    /// Acknowledged and missing on a device or in history.
+    pub lost: u64,
+    /// There more than once.
+    pub doubled: u64,
+    /// Out of order, or with a gap before it.
+    pub reordered: u64,
+    /// With other bytes than were sent, or in a place other than acknowledged.
+    pub altered: u64,
+    /// The first ones of each kind, as a person reads them; at most 20.
+    pub examples: Vec<String>,
+}
+
+/// Why a run says nothing.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VoidReason {
+    /// Which phase; empty: the whole run.
+    pub phase: String,
+    /// Which rule, a stable name: "generator_busy", "generator_late", "rate_missed", "samples_lost",
+    /// "connections_missing", "ledger_full", "agent_lost".
+    pub rule: String,
+    /// With its numbers.
+    pub detail: String,
+}

@@ -1,0 +1,273 @@
+//! What a run does, as a commented TOML file (`bench/plans/`). Read once into [`Plan`], unknown keys refused, and
+//! checked; later code never looks for contradictions again.
+//!
+//! A plan is a population, a transport, and phases one after another. A phase runs one or more *streams*: each is
+//! an action with a schedule of its own. Latency counts from the moment that the schedule says.
+
+mod check;
+
+pub use check::PlanError;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Short name, also of the result's file.
+    pub name: String,
+    /// What it shows, in a sentence or two.
+    pub about: String,
+    /// Makes every random choice: the same seed gives the same users, bodies and due times.
+    #[serde(default = "defaults::seed")]
+    pub seed: u64,
+    /// Who exists.
+    pub population: Population,
+    /// How clients come in.
+    #[serde(default)]
+    pub transport: Transport,
+    /// What a message is.
+    #[serde(default)]
+    pub message: MessageShape,
+    /// The servers that a local run starts. Not looked at when targets are given.
+    #[serde(default)]
+    pub server: ServerShape,
+    /// Whether every acknowledged message is accounted for.
+    #[serde(default)]
+    pub ledger: LedgerPlan,
+    /// What happens, in order.
+    #[serde(rename = "phase")]
+    pub phases: Vec<Phase>,
+}
+
+/// Who exists; see `workload/population.rs`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Population {
+    /// Users of the whole run; a multiple of `cell_users`.
+    pub users: u32,
+    /// Devices of each user.
+    #[serde(default = "defaults::one")]
+    pub devices: u32,
+    /// Users of a cell. At least 2, more than `directs`, and at least `group_members`.
+    #[serde(default = "defaults::two")]
+    pub cell_users: u32,
+    /// Direct rooms of each user: 1 joins users in pairs; otherwise an even number of neighbours in the cell.
+    #[serde(default = "defaults::one")]
+    pub directs: u32,
+    /// Groups in each cell.
+    #[serde(default)]
+    pub groups: u32,
+    /// Members of each group: the first users of the cell.
+    #[serde(default)]
+    pub group_members: u32,
+}
+
+/// How clients come in.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Transport {
+    /// Which way.
+    pub route: RouteName,
+    /// Whether a device that comes back uses its TLS ticket.
+    pub resume: bool,
+    /// Heartbeat that clients ask for, in seconds; 0: the server's own.
+    pub heartbeat_s: u32,
+}
+
+/// A way to the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteName {
+    /// The protocol itself over TLS.
+    Native,
+    /// WebSocket over TLS.
+    WebSocket,
+}
+
+/// What a message is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MessageShape {
+    /// Bytes of a body; at least what a stamp takes (`workload/stamp.rs`).
+    pub body_bytes: u32,
+}
+
+/// The servers of a local run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerShape {
+    /// Gateways. One with embedded storage if `storages` is 0.
+    pub gateways: u32,
+    /// Storage nodes.
+    pub storages: u32,
+    /// Loop threads of each process.
+    pub cores: u32,
+    /// CPUs that all server processes are bound to, as `taskset -c` takes them; empty: not bound. Agents are bound
+    /// to the others.
+    pub cpus: String,
+}
+
+/// Whether every acknowledged message is accounted for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerPlan {
+    /// Keeps it: repeats sends until they are answered, and compares all devices and history at the end.
+    pub keep: bool,
+    /// Most messages of an agent; 40 bytes each in its memory. A run beyond it is void.
+    pub messages_max: u64,
+}
+
+/// One part of a run.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// Names it in results.
+    pub name: String,
+    /// How long it lasts, in seconds. With `until_done` the longest it may take.
+    pub seconds: f64,
+    /// Ends early when every stream has done all it can (everybody connected, everything caught up).
+    #[serde(default)]
+    pub until_done: bool,
+    /// Seconds at the start that are left out of figures.
+    #[serde(default)]
+    pub warm_up_s: f64,
+    /// Setting up: left out of the results, and no reason to void a run.
+    #[serde(default)]
+    pub preparation: bool,
+    /// Share of the online devices that stop reading for the phase, 0 to 1.
+    #[serde(default)]
+    pub slow_readers: f64,
+    /// Connections the whole run must hold at the end of the phase; fewer void it.
+    #[serde(default)]
+    pub connections_min: u64,
+    /// What happens.
+    #[serde(default, rename = "stream")]
+    pub streams: Vec<Stream>,
+    /// Servers that are killed meanwhile. Only with `--faults`, but for those marked `always`.
+    #[serde(default, rename = "fault")]
+    pub faults: Vec<Fault>,
+}
+
+/// An action, again and again.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stream {
+    /// What is done.
+    pub action: ActionName,
+    /// When.
+    pub schedule: Schedule,
+}
+
+/// What a stream does. Users, devices and rooms are taken in turn.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionName {
+    /// An offline device comes online. Latency: due → ready.
+    Connect,
+    /// An online device leaves without a word and comes back at once. Latency: due → ready.
+    Reconnect,
+    /// An online device leaves and stays away.
+    Disconnect,
+    /// Makes the next room exist. Latency: due → answered.
+    OpenRoom,
+    /// A message into the next direct room, its members in turn. Latency: due → accepted, and due → delivered on
+    /// each other online device of the room.
+    SendDirect,
+    /// The same for groups.
+    SendGroup,
+    /// An offline device comes online and gets all it has missed. Latency: due → last message.
+    CatchUp,
+    /// The newest 50 messages of the next room. Latency: due → page.
+    History,
+    /// A read cursor in the next room. Latency: due → answered.
+    Read,
+}
+
+/// When a stream acts. Rates are of the whole run, in actions a second.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Evenly.
+    Constant {
+        /// Actions a second.
+        rate: f64,
+    },
+    /// With exponential gaps, as independent users make them.
+    Poisson {
+        /// Actions a second on average.
+        rate: f64,
+    },
+    /// Evenly, the rate growing or falling linearly over the phase.
+    Ramp {
+        /// At the start.
+        from: f64,
+        /// At the end.
+        to: f64,
+    },
+    /// Evenly, the rate changing all at once.
+    Step {
+        /// Rates, each for the same part of the phase.
+        rates: Vec<f64>,
+    },
+    /// The next one as soon as one is answered: no due times, so latency counts from the sending, and says
+    /// nothing of what users would see. For the highest rate, and for preparations.
+    Closed {
+        /// Unanswered at a time, in the whole run.
+        in_flight: u32,
+        /// Ends after so many; 0: when the phase does.
+        #[serde(default)]
+        count: u64,
+    },
+}
+
+/// A server that is killed.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Seconds after the phase's start.
+    pub at_s: f64,
+    /// `gateway-1`, `storage-2`, …
+    pub kill: String,
+    /// Started again so much later, in seconds; none: it stays away.
+    pub restart_after_s: Option<f64>,
+    /// Also without `--faults`: the fault is what the plan is about.
+    #[serde(default)]
+    pub always: bool,
+}
+
+mod defaults {
+    pub fn seed() -> u64 {
+        1
+    }
+    pub fn one() -> u32 {
+        1
+    }
+    pub fn two() -> u32 {
+        2
+    }
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self { route: RouteName::Native, resume: true, heartbeat_s: 30 }
+    }
+}
+
+impl Default for MessageShape {
+    fn default() -> Self {
+        Self { body_bytes: 200 }
+    }
+}
+
+impl Default for ServerShape {
+    fn default() -> Self {
+        Self { gateways: 1, storages: 0, cores: 1, cpus: "0".into() }
+    }
+}
+
+impl Default for LedgerPlan {
+    fn default() -> Self {
+        Self { keep: false, messages_max: 20_000_000 }
+    }
+}
