@@ -8,8 +8,8 @@ DATA_DIR ?= $(HOME)/.local/share/ringline
 BIN := $(CARGO_TARGET_DIR)/debug
 WEB := clients/web
 WEB_SOURCES = $(shell find $(WEB)/src $(WEB)/public $(WEB)/build wire-protocol/proto -type f 2>/dev/null)
-# RocksDB's library, built by the first target that needs it.
-CARGO = ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$(.ci/rocksdb)" cargo
+# RocksDB's library, built by the first target that needs it. If that fails nothing goes on without it.
+CARGO = library=$$(.ci/rocksdb) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$library" cargo
 
 .PHONY: run terminal test lint setup setup-test web help
 
