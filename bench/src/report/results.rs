@@ -116,6 +116,9 @@ pub struct PhaseResult {
     pub machine: MachineResult,
     /// Connections lost without having been asked to, by reason.
     pub losses: BTreeMap<String, u64>,
+    /// Lost without having been asked to → ready again: microseconds, HdrHistogram V2, base64.
+    #[serde(default)]
+    pub recovery: String,
     /// What was done to servers: microseconds after the phase's start, and what.
     pub faults: Vec<(u64, String)>,
 }

@@ -332,11 +332,15 @@ mod tests {
     #[test]
     fn a_dropped_message_is_found() {
         for numbered in [true, false] {
-            let result = balance_of(numbered, |entries| { entries.remove(4); });
+            let result = balance_of(numbered, |entries| {
+                entries.remove(4);
+            });
             assert_eq!((result.lost, result.doubled), (1, 0), "{result:?}");
             assert!(result.examples[0].contains("number: 5"), "{result:?}");
         }
-        let last = balance_of(true, |entries| { entries.pop(); });
+        let last = balance_of(true, |entries| {
+            entries.pop();
+        });
         assert_eq!(last.lost, 1, "also at the end, where no later number shows a gap");
     }
 
@@ -399,7 +403,12 @@ mod tests {
     #[test]
     fn balances_of_agents_add_up() {
         let mut sum = balance_of(true, |_| {});
-        merge(&mut sum, &balance_of(true, |entries| { entries.remove(0); }));
+        merge(
+            &mut sum,
+            &balance_of(true, |entries| {
+                entries.remove(0);
+            }),
+        );
         assert_eq!((sum.acknowledged, sum.lost, sum.examples.len()), (20, 1, 1));
     }
 }

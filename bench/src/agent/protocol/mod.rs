@@ -31,7 +31,13 @@ pub enum Request {
         body: Bytes,
     },
     /// Everything that this device has not got yet, as [`ProtocolEvent::Message`]s, then [`ProtocolEvent::CaughtUp`].
-    CatchUp,
+    CatchUp {
+        /// Where the device stands: everything up to these numbers is here. Rooms of its own that are not named are
+        /// up to the protocol.
+        from: Vec<(RoomIndex, u64)>,
+        /// How many messages the workload knows to be missing: for protocols that do not tell when they are through.
+        expected: u64,
+    },
     /// The room's newest messages as [`ProtocolEvent::Page`]: those below `before`, if given.
     History {
         /// Which room.

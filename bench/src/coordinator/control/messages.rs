@@ -175,6 +175,9 @@ pub struct PhaseShare {
     pub losses: BTreeMap<String, u64>,
     /// A ledger that was full: void.
     pub ledger_full: bool,
+    /// Lost without having been asked to → ready again: microseconds, HdrHistogram V2, base64.
+    #[serde(default)]
+    pub recovery: String,
 }
 
 /// One stream of one agent, or of a relay's agents.

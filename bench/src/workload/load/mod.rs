@@ -6,6 +6,19 @@
 //!
 //! It refuses to know of sockets and protocols; the engine (`agent/engine/`) and the simulation drive it alike.
 
+mod devices;
+mod operations;
+mod streams;
+mod figures;
+mod machine;
+mod due;
+mod events;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use machine::AgentLoad;
+
 use crate::agent::protocol::{ProtocolEvent, Request, Token};
 use crate::workload::population::DeviceIndex;
 
@@ -37,6 +50,8 @@ pub enum Action {
         device: DeviceIndex,
         /// Whether a ticket may be used, if there is one.
         resume: bool,
+        /// How many tries have failed since it was last ready: with each one another target is tried.
+        attempt: u32,
     },
     /// Drops the connection without a word. Not answered.
     Disconnect {

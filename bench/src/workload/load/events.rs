@@ -1,0 +1,310 @@
+//! What happened to devices, and what becomes of their operations.
+
+use super::devices::Stage;
+use super::machine::{AgentLoad, RETRY_US};
+use super::operations::{Operation, Work};
+use crate::agent::protocol::{Message, ProtocolEvent, Token};
+use crate::workload::ledger::MessageKey;
+use crate::workload::plan::ActionName;
+use crate::workload::population::{DeviceIndex, RoomIndex};
+use crate::workload::stamp::Stamp;
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+/// First pause before a lost device comes back, and the longest, in microseconds. Each is drawn from all below it
+/// (full jitter), and doubles with each failed try.
+const BACKOFF_US_MIN: u64 = 200_000;
+const BACKOFF_US_MAX: u64 = 5_000_000;
+/// A device tells how far it has stored a room's messages this much later, in microseconds: one cursor covers what
+/// came meanwhile, as in the clients.
+const DELIVERED_AFTER_US: u64 = 1_000_000;
+
+impl AgentLoad {
+    pub(super) fn became_ready(&mut self, now_us: u64, device: DeviceIndex) {
+        let kept = self.devices.of(device);
+        if kept.stage != Stage::Connecting {
+            return;
+        }
+        kept.stage = Stage::Ready;
+        kept.tries = 0;
+        let lost_us = kept.lost_us.take();
+        let connecting = kept.connecting.take();
+        let mut waiting: VecDeque<Token> = std::mem::take(&mut kept.waiting);
+        self.devices.ready += 1;
+        let ready = self.devices.ready;
+        if let Some(phase) = &mut self.phase {
+            let connections = &mut phase.figures.connections;
+            connections.peak = connections.peak.max(ready);
+            if let Some(lost_us) = lost_us {
+                phase.figures.recovery.record(now_us.saturating_sub(lost_us));
+            }
+        }
+        match connecting
+            .and_then(|token| self.operations.find(token).map(|operation| (token, operation.work)))
+        {
+            Some((token, Work::ConnectAndCatchUp)) => {
+                self.devices.of(device).open.push_back(token);
+                self.ask(token);
+            }
+            Some((token, _)) => self.end(now_us, token, Ok(())),
+            None => {}
+        }
+        if lost_us.is_some() {
+            self.heal(now_us, device);
+        }
+        while let Some(token) = waiting.pop_front() {
+            self.ask(token);
+        }
+    }
+
+    /// The device gets what it may have missed.
+    pub(super) fn heal(&mut self, now_us: u64, device: DeviceIndex) {
+        if std::mem::replace(&mut self.devices.of(device).healing, true) {
+            return;
+        }
+        let operation =
+            Operation { device, work: Work::CatchUp, stream: None, due_us: now_us, measured: false };
+        self.request(operation);
+    }
+
+    pub(super) fn was_lost(&mut self, now_us: u64, device: DeviceIndex, reason: &str) {
+        let kept = self.devices.of(device);
+        let stage = std::mem::replace(&mut kept.stage, Stage::Offline);
+        if stage == Stage::Offline {
+            return;
+        }
+        (kept.healing, kept.paused) = (false, false);
+        if stage == Stage::Ready {
+            kept.lost_us = Some(now_us);
+        }
+        let open: Vec<Token> = kept.open.iter().copied().collect();
+        kept.waiting.clear();
+        if stage == Stage::Ready {
+            self.devices.ready -= 1;
+        }
+        if let Some(phase) = &mut self.phase {
+            phase.figures.lose(reason);
+        }
+        for token in open {
+            self.interrupted(now_us, token);
+        }
+        let kept = self.devices.of(device);
+        if kept.wanted {
+            let ceiling_us = (BACKOFF_US_MIN << kept.tries.min(10)).min(BACKOFF_US_MAX);
+            let at_us = now_us + self.random.below(ceiling_us);
+            self.comebacks.push(Reverse((at_us, device)));
+        }
+    }
+
+    /// The connection of an operation is gone. What must not be lost is asked again when the device is back.
+    pub(super) fn interrupted(&mut self, now_us: u64, token: Token) {
+        let Some(operation) = self.operations.find(token).copied() else { return };
+        match operation.work {
+            Work::Send(..) if self.ledger.is_some() => {
+                self.devices.of(operation.device).waiting.push_back(token);
+            }
+            Work::Audit(..) => self.devices.of(operation.device).waiting.push_back(token),
+            // Its device is connecting again, and it ends when that has everything.
+            Work::ConnectAndCatchUp => {
+                let kept = self.devices.of(operation.device);
+                kept.open.retain(|open| *open != token);
+                kept.connecting = Some(token);
+            }
+            _ => self.end(now_us, token, Err("lost")),
+        }
+    }
+
+    pub(super) fn was_refused(&mut self, now_us: u64, token: Token, code: &str, retry_after_us: Option<u64>) {
+        let Some(operation) = self.operations.find(token).copied() else { return };
+        let again = self.ledger.is_some() && matches!(operation.work, Work::Send(..) | Work::Audit(..));
+        match retry_after_us {
+            Some(after_us) if again => {
+                if let Some(phase) = &mut self.phase {
+                    phase.figures.second.errors += 1;
+                }
+                self.retries.push(Reverse((now_us + after_us.max(RETRY_US), token)));
+            }
+            _ => self.end(now_us, token, Err(code)),
+        }
+    }
+
+    /// An operation is over.
+    pub(super) fn end(&mut self, now_us: u64, token: Token, outcome: Result<(), &str>) {
+        let Some(operation) = self.operations.end(token) else { return };
+        let kept = self.devices.of(operation.device);
+        kept.open.retain(|open| *open != token);
+        if operation.work == Work::CatchUp {
+            kept.healing = false;
+        }
+        if matches!(operation.work, Work::CatchUp | Work::ConnectAndCatchUp) && outcome.is_ok() {
+            kept.missed = 0;
+        }
+        if let Work::Audit(room, _) = operation.work {
+            self.audit.page_ended(room, outcome);
+        }
+        // The connection has a place again.
+        if self.devices.look(operation.device).stage == Stage::Ready
+            && let Some(waiting) = self.devices.of(operation.device).waiting.pop_front()
+        {
+            self.ask(waiting);
+        }
+        let (Some(number), Some(phase)) = (operation.stream, &mut self.phase) else { return };
+        phase.streams[number].ended();
+        let latency_us = now_us.saturating_sub(operation.due_us);
+        let figures = &mut phase.figures;
+        match outcome {
+            Ok(()) => {
+                figures.second.succeeded += 1;
+                figures.second.latency.record(latency_us);
+            }
+            Err(_) => figures.second.errors += 1,
+        }
+        if operation.measured {
+            let stream = &mut figures.streams[number];
+            match outcome {
+                Ok(()) => {
+                    stream.succeeded += 1;
+                    stream.answer.record(latency_us);
+                }
+                Err(code) => *stream.errors.entry(code.to_owned()).or_default() += 1,
+            }
+        }
+    }
+
+    pub(super) fn was_accepted(&mut self, now_us: u64, token: Token, seq: Option<u64>) {
+        let Some(operation) = self.operations.find(token).copied() else { return };
+        if let Work::Send(room, message) = operation.work {
+            if let Some(ledger) = &mut self.ledger {
+                ledger.accepted(room, message, seq);
+            }
+            if let Some(seq) = seq {
+                self.tops.entry((operation.device, room)).or_default().take(seq);
+            }
+            self.count_missed(room, operation.device);
+        }
+        self.end(now_us, token, Ok(()));
+    }
+
+    /// Devices that are away will have to fetch this one.
+    pub(super) fn count_missed(&mut self, room: RoomIndex, sender: DeviceIndex) {
+        if self.devices.ready == u64::from(self.devices.count()) {
+            return;
+        }
+        for member in self.people.room(room).members() {
+            for device in self.people.devices_of_user(member) {
+                let kept = self.devices.of(device);
+                kept.missed += u64::from(kept.stage != Stage::Ready && device != sender);
+            }
+        }
+    }
+
+    pub(super) fn has_come(&mut self, now_us: u64, device: DeviceIndex, message: &Message) {
+        let Some(stamp) = Stamp::read(&message.body).filter(|stamp| stamp.run == self.run) else {
+            if let Some(seq) = message.seq {
+                self.tops.entry((device, message.room)).or_default().take(seq);
+            }
+            return;
+        };
+        let room = message.room;
+        let is_new = match message.seq {
+            Some(seq) => {
+                let top = self.tops.entry((device, room)).or_default();
+                let is_new = top.take(seq);
+                if is_new && !std::mem::replace(&mut top.cursor_due, true) {
+                    self.delivered.push_back((now_us + DELIVERED_AFTER_US, device, room));
+                }
+                is_new
+            }
+            None => true,
+        };
+        if let Some(ledger) = &mut self.ledger
+            && ledger.received(room, device, message.seq, stamp.into()).is_err()
+            && let Some(phase) = &mut self.phase
+        {
+            phase.figures.ledger_full = true;
+        }
+        if is_new && stamp.sender != device {
+            self.count_delivery(now_us, room, &stamp, device);
+        }
+    }
+
+    pub(super) fn count_delivery(
+        &mut self,
+        now_us: u64,
+        room: RoomIndex,
+        stamp: &Stamp,
+        device: DeviceIndex,
+    ) {
+        let Some(phase) = &mut self.phase else { return };
+        let is_direct = self.people.room(room).is_direct();
+        let action = if is_direct { ActionName::SendDirect } else { ActionName::SendGroup };
+        let sent_now = stamp.due_us >= phase.measure_from_us && stamp.due_us < phase.end_us;
+        if let Some(number) = phase.streams.iter().position(|stream| stream.action == action)
+            && sent_now
+        {
+            let stream = &mut phase.figures.streams[number];
+            stream.deliveries += 1;
+            stream.delivery.record(now_us.saturating_sub(stamp.due_us));
+            return;
+        }
+        // What a device fetches that was away counts for the stream that made it fetch.
+        let catches_up = self.devices.look(device).open.iter().find_map(|token| {
+            let operation = self.operations.find(*token)?;
+            (operation.work == Work::ConnectAndCatchUp && operation.measured).then_some(operation.stream)?
+        });
+        if let Some(number) = catches_up {
+            phase.figures.streams[number].deliveries += 1;
+        }
+    }
+
+    pub(super) fn take_protocol_event(&mut self, now_us: u64, device: DeviceIndex, event: ProtocolEvent) {
+        match event {
+            ProtocolEvent::Ready => self.became_ready(now_us, device),
+            ProtocolEvent::Done(token) | ProtocolEvent::CaughtUp(token) => self.end(now_us, token, Ok(())),
+            ProtocolEvent::Accepted { token, seq } => self.was_accepted(now_us, token, seq),
+            ProtocolEvent::Message(message) => self.has_come(now_us, device, &message),
+            ProtocolEvent::Page { token, messages } => self.take_page(now_us, token, &messages),
+            ProtocolEvent::SyncNeeded => self.heal(now_us, device),
+            ProtocolEvent::Refused { token: Some(token), code, retryable, retry_after_ms } => {
+                let after_us = retryable.then_some(u64::from(retry_after_ms) * 1_000);
+                self.was_refused(now_us, token, &code, after_us);
+            }
+            ProtocolEvent::Refused { token: None, code, .. } | ProtocolEvent::Closing { code, .. } => {
+                if let Some(phase) = &mut self.phase {
+                    phase.figures.lose(&code);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_page(&mut self, now_us: u64, token: Token, messages: &[Message]) {
+        let Some(operation) = self.operations.find(token).copied() else { return };
+        if let Work::Audit(room, _) = operation.work {
+            let run = self.run;
+            let ours = messages.iter().filter_map(|message| {
+                let stamp = Stamp::read(&message.body).filter(|stamp| stamp.run == run)?;
+                Some((message.seq, MessageKey::from(stamp)))
+            });
+            if let Some(ledger) = &mut self.ledger {
+                ledger.history(room, ours);
+            }
+            self.audit.page_came(room, messages.first().and_then(|message| message.seq));
+        }
+        self.end(now_us, token, Ok(()));
+    }
+
+    pub(super) fn tell_cursors(&mut self, now_us: u64) {
+        while let Some((due_us, device, room)) = self.delivered.front().copied()
+            && due_us <= now_us
+        {
+            self.delivered.pop_front();
+            let Some(top) = self.tops.get_mut(&(device, room)) else { continue };
+            top.cursor_due = false;
+            let seq = top.contiguous;
+            if seq > 0 && self.devices.can_act(device) {
+                let work = Work::Delivered(room, seq);
+                self.request(Operation { device, work, stream: None, due_us, measured: false });
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a phase's figures are made of, on one agent.
+
+use crate::coordinator::control::messages::{PhaseShare, Progress, StreamShare};
+use crate::measure::histogram::Latencies;
+use crate::report::results::ConnectionCounts;
+use std::collections::BTreeMap;
+
+/// One stream's counts over the measured time.
+#[derive(Debug, Default)]
+pub(super) struct StreamFigures {
+    pub(super) due: u64,
+    pub(super) begun: u64,
+    pub(super) succeeded: u64,
+    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) unanswered: u64,
+    pub(super) deliveries: u64,
+    pub(super) answer: Latencies,
+    pub(super) delivery: Latencies,
+}
+
+impl StreamFigures {
+    fn share(&self) -> StreamShare {
+        let mut histograms = BTreeMap::new();
+        for (name, latencies) in [("answer", &self.answer), ("delivery", &self.delivery)] {
+            if latencies.count() > 0 {
+                histograms.insert(name.to_owned(), latencies.to_text());
+            }
+        }
+        StreamShare {
+            due: self.due,
+            begun: self.begun,
+            succeeded: self.succeeded,
+            errors: self.errors.clone(),
+            unanswered: self.unanswered,
+            deliveries: self.deliveries,
+            histograms,
+        }
+    }
+}
+
+/// A phase's figures.
+#[derive(Debug, Default)]
+pub(super) struct PhaseFigures {
+    pub(super) streams: Vec<StreamFigures>,
+    pub(super) connections: ConnectionCounts,
+    pub(super) losses: BTreeMap<String, u64>,
+    pub(super) ledger_full: bool,
+    /// Lost unasked → ready again.
+    pub(super) recovery: Latencies,
+    /// Due → handed to the engine.
+    pub(super) lag: Latencies,
+    /// Of the second that runs.
+    pub(super) second: SecondFigures,
+}
+
+/// The second that runs.
+#[derive(Debug, Default)]
+pub(super) struct SecondFigures {
+    pub(super) due: u64,
+    pub(super) succeeded: u64,
+    pub(super) errors: u64,
+    pub(super) latency: Latencies,
+}
+
+impl PhaseFigures {
+    pub(super) fn new(streams: usize) -> Self {
+        Self { streams: (0..streams).map(|_| StreamFigures::default()).collect(), ..Self::default() }
+    }
+
+    /// The second is over.
+    pub(super) fn take_second(&mut self, phase: u32, second: u32) -> Progress {
+        let taken = std::mem::take(&mut self.second);
+        Progress {
+            phase,
+            second,
+            due: taken.due,
+            succeeded: taken.succeeded,
+            errors: taken.errors,
+            connections: self.connections.at_end,
+            latency: if taken.latency.count() > 0 { taken.latency.to_text() } else { String::new() },
+            cpu_milli: 0,
+        }
+    }
+
+    pub(super) fn lose(&mut self, reason: &str) {
+        *self.losses.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Samples beyond what histograms hold.
+    pub(super) fn samples_lost(&self) -> u64 {
+        let streams = self.streams.iter().map(|stream| stream.answer.lost() + stream.delivery.lost());
+        streams.sum::<u64>() + self.lag.lost() + self.recovery.lost()
+    }
+
+    /// Everything, as it travels. The generators' part is the service's to add.
+    pub(super) fn share(&self, phase: u32, measured_s: f64) -> PhaseShare {
+        PhaseShare {
+            phase,
+            measured_s,
+            streams: self.streams.iter().map(StreamFigures::share).collect(),
+            connections: self.connections,
+            losses: self.losses.clone(),
+            ledger_full: self.ledger_full,
+            recovery: if self.recovery.count() > 0 { self.recovery.to_text() } else { String::new() },
+            ..PhaseShare::default()
+        }
+    }
+}
