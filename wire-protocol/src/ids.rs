@@ -77,6 +77,16 @@ id_of_16_bytes!(
     ConversationId, 3
 );
 
+/// First bytes of every user that a benchmark mints. Users who register get 16 random bytes: one in 2^64 begins so.
+pub const BENCHMARK_USER_PREFIX: [u8; 8] = *b"rl-bench";
+
+impl UserId {
+    /// Whether only a benchmark's key speaks for this user.
+    pub fn is_benchmark(self) -> bool {
+        self.0.starts_with(&BENCHMARK_USER_PREFIX)
+    }
+}
+
 impl ConversationId {
     /// The one conversation of two users, whoever asks.
     pub fn direct(a: UserId, b: UserId) -> Self {

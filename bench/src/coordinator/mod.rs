@@ -6,6 +6,7 @@ mod certificates;
 mod server;
 mod cluster;
 pub mod control;
+pub mod void;
 
 pub use cluster::{Cluster, ClusterError, Shape};
 pub use server::{Server, binary};

@@ -93,7 +93,7 @@ pub struct ClockOffset {
 }
 
 /// One phase.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhaseResult {
     /// As in the plan.
@@ -124,7 +124,7 @@ pub struct PhaseResult {
 }
 
 /// One stream.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StreamResult {
     /// The action's name.

@@ -65,6 +65,9 @@ pub struct AuthConfig {
     pub signing_key: Option<PathBuf>,
     /// Further keys whose access tokens are accepted, PEM: the one that signed before, or the next one.
     pub verifying_keys: Vec<PathBuf>,
+    /// Key with which benchmark agents mint identities, PEM. It speaks for benchmark users alone, who are made when
+    /// they first come. `None`, as it should be wherever people are: no such user exists.
+    pub benchmark_key: Option<PathBuf>,
     /// Key of the resume tokens, shared by the fleet. `None`: made in the data folder.
     pub resume_key: Option<PathBuf>,
     /// Life of an access token, in seconds.
@@ -84,6 +87,7 @@ impl Default for AuthConfig {
         Self {
             signing_key: None,
             verifying_keys: Vec::new(),
+            benchmark_key: None,
             resume_key: None,
             token_ttl_s: 15 * 60,
             // A device that was away for a month logs in by its refresh token anyway.
@@ -270,6 +274,8 @@ impl fmt::Display for GatewayConfig {
         let auth = &self.auth;
         writeln!(f, "auth.signing_key = \"{}\"", path(&auth.signing_key))?;
         writeln!(f, "auth.verifying_keys = {:?}", auth.verifying_keys)?;
+        let benchmark = auth.benchmark_key.as_ref().map_or("none".into(), |p| p.display().to_string());
+        writeln!(f, "auth.benchmark_key = \"{benchmark}\"")?;
         writeln!(f, "auth.resume_key = \"{}\"", path(&auth.resume_key))?;
         writeln!(f, "auth.token_ttl_s = {}", auth.token_ttl_s)?;
         writeln!(f, "auth.resume_ttl_s = {}", auth.resume_ttl_s)?;

@@ -41,6 +41,7 @@ impl Core {
                     self.carry_calls(id);
                 }
             }
+            Some(Waiting::Provision { .. }) => self.provisioned(id, result),
             Some(Waiting::Http { .. } | Waiting::Hello { .. } | Waiting::Attach { .. }) => {
                 match (self.pending.remove(id), result) {
                     (Some(Waiting::Http { reply }), result) => {
@@ -58,7 +59,9 @@ impl Core {
                             Err(_) => self.announce_again(token),
                         }
                     }
-                    (Some(Waiting::Request(_)) | None, _) => unreachable!("looked at above"),
+                    (Some(Waiting::Request(_) | Waiting::Provision { .. }) | None, _) => {
+                        unreachable!("looked at above")
+                    }
                 }
             }
         }

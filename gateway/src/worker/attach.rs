@@ -1,19 +1,24 @@
 //! Sessions and their home shards: hello, announcing again after a link was lost, and log out.
 
 use super::Core;
-use super::pending::Waiting;
+use super::pending::{PendingId, Waiting};
 use crate::clock::moment;
 use crate::domain::auth::Identity;
+use crate::domain::calls;
 use crate::front::ConnectionToken;
 use crate::observe::{Latency, Metric};
 use crate::router::LinkIndex;
 use crate::session::Outbox;
 use crate::session::table::address_of;
-use crate::worker::mailbox::ShardKey;
+use crate::worker::mailbox::{ShardKey, StorageResult};
+use bytes::Bytes;
 use std::time::Instant;
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::{DeviceId, UserId};
-use wire_protocol::internal::{AttachSession, ShardRequest, shard_request, shard_response};
+use wire_protocol::internal::{
+    AddDevice, AttachSession, Command, CreateUser, Device, ShardRequest, command, shard_request,
+    shard_response,
+};
 use wire_protocol::limits::FRAME_BYTES_MAX;
 use wire_protocol::session::{Proof, ReadyInfo};
 use wire_protocol::v1::session_closing::Reason;
@@ -134,6 +139,9 @@ impl Core {
             );
             return self.refuse_hello(token, &error);
         };
+        if !attached.device_known && identity.user.is_benchmark() {
+            return self.provision(token, identity, started);
+        }
         if !attached.device_known {
             let error = RequestError::new(ErrorCode::ErrorUnauthenticated, "the device was logged out");
             return self.refuse_hello(token, &error);
@@ -152,6 +160,61 @@ impl Core {
         self.observer.latency(Latency::Hello, started.elapsed());
         let fate = self.send_space(token);
         self.settle(token, fate);
+    }
+
+    /// Makes a benchmark user and its device, as registering does for people: durable, and found by later sessions.
+    /// Only the benchmark's key leads here. Nobody can log in as such a user: no password and no secret fits the
+    /// hashes.
+    fn provision(&mut self, token: ConnectionToken, identity: Identity, started: Instant) {
+        let (user, device) = (identity.user, identity.device);
+        let made = Device {
+            device_id: device.to_bytes(),
+            name: "benchmark".into(),
+            refresh_hash: Bytes::from_static(&[0; 32]),
+            ..Device::default()
+        };
+        let create = CreateUser {
+            user_id: user.to_bytes(),
+            username: format!("bench-{user}"),
+            display_name: format!("bench {user}"),
+            password_hash: String::new(),
+            device: Some(made.clone()),
+        };
+        let add = AddDevice { user_id: user.to_bytes(), device: Some(made) };
+        let commands = [command::Kind::CreateUser(create), command::Kind::AddDevice(add)];
+        let waiting = Waiting::Provision { token, identity, started, left: commands.len() as u8 };
+        let Ok(id) = self.pending.insert(self.now_ms, waiting) else {
+            let error =
+                RequestError::new(ErrorCode::ErrorOverloaded, "the gateway's requests: all places taken");
+            return self.refuse_hello(token, &error);
+        };
+        let shard = self.router.shard(&ShardKey::User(user));
+        for (part, kind) in commands.into_iter().enumerate() {
+            let operation = shard_request::Operation::Command(Command { kind: Some(kind) });
+            let request =
+                ShardRequest { id: id.call(part as u16), shard: shard.0, operation: Some(operation) };
+            match self.storage.submit(self.router.link(shard), request) {
+                Ok(()) => self.submitted = true,
+                Err(error) => return self.give_up(id, error),
+            }
+        }
+    }
+
+    /// One of the commands was answered. After the last one the session is attached as any other.
+    pub(super) fn provisioned(&mut self, id: PendingId, result: StorageResult) {
+        let outcome = calls::outcome(result);
+        let Some(Waiting::Provision { token, identity, started, left }) = self.pending.find(id) else {
+            return;
+        };
+        let (token, identity, started) = (*token, *identity, *started);
+        *left -= 1;
+        let is_last = *left == 0;
+        if let Err(error) = outcome {
+            self.give_up(id, error);
+        } else if is_last {
+            self.pending.remove(id);
+            self.attach(token, identity.user, identity.device, Waiting::Hello { token, identity, started });
+        }
     }
 
     /// The proof was not accepted, or could not be checked.

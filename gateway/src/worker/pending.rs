@@ -60,6 +60,17 @@ pub enum Waiting {
         /// When hello came.
         started: Instant,
     },
+    /// A benchmark user's session, whose user and device are being made.
+    Provision {
+        /// The session.
+        token: ConnectionToken,
+        /// What the proof proved.
+        identity: Identity,
+        /// When hello came.
+        started: Instant,
+        /// Commands without an answer.
+        left: u8,
+    },
     /// A session that is announced again to a node that has forgotten it.
     Attach {
         /// The session.

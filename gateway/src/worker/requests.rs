@@ -204,7 +204,9 @@ impl Core {
                 // Who does not wait any more needs no answer.
                 let _ = reply.send(Err(error));
             }
-            Some(Waiting::Hello { token, .. }) => self.refuse_hello(token, &error),
+            Some(Waiting::Hello { token, .. } | Waiting::Provision { token, .. }) => {
+                self.refuse_hello(token, &error);
+            }
             Some(Waiting::Attach { token }) => {
                 self.announcements.settled();
                 self.announce_again(token);

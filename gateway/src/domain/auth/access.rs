@@ -78,20 +78,31 @@ impl AccessSigner {
     }
 }
 
+/// Whose tokens a key may sign.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SpeaksFor {
+    People,
+    BenchmarkUsers,
+}
+
 pub(super) struct AccessVerifier {
     /// By key id; a handful at most, so a search is as quick as a map.
-    keys: Vec<(String, DecodingKey)>,
+    keys: Vec<(String, DecodingKey, SpeaksFor)>,
     validation: Validation,
 }
 
 impl AccessVerifier {
-    pub(super) fn new(keys: &[VerifyingKey]) -> Self {
+    pub(super) fn new(keys: &[VerifyingKey], benchmark: Option<&VerifyingKey>) -> Self {
         let mut validation = Validation::new(Algorithm::EdDSA);
         // The library would ask the system's clock; `check` compares with the caller's time instead.
         validation.validate_exp = false;
         validation.validate_aud = false;
         validation.set_required_spec_claims(&["exp", "sub"]);
-        Self { keys: keys.iter().map(|key| (key.kid().to_owned(), key.decoding_key())).collect(), validation }
+        let people = keys.iter().map(|key| (key, SpeaksFor::People));
+        let benchmark = benchmark.into_iter().map(|key| (key, SpeaksFor::BenchmarkUsers));
+        let keys = people.chain(benchmark);
+        let keys = keys.map(|(key, speaks_for)| (key.kid().to_owned(), key.decoding_key(), speaks_for));
+        Self { keys: keys.collect(), validation }
     }
 
     pub(super) fn check(&self, token: &str, now_ms: u64) -> Result<Identity, TokenRefused> {
@@ -102,10 +113,14 @@ impl AccessVerifier {
         if header.alg != "EdDSA" {
             return Err(TokenRefused::AlgorithmRefused);
         }
-        let key = self.keys.iter().find(|(kid, _)| *kid == header.kid).map(|(_, key)| key);
-        let key = key.ok_or(TokenRefused::KeyUnknown)?;
+        let (_, key, speaks_for) =
+            self.keys.iter().find(|(kid, ..)| *kid == header.kid).ok_or(TokenRefused::KeyUnknown)?;
         let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation).map_err(refusal)?.claims;
         let user = UserId::from_hex(&claims.sub).ok_or(TokenRefused::ClaimInvalid("sub"))?;
+        // Neither kind of key speaks for the other kind of user.
+        if user.is_benchmark() != (*speaks_for == SpeaksFor::BenchmarkUsers) {
+            return Err(TokenRefused::ClaimInvalid("sub"));
+        }
         let device = DeviceId::from_hex(&claims.dev).ok_or(TokenRefused::ClaimInvalid("dev"))?;
         let expires_ms = claims.exp.saturating_mul(1_000);
         if now_ms >= expires_ms {

@@ -97,6 +97,10 @@ pub fn open(config: &AuthConfig, data_dir: &Path) -> Result<(Issuer, Verifier), 
     let retired = config.verifying_keys.iter().map(|path| keys::read_verifying_key(path));
     let verifying =
         std::iter::once(Ok(signing.verifying_key())).chain(retired).collect::<Result<Vec<_>, _>>()?;
+    let benchmark = config.benchmark_key.as_ref().map(|path| keys::read_verifying_key(path)).transpose()?;
+    if let Some(path) = &config.benchmark_key {
+        tracing::warn!(key = %path.display(), "benchmark users are let in by this key");
+    }
     let resume = match &config.resume_key {
         Some(path) => keys::read_resume_keys(path)?,
         None => keys::open_resume_keys(&data_dir.join(keys::RESUME_KEY_FILE))?,
@@ -105,9 +109,8 @@ pub fn open(config: &AuthConfig, data_dir: &Path) -> Result<(Issuer, Verifier), 
     let signer = AccessSigner::new(signing, config.token_ttl_s);
     let rotation = resume.derived_key(ROTATION_PURPOSE);
     let issuer = Issuer { inner: Arc::new(IssuerInner { signer, rotation }) };
-    let verifier = Verifier {
-        inner: Arc::new(VerifierInner { access: AccessVerifier::new(&verifying), resume, resume_ttl_ms }),
-    };
+    let access = AccessVerifier::new(&verifying, benchmark.as_ref());
+    let verifier = Verifier { inner: Arc::new(VerifierInner { access, resume, resume_ttl_ms }) };
     Ok((issuer, verifier))
 }
 

@@ -60,7 +60,7 @@ fn issuer(key: SigningKey) -> Issuer {
 }
 
 fn verifier(keys: &[VerifyingKey]) -> Verifier {
-    let access = AccessVerifier::new(keys);
+    let access = AccessVerifier::new(keys, None);
     Verifier { inner: Arc::new(VerifierInner { access, resume: resume_keys(), resume_ttl_ms: 60_000 }) }
 }
 
@@ -364,4 +364,23 @@ proptest! {
         prop_assert!(verifier.check_resume(&bytes, NOW_MS).is_err());
         let _ = RefreshToken::parse(&text);
     }
+}
+
+#[test]
+fn a_benchmark_key_speaks_for_benchmark_users_and_for_nobody_else() {
+    let (people, benchmark) = (new_key(), new_key());
+    let access = AccessVerifier::new(&[people.verifying_key()], Some(&benchmark.verifying_key()));
+    let minted = UserId(*b"rl-bench\0\0\0\0\0\0\0\x07");
+    let token = |key: &SigningKey, user: UserId| {
+        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": key.kid() });
+        forged(key, header, claims_with("sub", json!(user.to_string())))
+    };
+    let check =
+        |key: &SigningKey, user| access.check(&token(key, user), NOW_MS).map(|identity| identity.user);
+    assert_eq!(check(&benchmark, minted), Ok(minted));
+    assert_eq!(check(&people, USER), Ok(USER));
+    assert_eq!(check(&benchmark, USER), Err(TokenRefused::ClaimInvalid("sub")), "a person's account");
+    assert_eq!(check(&people, minted), Err(TokenRefused::ClaimInvalid("sub")));
+    let without = AccessVerifier::new(&[people.verifying_key()], None);
+    assert_eq!(without.check(&token(&benchmark, minted), NOW_MS), Err(TokenRefused::KeyUnknown));
 }
