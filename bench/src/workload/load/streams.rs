@@ -15,6 +15,7 @@ const TRIES_MAX: u32 = 256;
 pub(super) struct StreamState {
     pub(super) action: ActionName,
     pace: Pace,
+    stride: u64,
     /// Taken in turn: the next one to look at, counted on without end.
     next: u64,
     /// There is nothing left that it could do.
@@ -62,7 +63,8 @@ impl StreamState {
                 Pace::Closed { in_flight: 0, in_flight_max: part(in_flight), left }
             }
         };
-        Self { action: stream.action, pace, next: 0, exhausted: false }
+        let stride = u64::from(stream.stride.max(1));
+        Self { action: stream.action, pace, stride, next: 0, exhausted: false }
     }
 
     /// Whether latency counts from due times.
@@ -148,9 +150,9 @@ impl StreamState {
         fits: impl Fn(&super::devices::Device) -> bool,
     ) -> Choice {
         let count = u64::from(field.devices.count());
-        for _ in 0..count {
+        for _ in 0..count.div_ceil(self.stride) {
             let device = field.devices.at((self.next % count) as u32);
-            self.next += 1;
+            self.next += self.stride;
             if fits(field.devices.look(device)) {
                 return Choice::Do(device, work);
             }

@@ -155,6 +155,9 @@ pub struct Phase {
 pub struct Stream {
     /// What is done.
     pub action: ActionName,
+    /// Devices are taken in steps of this: 2 leaves every second one alone. For actions on devices.
+    #[serde(default = "defaults::one")]
+    pub stride: u32,
     /// When.
     pub schedule: Schedule,
 }
@@ -269,5 +272,65 @@ impl Default for ServerShape {
 impl Default for LedgerPlan {
     fn default() -> Self {
         Self { keep: false, messages_max: 20_000_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_plan_of_the_project_is_a_plan() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("plans");
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(folder).expect("plans are there") {
+            let path = entry.expect("an entry").path();
+            let plan = Plan::read(&path).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(path.file_stem().and_then(|stem| stem.to_str()), Some(plan.name.as_str()));
+            names.push(plan.name);
+        }
+        assert!(names.iter().any(|name| name == "canonical") && names.len() >= 12, "{names:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let plan = |population: &str, phase: &str| {
+            let text =
+                format!("name = 'p'\nabout = ''\n[population]\n{population}\n[[phase]]\nname = 'x'\n{phase}");
+            Plan::parse(&text, Path::new("p.toml")).map_err(|error| error.to_string())
+        };
+        assert!(plan("users = 4", "seconds = 1").is_ok());
+        let wrong = [
+            ("users = 3", "seconds = 1", "population.users"),
+            ("users = 4\ndevices = 0", "seconds = 1", "population.devices"),
+            ("users = 6\ncell_users = 3", "seconds = 1", "population.directs"),
+            ("users = 6\ncell_users = 6\ndirects = 6", "seconds = 1", "population.directs"),
+            ("users = 4\ngroups = 1\ngroup_members = 3", "seconds = 1", "population.group_members"),
+            ("users = 4", "seconds = 0", "phase x: seconds"),
+            ("users = 4", "seconds = 1e9", "phase x: seconds"),
+            ("users = 4", "seconds = 1\nwarm_up_s = 1", "warm_up_s"),
+            ("users = 4", "seconds = 1\nslow_readers = 2", "slow_readers"),
+            (
+                "users = 4",
+                "seconds = 1\nstream = [{action='read',schedule={kind='constant',rate=0}}]",
+                "rate must",
+            ),
+            (
+                "users = 4",
+                "seconds = 1\nstream = [{action='read',schedule={kind='closed',in_flight=0}}]",
+                "in_flight",
+            ),
+            ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
+            ("users = 4", "seconds = 1\nspeed = 2", "speed"),
+            ("users = 4\npeople = 1", "seconds = 1", "people"),
+        ];
+        for (population, phase, culprit) in wrong {
+            let error = plan(population, phase).expect_err(phase);
+            assert!(error.contains(culprit), "{culprit} is not named: {error}");
+        }
+        let body =
+            "name='p'\nabout=''\npopulation={users=2}\nmessage={body_bytes=8}\nphase=[{name='x',seconds=1}]";
+        assert!(Plan::parse(body, Path::new("p")).is_err());
     }
 }
