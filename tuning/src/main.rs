@@ -1,39 +1,51 @@
-//! `ringline-tune check [PROFILE]`: compares this machine with a profile and changes nothing.
+//! `ringline-tune check | show | apply | revert`: what this machine is set to, what a role wants, the way there and back.
 
 #![forbid(unsafe_code)]
 
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use tuning::{Profile, RealHost, check};
+use tuning::command::{Command, NOT_DONE, NOT_UNDERSTOOD, USAGE, World, run};
+use tuning::{Host, ProcessHost, RealDisk, RealHost};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let name = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => "single",
-        ["check", name] => name,
-        _ => {
-            eprintln!("ringline-tune check [PROFILE]: what this machine is set to, and what the role wants");
-            return ExitCode::from(2);
-        }
-    };
-    let profile = match Profile::named(name) {
-        Ok(profile) => profile,
+    let command = match Command::parse(&arguments) {
+        Ok(command) => command,
         Err(error) => {
-            eprintln!("ringline-tune: {error}");
-            return ExitCode::from(2);
+            eprintln!("ringline-tune: {error}\n\n{USAGE}");
+            return ExitCode::from(NOT_UNDERSTOOD);
         }
     };
-    println!("{name}: {}", profile.role);
-    let findings = check(&profile, &RealHost);
-    for finding in &findings {
-        let wanted = &finding.wanted;
-        let present = finding.present.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-        let bound = wanted.at_least.map(|least| format!("at least {least}"));
-        let bound = bound.or(wanted.exactly.map(|exact| exact.to_string())).unwrap_or_default();
-        let mark = if finding.serves() { "ok  " } else { "LOW " };
-        println!("{mark} {}: {present} (wanted: {bound})", wanted.setting);
-        if !finding.serves() {
-            println!("     why: {}\n     left as it is: {}", wanted.reason, wanted.cost);
+    let other = match command {
+        Command::Check { pid: Some(pid), .. } | Command::Show { pid: Some(pid), .. } => {
+            Some(ProcessHost { pid })
+        }
+        _ => None,
+    };
+    let host: &dyn Host = other.as_ref().map_or(&RealHost as &dyn Host, |other| other);
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr().lock());
+    let mut world = World { host, disk: &RealDisk, ask: &mut ask, out: &mut out, err: &mut err };
+    match run(&command, &mut world) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // Who closed our output wants no more of it, and its kind tells nothing new.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                let _ = writeln!(err, "ringline-tune: {error}");
+            }
+            ExitCode::from(NOT_DONE)
         }
     }
-    if findings.iter().all(tuning::Finding::serves) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Asks on the terminal. None if there is none to answer from.
+fn ask(question: &str) -> io::Result<Option<String>> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    // The question goes where it is seen even if the plan is piped into a file.
+    let mut terminal = std::fs::OpenOptions::new().write(true).open("/dev/tty")?;
+    terminal.write_all(question.as_bytes())?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(Some(answer))
 }
