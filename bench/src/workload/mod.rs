@@ -3,6 +3,7 @@
 pub mod plan;
 pub mod random;
 pub mod schedule;
+pub mod search;
 pub mod population;
 pub mod stamp;
 pub mod ledger;
