@@ -75,6 +75,11 @@ impl Key {
         self
     }
 
+    /// A key that was read somewhere; `None`: longer than any of ours.
+    pub fn copy_of(key: &[u8]) -> Option<Self> {
+        (key.len() <= KEY_BYTES_MAX).then(|| Key { bytes: [0; KEY_BYTES_MAX], length: 0 }.with(key))
+    }
+
     /// The key's bytes.
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..usize::from(self.length)).unwrap_or_default()
@@ -124,6 +129,13 @@ impl PartialEq for Key {
 }
 
 impl Eq for Key {}
+
+/// As its bytes, so that maps are searched by slices.
+impl std::hash::Hash for Key {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_slice().hash(state);
+    }
+}
 
 impl PartialOrd for Key {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {

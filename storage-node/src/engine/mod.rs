@@ -18,6 +18,7 @@
 pub mod keys;
 pub mod batch;
 pub mod overlay;
+pub mod hot;
 pub mod expiry;
 pub mod format;
 pub mod memory;
@@ -26,6 +27,7 @@ pub mod rocks;
 mod tests;
 
 pub use batch::WriteBatch;
+pub use hot::HotRows;
 pub use memory::MemoryStore;
 pub use overlay::Overlay;
 pub use rocks::{RocksOptions, RocksStore};

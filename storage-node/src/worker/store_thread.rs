@@ -4,6 +4,7 @@
 use super::shared::{Completion, NodeShared};
 use crate::clock;
 use crate::domain::{self, Overlay};
+use crate::engine::HotRows;
 use crate::replication::decode_record;
 use crate::shard::{AppliedEntry, AppliedJob, ApplyJob, ApplyWork};
 use crossbeam_channel::Receiver;
@@ -33,6 +34,7 @@ pub(crate) fn run_store_thread(
     requests: &Receiver<StoreRequest>,
     mut times: HashMap<ShardId, u64>,
 ) -> Result<(), String> {
+    let hot = HotRows::new(&*shared.store);
     let mut jobs = Vec::new();
     let mut running = true;
     while running {
@@ -58,7 +60,7 @@ pub(crate) fn run_store_thread(
             }
         }
         if !jobs.is_empty() {
-            apply_jobs(shared, core, jobs.drain(..), &mut times)?;
+            apply_jobs(shared, core, &hot, jobs.drain(..), &mut times)?;
         }
     }
     Ok(())
@@ -67,18 +69,21 @@ pub(crate) fn run_store_thread(
 fn apply_jobs(
     shared: &NodeShared,
     core: usize,
+    hot: &HotRows<'_>,
     jobs: impl Iterator<Item = ApplyJob>,
     times: &mut HashMap<ShardId, u64>,
 ) -> Result<(), String> {
     let started = clock::now();
-    let store = &*shared.store;
-    let mut overlay = Overlay::new(store);
+    let mut overlay = Overlay::new(hot);
     let mut done = Vec::with_capacity(jobs.size_hint().0);
     for job in jobs {
         let time_ms = times.entry(job.shard).or_default();
         done.push(apply_job(&mut overlay, job, time_ms)?);
     }
-    store.write(overlay.into_batch()).map_err(|error| error.to_string())?;
+    let batch = overlay.into_batch();
+    let hot_rows = HotRows::hot_rows(&batch);
+    shared.store.write(batch).map_err(|error| error.to_string())?;
+    hot.written(hot_rows);
     let inbox = &shared.inboxes[core];
     for job in done {
         if let Some(last) = job.entries.last() {

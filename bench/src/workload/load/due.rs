@@ -30,7 +30,10 @@ impl AgentLoad {
             for _ in 0..BEGUN_PER_POLL_MAX {
                 let Some(phase) = &mut self.phase else { return };
                 let Some(at_us) = phase.streams[number].next_us() else { break };
-                if start_us + at_us > now_us.min(end_us) || (at_us == 0 && now_us >= end_us) {
+                if start_us + at_us > now_us
+                    || start_us + at_us >= end_us
+                    || now_us >= end_us && !phase.streams[number].is_open()
+                {
                     break;
                 }
                 if !self.begin_one(now_us, number) {
@@ -53,7 +56,10 @@ impl AgentLoad {
                 return false;
             }
             // A closed loop simply waits until somebody is there.
-            Choice::Nobody if !stream.is_open() => return false,
+            Choice::Nobody if !stream.is_open() => {
+                stream.wait(now_us - phase.start_us);
+                return false;
+            }
             Choice::Nobody | Choice::Do(..) => {}
         }
         let due_us = stream.take().map_or(now_us, |at_us| phase.start_us + at_us);

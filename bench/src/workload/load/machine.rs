@@ -234,7 +234,9 @@ impl AgentLoad {
         let everything = phase.until_done
             && phase.streams.iter().all(StreamState::is_over)
             && !self.operations.iter().any(|(_, operation)| operation.stream.is_some());
-        if now_us >= phase.end_us || everything {
+        // An agent that is late still begins what was due: leaving it out would flatter the server.
+        let all_begun = phase.streams.iter().all(|stream| !stream.is_open() || stream.is_over());
+        if (now_us >= phase.end_us && all_begun) || everything {
             self.end_phase(now_us);
         }
     }
@@ -305,11 +307,9 @@ impl Workload for AgentLoad {
         if !self.actions.is_empty() {
             return Some(0);
         }
-        let streams = self.phase.as_ref().filter(|phase| phase.ended_us.is_none()).and_then(|phase| {
+        let streams = self.phase.as_ref().filter(|phase| phase.ended_us.is_none()).map(|phase| {
             let next = phase.streams.iter().filter_map(StreamState::next_us).min();
-            let second_us = phase.start_us + (u64::from(phase.seconds_taken) + 1) * 1_000_000;
-            let due_us = next.map_or(phase.end_us, |at_us| phase.start_us + at_us);
-            Some(due_us.max(phase.start_us).min(phase.end_us).min(second_us))
+            next.map_or(phase.end_us, |at_us| (phase.start_us + at_us).min(phase.end_us))
         });
         let comeback = self.comebacks.peek().map(|Reverse((at_us, _))| *at_us);
         let retry = self.retries.peek().map(|Reverse((at_us, _))| *at_us);

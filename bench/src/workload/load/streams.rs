@@ -10,6 +10,9 @@ use std::ops::Range;
 /// Devices or rooms looked at for one action before it is given up: a turn stays short.
 const TRIES_MAX: u32 = 256;
 
+/// Pause of a closed loop for which nobody is online, in microseconds.
+const LOOK_AGAIN_US: u64 = 1_000;
+
 /// One stream of the running phase.
 #[derive(Debug)]
 pub(super) struct StreamState {
@@ -25,7 +28,13 @@ pub(super) struct StreamState {
 #[derive(Debug)]
 enum Pace {
     Open(DueTimes),
-    Closed { in_flight: u64, in_flight_max: u64, left: u64 },
+    Closed {
+        in_flight: u64,
+        in_flight_max: u64,
+        left: u64,
+        /// Nobody was online: not before this moment of the phase, in microseconds.
+        not_before_us: u64,
+    },
 }
 
 /// What a stream does now.
@@ -60,7 +69,7 @@ impl StreamState {
                     part.end - part.start
                 };
                 let left = if count == 0 { u64::MAX } else { part(count) };
-                Pace::Closed { in_flight: 0, in_flight_max: part(in_flight), left }
+                Pace::Closed { in_flight: 0, in_flight_max: part(in_flight), left, not_before_us: 0 }
             }
         };
         let stride = u64::from(stream.stride.max(1));
@@ -77,8 +86,8 @@ impl StreamState {
         match &self.pace {
             _ if self.exhausted => None,
             Pace::Open(due) => due.peek_us(),
-            Pace::Closed { in_flight, in_flight_max, left } => {
-                (in_flight < in_flight_max && *left > 0).then_some(0)
+            Pace::Closed { in_flight, in_flight_max, left, not_before_us } => {
+                (in_flight < in_flight_max && *left > 0).then_some(*not_before_us)
             }
         }
     }
@@ -101,6 +110,13 @@ impl StreamState {
                 *left -= 1;
                 None
             }
+        }
+    }
+
+    /// Nobody who could act is online: a closed loop looks again a little later.
+    pub(super) fn wait(&mut self, now_us: u64) {
+        if let Pace::Closed { not_before_us, .. } = &mut self.pace {
+            *not_before_us = now_us + LOOK_AGAIN_US;
         }
     }
 

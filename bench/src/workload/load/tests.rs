@@ -38,6 +38,8 @@ struct World {
     /// Which life of a device's connection is open: events of an earlier one are not delivered.
     lives: HashMap<DeviceIndex, u32>,
     online: BTreeSet<DeviceIndex>,
+    /// Cut off, and not told yet: what they ask goes nowhere.
+    severed: BTreeSet<DeviceIndex>,
     rooms: BTreeMap<RoomIndex, Vec<Bytes>>,
     answers: HashMap<(RoomIndex, DeviceIndex, u64), u64>,
     stored: u64,
@@ -45,7 +47,6 @@ struct World {
     /// One of so many requests ends its connection, before or after the server has carried it out. 0: none does.
     losses_in: u64,
     random: Random,
-    requests: u64,
 }
 
 impl World {
@@ -59,13 +60,13 @@ impl World {
             event_last: 0,
             lives: HashMap::new(),
             online: BTreeSet::new(),
+            severed: BTreeSet::new(),
             rooms: BTreeMap::new(),
             answers: HashMap::new(),
             stored: 0,
             spoilt: Spoilt::Not,
             losses_in: 0,
             random: Random::new(seed),
-            requests: 0,
         }
     }
 
@@ -117,6 +118,9 @@ impl World {
         {
             let (device, life, event) = entry.remove();
             if self.lives.get(&device).copied().unwrap_or(0) == life {
+                if matches!(event, DeviceEvent::Lost { .. }) {
+                    self.severed.remove(&device);
+                }
                 self.load.handle(self.now_us, device, event);
             }
         }
@@ -132,6 +136,7 @@ impl World {
             }
             Action::Disconnect { device } => {
                 *self.lives.entry(device).or_default() += 1;
+                self.severed.remove(&device);
                 self.online.remove(&device);
             }
             Action::Pause { device } => drop(self.online.remove(&device)),
@@ -141,7 +146,9 @@ impl World {
     }
 
     fn request(&mut self, device: DeviceIndex, token: Token, request: Request) {
-        self.requests += 1;
+        if self.severed.contains(&device) {
+            return;
+        }
         assert!(self.online.contains(&device), "{device:?} asks while it is away");
         let lost = self.losses_in > 0 && self.random.below(self.losses_in) == 0;
         // Half of the lost ones are carried out, and only their answer is lost.
@@ -151,6 +158,7 @@ impl World {
         if lost {
             *self.lives.entry(device).or_default() += 1;
             self.online.remove(&device);
+            self.severed.insert(device);
             self.tell(WAY_US, device, DeviceEvent::Lost { reason: "reset".into() });
         }
     }
@@ -335,10 +343,12 @@ fn latency_counts_from_the_due_time_even_when_the_agent_was_late() {
     world.phase(0);
     world.phase(1);
     world.load.begin(2, world.now_us);
-    // The agent is held up for three seconds: 100 actions of each were due and measured.
-    while world.now_us < 4_000_000 {
+    // The agent is held up for three seconds, in which 300 actions fall due.
+    let held_up_us = world.now_us + 8_000_000;
+    while world.now_us < held_up_us {
         world.step();
     }
+    // Until after the phase's end.
     world.now_us += 3_000_000;
     let share = loop {
         if let Some(share) = world.load.take_done(world.now_us) {
