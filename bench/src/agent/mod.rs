@@ -1,9 +1,15 @@
-//! One client over one connection: the protocol's client half over a socket, and the HTTP calls that give it an
-//! identity. Knows nothing of plans or checks; a lost connection is an error for the workload to handle.
+//! Clients. Knows nothing of plans or checks; a lost connection is something for the workload to handle.
+//!
+//! [`connection`] is one client over one socket, for tests; [`rest`] the HTTP calls that give it an identity.
+//! [`engine`] holds tens of thousands of them in one thread, each speaking a [`protocol`], with an [`identity`] that
+//! nobody had to register. [`null_server`] answers an engine without doing anything, to show what it can do.
 
 pub mod connection;
 pub mod rest;
+pub mod identity;
 pub mod protocol;
+pub mod engine;
+pub mod null_server;
 
 pub use connection::{Connection, Route, Target};
 pub use rest::Identity;

@@ -8,6 +8,9 @@
 //! plans and clocks: the time is given. The engine (`agent/engine/`) calls it; the workload (`workload/`) decides
 //! what is asked and what an answer means. Ringline's own is [`ringline`]; those of the peers are in `peers/`.
 
+pub mod names;
+pub mod ringline;
+
 use crate::workload::population::RoomIndex;
 use bytes::{Bytes, BytesMut};
 

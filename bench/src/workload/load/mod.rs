@@ -89,4 +89,7 @@ pub trait Workload {
 
     /// When `poll` has something to do although nothing happens.
     fn next_due_us(&self) -> Option<u64>;
+
+    /// The request's bytes were given to the kernel, or as many as it takes: what comes later is not the agent's doing.
+    fn handed_over(&mut self, _now_us: u64, _device: DeviceIndex, _token: Token) {}
 }
