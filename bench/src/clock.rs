@@ -41,3 +41,8 @@ pub fn process_cpu_us() -> u64 {
 fn microseconds(time: Timespec) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000
 }
+
+/// Seconds since 1970 by this machine's wall clock, for dates of certificates.
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
+}

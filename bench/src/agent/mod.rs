@@ -10,6 +10,7 @@ pub mod identity;
 pub mod protocol;
 pub mod engine;
 pub mod null_server;
+pub mod service;
 
 pub use connection::{Connection, Route, Target};
 pub use rest::Identity;

@@ -1,12 +1,15 @@
 //! Starts server processes of one machine, kills and restarts them, and tells agents where they are.
 //!
-//! Only processes that were started here are ever ended, by their own handle.
+//! [`agents`] are this machine's or others'; a [`relay`] stands between a coordinator and more agents than it can
+//! reach; [`control`] is how they speak. Only processes that were started here are ever ended, by their own handle.
 
 mod certificates;
 mod server;
 mod cluster;
 pub mod control;
 pub mod void;
+pub mod agents;
+pub mod relay;
 
 pub use cluster::{Cluster, ClusterError, Shape};
 pub use server::{Server, binary};

@@ -75,6 +75,10 @@ pub enum FromAgent {
         number: u32,
         /// The agent's clock when it answered, in microseconds.
         now_us: u64,
+        /// How far the clocks of a relay's agents may be off from what the relay knows of them, in microseconds; 0
+        /// for an agent.
+        #[serde(default)]
+        bound_us: u64,
     },
     /// Users, keys and targets are understood.
     Prepared,
@@ -197,6 +201,35 @@ pub struct StreamShare {
     pub deliveries: u64,
     /// By name: microseconds, HdrHistogram V2, base64.
     pub histograms: BTreeMap<String, String>,
+}
+
+impl ToAgent {
+    /// Short, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Probe { .. } => "Probe",
+            Self::Prepare(_) => "Prepare",
+            Self::Begin { .. } => "Begin",
+            Self::EndPhase => "EndPhase",
+            Self::Settle => "Settle",
+            Self::Finish => "Finish",
+        }
+    }
+}
+
+impl FromAgent {
+    /// Short, for errors.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Hello { .. } => "Hello",
+            Self::Echo { .. } => "Echo",
+            Self::Prepared => "Prepared",
+            Self::Progress(_) => "Progress",
+            Self::PhaseDone(_) => "PhaseDone",
+            Self::Settled(_) => "Settled",
+            Self::Failed { .. } => "Failed",
+        }
+    }
 }
 
 impl std::fmt::Debug for Subject {
