@@ -251,7 +251,7 @@ impl Session<'_> {
                     self.link.send(message)?;
                 }
             }
-            News::Settled(balance) => self.link.send(FromAgent::Settled(balance))?,
+            News::Settled(balance) => self.link.send(FromAgent::Settled { balance })?,
             // Told before the loop and after it.
             News::Gathered | News::Finished => {}
         }

@@ -233,7 +233,7 @@ impl<L: Load> Session<'_, L> {
                 }
                 (Report::Settled(balance), Stage::Settling { .. }) => {
                     self.stage = Stage::Ready;
-                    FromAgent::Settled(balance)
+                    FromAgent::Settled { balance }
                 }
                 (report, stage) => panic!("the load reports {report:?} while {stage:?}"),
             };

@@ -272,7 +272,7 @@ fn connect(remote: &RemoteAgent, trust: &CoordinatorTrust) -> Result<Streams, St
         };
         socket.set_nodelay(true).map_err(|error| at(&error))?;
         let session = trust.session().map_err(|error| at(&error))?;
-        let accepted = tls::connect(socket, session).map_err(|error| at(&error))?;
+        let accepted = tls::connect(&socket, session).map_err(|error| at(&error))?;
         check_own_name(&accepted.certificate, &remote.name).map_err(|error| at(&error))?;
         return Ok(accepted.streams);
     }

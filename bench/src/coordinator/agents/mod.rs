@@ -149,6 +149,7 @@ pub struct Agents {
     deadline_us: u64,
     probed_us: u64,
     news: VecDeque<News>,
+    phase_clocks: Vec<ClockOffset>,
 }
 
 impl Agents {
@@ -182,6 +183,11 @@ impl Agents {
             clocks.push(ClockOffset { agent: member.first + 1, offset_us: estimate.offset_us, bound_us });
         }
         clocks
+    }
+
+    /// Those with which the last phase was begun: what its result is to show.
+    pub fn phase_clocks(&self) -> &[ClockOffset] {
+        &self.phase_clocks
     }
 
     /// How far any clock below may be off from what is known of it, in microseconds.
@@ -277,6 +283,7 @@ impl Agents {
         let wait_s = at_us.saturating_sub(self.clock.now_us()) / 1_000_000 + seconds.ceil() as u64;
         let gathering = Gathering::new(phase, self.members.len(), self.merging);
         self.start(Work::Phase(gathering), wait_s + PHASE_GRACE_S + REPORT_S_MAX);
+        self.phase_clocks = self.clocks();
         self.members.iter().try_for_each(|member| {
             let estimate = member.estimate.ok_or_else(|| member.broke("its clock is not known"))?;
             member.send(ToAgent::Begin { phase, at_us: estimate.theirs(at_us) })
@@ -339,7 +346,7 @@ impl Agents {
                     self.news.push_back(News::Second(second));
                 }
             }
-            (FromAgent::Settled(balance), Work::Settle(sum)) if expected => {
+            (FromAgent::Settled { balance }, Work::Settle(sum)) if expected => {
                 let merge = self.merging.ledger;
                 match (sum.as_mut(), balance) {
                     (Some(sum), Some(balance)) => merge(sum, &balance).map_err(|detail| of.broke(detail))?,

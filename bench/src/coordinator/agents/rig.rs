@@ -180,7 +180,7 @@ impl RawCoordinator {
     pub fn connect(address: SocketAddr, session: rustls::ClientConnection) -> Self {
         let socket = TcpStream::connect(address).expect("it listens");
         let Streams { reader, writer, .. } =
-            tls::connect(socket, session).expect("its own half is done").streams;
+            tls::connect(&socket, session).expect("its own half is done").streams;
         Self { reader: MessageReader::new("agent", reader), writer: MessageWriter::new("agent", writer) }
     }
 

@@ -60,7 +60,9 @@ impl Agents {
         let members = reached.into_iter().collect::<Result<Vec<_>, _>>()?;
         let (news, deadline_us) = (VecDeque::new(), clock.now_us() + HELLO_S_MAX * 1_000_000);
         let work = Work::Hello;
-        let mut agents = Self { members, events, clock, merging, work, deadline_us, probed_us: 0, news };
+        let (probed_us, phase_clocks) = (0, Vec::new());
+        let mut agents =
+            Self { members, events, clock, merging, work, deadline_us, probed_us, news, phase_clocks };
         agents.wait_for(|news| matches!(news, News::Gathered).then_some(()))?;
         Ok(agents)
     }

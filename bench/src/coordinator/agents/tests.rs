@@ -28,7 +28,7 @@ fn a_tree_of_relays_counts_as_one_and_begins_together() {
     agents.prepare(&plan("tree", 8, 3.0), &[target(TARGET)], &subject()).expect("prepared");
     let mut onlooker = Onlooker::default();
     let share = agents.run_phase(0, 3.0, &mut onlooker).expect("a phase");
-    let bound_us = agents.clocks()[0].bound_us;
+    let bound_us = agents.phase_clocks()[0].bound_us;
 
     let sum: u64 = (0..4).map(FakeLoad::due).sum();
     assert_eq!(share.streams[0].due, sum);
@@ -114,6 +114,7 @@ fn an_agent_killed_in_a_phase_voids_the_run_and_stops_the_others() {
     let reason = error.void_reason("only");
     assert_eq!((reason.phase.as_str(), reason.rule.as_str()), ("only", "agent_lost"));
     assert!(reason.detail.contains("agent-2"), "{}", reason.detail);
+    assert!(!reason.detail.contains("silent"), "noticed at once: {}", reason.detail);
 }
 
 #[test]

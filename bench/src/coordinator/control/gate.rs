@@ -158,10 +158,8 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, entering: &Sender<En
 
 impl Shared {
     fn admit(self: &Arc<Self>, socket: TcpStream, from: SocketAddr, entering: &Sender<Entered>) {
-        let accepted = socket
-            .set_nodelay(true)
-            .map_err(HandshakeError::Io)
-            .and_then(|()| tls::accept(socket, Arc::clone(&self.config)));
+        let accepted = socket.set_nodelay(true).map_err(HandshakeError::Io);
+        let accepted = accepted.and_then(|()| tls::accept(&socket, Arc::clone(&self.config)));
         let Accepted { streams, .. } = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -170,7 +168,8 @@ impl Shared {
                     HandshakeError::TimedOut => Refusal::TimedOut,
                     HandshakeError::Io(_) => Refusal::Handshake,
                 };
-                return self.refuse(refusal, from, &error);
+                self.refuse(refusal, from, &error);
+                return tls::linger(&socket);
             }
         };
         let other = {
@@ -187,12 +186,9 @@ impl Shared {
         };
         let detail = format!("busy: serves the coordinator at {other}");
         self.refuse(Refusal::Busy, from, &detail);
-        let Streams { writer, socket, .. } = streams;
         // It may be gone already; then nobody is left to be told.
-        let _ = MessageWriter::new("coordinator", writer).send(&FromAgent::Failed { detail });
-        if let Some(socket) = socket {
-            tls::linger(&socket);
-        }
+        let _ = MessageWriter::new("coordinator", streams.writer).send(&FromAgent::Failed { detail });
+        tls::linger(&socket);
     }
 
     fn refuse(&self, refusal: Refusal, from: SocketAddr, detail: &dyn std::fmt::Display) {

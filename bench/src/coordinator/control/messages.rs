@@ -86,8 +86,11 @@ pub enum FromAgent {
     Progress(Box<Progress>),
     /// The phase has ended, its grace included.
     PhaseDone(Box<PhaseShare>),
-    /// The ledger's balance; `None`: the plan keeps none.
-    Settled(Option<LedgerResult>),
+    /// The devices were compared with what was acknowledged.
+    Settled {
+        /// `None`: the plan keeps no ledger.
+        balance: Option<LedgerResult>,
+    },
     /// Cannot go on; the connection closes.
     Failed {
         /// Names the culprit.
@@ -226,7 +229,7 @@ impl FromAgent {
             Self::Prepared => "Prepared",
             Self::Progress(_) => "Progress",
             Self::PhaseDone(_) => "PhaseDone",
-            Self::Settled(_) => "Settled",
+            Self::Settled { .. } => "Settled",
             Self::Failed { .. } => "Failed",
         }
     }
@@ -241,6 +244,66 @@ impl std::fmt::Debug for Subject {
             Self::Peer { name, run_id } => {
                 f.debug_struct("Peer").field("name", name).field("run_id", run_id).finish()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip<M>(message: &M)
+    where
+        M: Serialize + for<'a> Deserialize<'a> + PartialEq + std::fmt::Debug,
+    {
+        let text = serde_json::to_string(message).expect("JSON");
+        assert_eq!(&serde_json::from_str::<M>(&text).expect("ours"), message, "{text}");
+    }
+
+    #[test]
+    fn every_message_of_a_coordinator_survives_json() {
+        let text = "name = \"p\"\nabout = \"a\"\n[population]\nusers = 2\n[[phase]]\nname = \"f\"\nseconds = 0.1\n\
+                    [[phase.stream]]\naction = \"send_direct\"\nschedule = { kind = \"step\", rates = [1.5, 2.0] }\n\
+                    [[phase.fault]]\nat_s = 0.05\nkill = \"gateway-1\"\n";
+        let plan = Plan::parse(text, std::path::Path::new("p.toml")).expect("a plan");
+        let target = TargetAddress { address: "h:1".into(), tls_name: "h".into(), ca_pem: "-----".into() };
+        let ours = Subject::Ringline { bench_key_pem: "secret".into(), run_id: u64::MAX };
+        let peer = Subject::Peer { name: "mqtt".into(), run_id: 1 };
+        for subject in [ours, peer] {
+            let (plan, targets) = (plan.clone(), vec![target.clone()]);
+            let prepare = Prepare { plan, agent_first: 3, agents: 9, targets, subject };
+            assert!(!format!("{prepare:?}").contains("secret"), "keys are not for logs");
+            round_trip(&ToAgent::Prepare(Box::new(prepare)));
+        }
+        let begin = ToAgent::Begin { phase: 1, at_us: u64::MAX };
+        for message in
+            [ToAgent::Probe { number: 7 }, begin, ToAgent::EndPhase, ToAgent::Settle, ToAgent::Finish]
+        {
+            round_trip(&message);
+        }
+    }
+
+    #[test]
+    fn every_message_of_an_agent_survives_json() {
+        let hosts = vec![HostFacts { memory_bytes: u64::MAX, ..HostFacts::default() }];
+        let share = PhaseShare {
+            measured_s: 0.1,
+            streams: vec![StreamShare { errors: [("full".to_owned(), 3)].into(), ..StreamShare::default() }],
+            generators: vec![GeneratorResult::default()],
+            losses: [("reset".to_owned(), 2)].into(),
+            ..PhaseShare::default()
+        };
+        for message in [
+            FromAgent::Hello { version: CONTROL_VERSION, hosts, agents: 1, connections_max: u64::MAX },
+            FromAgent::Echo { number: 7, now_us: 8, bound_us: 9 },
+            FromAgent::Prepared,
+            FromAgent::Progress(Box::default()),
+            FromAgent::PhaseDone(Box::new(share)),
+            FromAgent::Settled { balance: None },
+            FromAgent::Settled { balance: Some(LedgerResult::default()) },
+            FromAgent::Failed { detail: "why".into() },
+        ] {
+            round_trip(&message);
         }
     }
 }

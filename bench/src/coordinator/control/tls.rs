@@ -51,18 +51,19 @@ pub struct Accepted {
     pub certificate: CertificateDer<'static>,
 }
 
-/// The accepting side's handshake, within [`HANDSHAKE_S_MAX`].
-pub fn accept(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Accepted, HandshakeError> {
+/// The accepting side's handshake, within [`HANDSHAKE_S_MAX`]. After an error the peer has been sent the reason; see
+/// [`linger`].
+pub fn accept(socket: &TcpStream, config: Arc<ServerConfig>) -> Result<Accepted, HandshakeError> {
     finish(socket, Connection::Server(ServerConnection::new(config)?))
 }
 
 /// The connecting side's handshake, within [`HANDSHAKE_S_MAX`]. What the other end thinks of our certificate is
 /// known only with its first message.
-pub fn connect(socket: TcpStream, connection: ClientConnection) -> Result<Accepted, HandshakeError> {
+pub fn connect(socket: &TcpStream, connection: ClientConnection) -> Result<Accepted, HandshakeError> {
     finish(socket, Connection::Client(connection))
 }
 
-fn finish(mut socket: TcpStream, mut connection: Connection) -> Result<Accepted, HandshakeError> {
+fn finish(socket: &TcpStream, mut connection: Connection) -> Result<Accepted, HandshakeError> {
     let deadline = clock::now() + Duration::from_secs(HANDSHAKE_S_MAX);
     while connection.is_handshaking() || connection.wants_write() {
         let left = deadline.saturating_duration_since(clock::now());
@@ -76,16 +77,15 @@ fn finish(mut socket: TcpStream, mut connection: Connection) -> Result<Accepted,
             _ => HandshakeError::Io(error),
         };
         if connection.wants_write() {
-            connection.write_tls(&mut socket).map_err(timed_out)?;
+            connection.write_tls(&mut &*socket).map_err(timed_out)?;
             continue;
         }
-        if connection.read_tls(&mut socket).map_err(timed_out)? == 0 {
+        if connection.read_tls(&mut &*socket).map_err(timed_out)? == 0 {
             return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
         }
         if let Err(error) = connection.process_new_packets() {
             // The alert tells the peer why; whether it arrives changes nothing here.
-            let _ = connection.write_tls(&mut socket);
-            linger(&socket);
+            let _ = connection.write_tls(&mut &*socket);
             return Err(error.into());
         }
     }
@@ -93,7 +93,7 @@ fn finish(mut socket: TcpStream, mut connection: Connection) -> Result<Accepted,
     let certificate = certificate.ok_or(rustls::Error::NoCertificatesPresented)?.clone().into_owned();
     socket.set_read_timeout(None)?;
     socket.set_write_timeout(Some(Duration::from_secs(WRITE_WAIT_S_MAX)))?;
-    let (reading, writing) = (socket.try_clone()?, socket.try_clone()?);
+    let (reading, writing, ending) = (socket.try_clone()?, socket.try_clone()?, socket.try_clone()?);
     let connection = Arc::new(Mutex::new(connection));
     let reader = TlsReader {
         connection: Arc::clone(&connection),
@@ -103,7 +103,7 @@ fn finish(mut socket: TcpStream, mut connection: Connection) -> Result<Accepted,
         ended: false,
     };
     let writer = TlsWriter { connection, socket: writing, ciphertext: Vec::new() };
-    let streams = Streams { reader: Box::new(reader), writer: Box::new(writer), socket: Some(socket) };
+    let streams = Streams { reader: Box::new(reader), writer: Box::new(writer), socket: Some(ending) };
     Ok(Accepted { streams, certificate })
 }
 
@@ -222,10 +222,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let accepting = thread::spawn(move || {
-            accept(listener.accept().expect("a peer").0, agent_config(&agent).expect("ours"))
+            accept(&listener.accept().expect("a peer").0, agent_config(&agent).expect("ours"))
         });
         let session = CoordinatorTrust::read(&coordinator).expect("ours").session().expect("a session");
-        let down = connect(socket, session).expect("an agent").streams;
+        let down = connect(&socket, session).expect("an agent").streams;
         let up = accepting.join().expect("no panic").expect("a coordinator").streams;
 
         let long = FromAgent::Failed { detail: "x".repeat(5_000_000) };
