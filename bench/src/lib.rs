@@ -12,3 +12,4 @@ pub mod agent;
 pub mod workload;
 pub mod measure;
 pub mod report;
+pub mod peers;

@@ -11,6 +11,7 @@ pub mod protocol;
 pub mod engine;
 pub mod null_server;
 pub mod service;
+pub mod load;
 
 pub use connection::{Connection, Route, Target};
 pub use rest::Identity;

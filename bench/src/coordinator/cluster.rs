@@ -4,10 +4,12 @@
 use super::certificates::{self, LinkCertificates, SERVER_NAME};
 use super::server::{Server, binary};
 use crate::agent::Target;
+use crate::workload::plan::ServerShape;
 use std::fmt::Write;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Shards of a test fleet.
 const SHARD_COUNT: u32 = 8;
@@ -55,20 +57,91 @@ pub struct Cluster {
     /// Where clients reach the gateways. The same after every restart.
     pub targets: Vec<Target>,
     folder: PathBuf,
+    cpus: String,
+    bin_dir: Option<PathBuf>,
+    /// Further lines of every gateway's `[auth]`.
+    auth: String,
+}
+
+/// What to start.
+pub struct Launch<'a> {
+    /// Part of the folder's name.
+    pub name: &'a str,
+    /// How many of what, and on which CPUs.
+    pub shape: &'a ServerShape,
+    /// Where the binaries are; `None`: beside the running one.
+    pub bin_dir: Option<&'a Path>,
+    /// Public half of the key that mints benchmark users, PEM.
+    pub benchmark_key: Option<&'a str>,
 }
 
 impl Cluster {
     /// Starts the servers in a new folder below the system's temporary one. `cores` of each process.
     pub fn start(shape: Shape, name: &str, cores: usize) -> Result<Self, ClusterError> {
-        let folder = std::env::temp_dir().join(format!("ringline-{name}-{}", std::process::id()));
+        let servers = if shape == Shape::Embedded { 0 } else { 2 };
+        let shape = ServerShape {
+            gateways: servers.max(1),
+            storages: servers,
+            cores: cores as u32,
+            cpus: String::new(),
+        };
+        Self::launch(Launch { name, shape: &shape, bin_dir: None, benchmark_key: None })
+    }
+
+    /// The same in any shape.
+    pub fn launch(launch: Launch<'_>) -> Result<Self, ClusterError> {
+        // Runs that one process makes one after another may overlap for a moment.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder_name = format!("ringline-{}-{}-{number}", launch.name, std::process::id());
+        let folder = std::env::temp_dir().join(folder_name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
-        let mut cluster = Self { gateways: Vec::new(), storages: Vec::new(), targets: Vec::new(), folder };
-        match shape {
-            Shape::Embedded => cluster.start_gateway(cores, &format!("shard_count = {SHARD_COUNT}\n"))?,
-            Shape::Split => cluster.start_split(cores)?,
+        let mut cluster = Self {
+            gateways: Vec::new(),
+            storages: Vec::new(),
+            targets: Vec::new(),
+            folder,
+            cpus: launch.shape.cpus.clone(),
+            bin_dir: launch.bin_dir.map(Path::to_owned),
+            auth: String::new(),
+        };
+        if let Some(key) = launch.benchmark_key {
+            let file = cluster.folder.join("benchmark-key.pem");
+            std::fs::write(&file, key)?;
+            cluster.auth = format!("benchmark_key = {file:?}\n");
+        }
+        let cores = launch.shape.cores as usize;
+        let storage = match launch.shape.storages {
+            0 => format!("shard_count = {SHARD_COUNT}\n"),
+            storages => cluster.start_storages(storages, cores)?,
+        };
+        for _ in 0..if launch.shape.storages == 0 { 1 } else { launch.shape.gateways } {
+            cluster.start_gateway(cores, &storage)?;
         }
         Ok(cluster)
+    }
+
+    fn start_server(
+        &self,
+        name: &str,
+        binary_name: &str,
+        config: &Path,
+    ) -> Result<(Server, String), ClusterError> {
+        let program = match &self.bin_dir {
+            Some(folder) if folder.join(binary_name).is_file() => folder.join(binary_name),
+            Some(folder) => {
+                return Err(ClusterError::NoBinary(folder.join(binary_name).display().to_string()));
+            }
+            None => binary(binary_name)?,
+        };
+        let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
+        if self.cpus.is_empty() {
+            return Server::start(name, program, arguments, &self.folder);
+        }
+        // taskset becomes the program itself: the process id is the server's.
+        arguments.splice(0..0, ["-c".to_owned(), self.cpus.clone(), program.display().to_string()]);
+        Server::start(name, "taskset".into(), arguments, &self.folder)
     }
 
     /// Where the processes keep their files.
@@ -76,14 +149,14 @@ impl Cluster {
         &self.folder
     }
 
-    fn start_split(&mut self, cores: usize) -> Result<(), ClusterError> {
+    /// Storage nodes, each with its part of the shards. Gives what gateways write about them.
+    fn start_storages(&mut self, storages: u32, cores: usize) -> Result<String, ClusterError> {
         let links = certificates::make(&self.folder)?;
-        let addresses = [free_address()?, free_address()?];
+        let addresses = (0..storages).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
         let mut nodes = String::new();
         for (index, address) in addresses.iter().enumerate() {
-            let half = SHARD_COUNT / 2;
-            let first = half * index as u32;
-            let shards: Vec<u32> = (first..first + half).collect();
+            let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
+            let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
             let id = index + 1;
             writeln!(nodes, "[[nodes]]\nid = {id}\naddress = \"{address}\"\nshards = {shards:?}")
                 .expect("a string grows");
@@ -99,17 +172,14 @@ impl Cluster {
             );
             let file = self.folder.join(format!("{name}.toml"));
             std::fs::write(&file, config)?;
-            let arguments = vec!["--config".to_owned(), file.display().to_string()];
-            let (server, _) = Server::start(&name, binary("ringline-storage")?, arguments, &self.folder)?;
+            let (server, _) = self.start_server(&name, "ringline-storage", &file)?;
             self.storages.push(server);
         }
-        let storage = format!(
+        Ok(format!(
             "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",
             tls_keys(&links),
             nodes.replace("[[nodes]]", "[[storage.nodes]]"),
-        );
-        self.start_gateway(cores, &storage)?;
-        self.start_gateway(cores, &storage)
+        ))
     }
 
     /// The first gateway makes keys and certificate; the others share them, as a fleet does.
@@ -127,6 +197,7 @@ impl Cluster {
         );
         // Passwords of tests need no strength, and there are many of them.
         config.push_str("[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n");
+        config.push_str(&self.auth);
         if number > 1 {
             let (signing, resume) = (first.join("signing-key.pem"), first.join("resume-key"));
             write!(config, "signing_key = {signing:?}\nresume_key = {resume:?}\n").expect("a string grows");
@@ -136,8 +207,7 @@ impl Cluster {
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
-        let arguments = vec!["--config".to_owned(), file.display().to_string()];
-        let (server, ready) = Server::start(&name, binary("ringline-gateway")?, arguments, &self.folder)?;
+        let (server, ready) = self.start_server(&name, "ringline-gateway", &file)?;
         self.gateways.push(server);
         self.targets.push(target(&ready, first.join("tls/cert.pem"))?);
         Ok(())

@@ -10,6 +10,8 @@ pub mod control;
 pub mod void;
 pub mod agents;
 pub mod relay;
+pub mod tested;
+pub mod run;
 
-pub use cluster::{Cluster, ClusterError, Shape};
+pub use cluster::{Cluster, ClusterError, Launch, Shape};
 pub use server::{Server, binary};

@@ -84,6 +84,22 @@ impl Server {
         }
     }
 
+    /// As it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The same server, not running: keeps its place while it is started elsewhere.
+    pub fn stand_in(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            program: self.program.clone(),
+            arguments: self.arguments.clone(),
+            log: self.log.clone(),
+            running: None,
+        }
+    }
+
     /// Process id while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Child::id)

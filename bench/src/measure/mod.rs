@@ -1,8 +1,19 @@
-//! What the machine says of a server: memory, CPU, disk.
+//! What the machine says of servers: CPU, memory, switches, disk, system calls, and their own counters.
+//!
+//! Parsers are pure functions over the kernel's texts; readers beside them fetch those texts. [`sampler::Sampler`]
+//! reads all of it for several servers, once a second and around the measured time. It refuses to know of plans
+//! and agents: the coordinator says when measured time begins and ends.
 
 pub mod histogram;
+pub mod process;
+pub mod system_calls;
+pub mod metrics;
+pub mod machine;
+pub mod host;
+pub mod sampler;
 
-use std::fs;
+pub use machine::kernel_bytes;
+
 use std::io;
 
 /// A server process at one moment.
@@ -14,35 +25,8 @@ pub struct Process {
     pub cpu_ms: u64,
 }
 
-/// Clock ticks a second in `/proc/PID/stat`: fixed at 100 for user space on Linux.
-const TICKS_A_SECOND: u64 = 100;
-
-/// Reads a process of this machine.
+/// Reads a process of this machine, memory exactly: for moments, not for every second.
 pub fn process(pid: u32) -> io::Result<Process> {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let private_kib: u64 = rollup
-        .lines()
-        .filter(|line| line.starts_with("Private_"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .sum();
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold spaces and brackets: fields are counted behind its last bracket.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    let cpu_ms = (ticks(11) + ticks(12)) * 1_000 / TICKS_A_SECOND;
-    Ok(Process { private_bytes: private_kib * 1_024, cpu_ms })
-}
-
-/// Kernel memory of the machine that connections grow, in bytes: slab, socket buffers and page tables.
-pub fn kernel_bytes() -> io::Result<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo")?;
-    let kib = |name: &str| {
-        let line = meminfo.lines().find(|line| line.starts_with(name));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0)
-    };
-    let sockstat = fs::read_to_string("/proc/net/sockstat")?;
-    let pages = sockstat.lines().find(|line| line.starts_with("TCP:")).and_then(|line| {
-        line.split_whitespace().skip_while(|word| *word != "mem").nth(1)?.parse::<u64>().ok()
-    });
-    Ok((kib("Slab:") + kib("PageTables:")) * 1_024 + pages.unwrap_or(0) * 4_096)
+    let cpu = process::cpu(pid)?;
+    Ok(Process { private_bytes: process::private_bytes(pid)?, cpu_ms: cpu.user_ms + cpu.system_ms })
 }

@@ -295,3 +295,47 @@ pub struct VoidReason {
     /// With its numbers.
     pub detail: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::report::example;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    /// Fields whose keys are data, and no fields.
+    const MAPS: [&str; 5] = ["limit_profile", "errors", "losses", "histograms", "counters"];
+
+    fn collect(value: &Value, names: &mut BTreeSet<String>, empty: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    names.insert(name.clone());
+                    if !MAPS.contains(&name.as_str()) {
+                        collect(value, names, empty);
+                    }
+                    if value.is_null() {
+                        empty.push(name.clone());
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| collect(item, names, empty)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let document = include_str!("../../../docs/results-schema.md");
+        let value = serde_json::to_value(example::void_run("ringline", 1)).expect("it serializes");
+        let (mut names, mut empty) = (BTreeSet::new(), Vec::new());
+        collect(&value, &mut names, &mut empty);
+        assert!(empty.is_empty(), "the example lacks {empty:?}: their fields would not be looked for");
+        for list in ["hosts", "tuning", "clocks", "phases", "void"] {
+            assert!(value[list].as_array().is_some_and(|list| !list.is_empty()), "the example has no {list}");
+        }
+        assert!(names.len() > 100, "only {} fields were found", names.len());
+        let missing: Vec<&String> =
+            names.iter().filter(|name| !document.contains(&format!("| `{name}` |"))).collect();
+        assert!(missing.is_empty(), "docs/results-schema.md does not explain {missing:?}");
+    }
+}

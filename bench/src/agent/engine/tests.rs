@@ -369,7 +369,7 @@ fn what_the_kernel_does_not_take_waits_its_turn() {
     let mut asked = 0u64;
     let busy = |script: &Script| script.count(|event| matches!(event, DeviceEvent::Busy(_)));
     while busy(&script) == 0 {
-        script.ask(0, asked, Request::CatchUp);
+        script.ask(0, asked, Request::CatchUp { from: Vec::new(), expected: 0 });
         asked += 1;
         assert!(asked < 1_000, "{RAW_BYTES} bytes each and no end");
         engine.turn(&mut script, 0).expect("it turns");

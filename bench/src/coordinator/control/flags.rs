@@ -67,6 +67,20 @@ impl Flags {
         self.one(flag)?.map(parse).transpose()
     }
 
+    /// The value as a number with a point.
+    pub fn decimal(&mut self, flag: &str) -> Result<Option<f64>, FlagError> {
+        let parse = |value: String| {
+            let number = value.parse().ok().filter(|number: &f64| number.is_finite());
+            number.ok_or_else(|| FlagError(format!("{flag}: {value} is no number")))
+        };
+        self.one(flag)?.map(parse).transpose()
+    }
+
+    /// Everything without a flag.
+    pub fn operands(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.operands)
+    }
+
     /// The only thing without a flag.
     pub fn only_operand(&mut self, what: &str) -> Result<String, FlagError> {
         match (self.operands.pop(), self.operands.pop()) {

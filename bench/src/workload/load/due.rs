@@ -66,7 +66,6 @@ impl AgentLoad {
         let measured = due_us >= phase.measure_from_us;
         let figures = &mut phase.figures;
         figures.second.due += 1;
-        figures.lag.record(now_us.saturating_sub(due_us));
         if measured {
             figures.streams[number].due += 1;
         }
@@ -80,7 +79,7 @@ impl AgentLoad {
         if measured {
             figures.streams[number].begun += 1;
         }
-        let operation = Operation { device, work, stream: Some(number), due_us, measured };
+        let operation = Operation { device, work, stream: Some(number), due_us, measured, held_up: false };
         self.carry_out(now_us, action, operation);
         true
     }
@@ -183,8 +182,7 @@ impl AgentLoad {
         kept.wanted = true;
         kept.stage = Stage::Connecting;
         kept.tries += 1;
-        let attempt = kept.tries - 1;
-        self.actions.push_back(Action::Connect { device, resume: self.plan.transport.resume, attempt });
+        self.actions.push_back(Action::Connect { device, resume: self.plan.transport.resume });
     }
 
     /// Drops a device's connection. What it had under way is kept, to be asked again.

@@ -62,8 +62,14 @@ impl AgentLoad {
         if std::mem::replace(&mut self.devices.of(device).healing, true) {
             return;
         }
-        let operation =
-            Operation { device, work: Work::CatchUp, stream: None, due_us: now_us, measured: false };
+        let operation = Operation {
+            device,
+            work: Work::CatchUp,
+            stream: None,
+            due_us: now_us,
+            measured: false,
+            held_up: false,
+        };
         self.request(operation);
     }
 
@@ -96,8 +102,24 @@ impl AgentLoad {
         }
     }
 
+    /// The kernel has a request's bytes: until here the agent itself took the time.
+    pub(super) fn was_handed_over(&mut self, now_us: u64, token: Token) {
+        let Some(operation) = self.operations.find(token) else { return };
+        if let (Some(_), false, Some(phase)) = (operation.stream, operation.held_up, &mut self.phase) {
+            phase.figures.lag.record(now_us.saturating_sub(operation.due_us));
+        }
+    }
+
+    /// That an operation leaves late from here on is not the agent's doing.
+    pub(super) fn hold_up(&mut self, token: Token) {
+        if let Some(operation) = self.operations.find(token) {
+            operation.held_up = true;
+        }
+    }
+
     /// The connection of an operation is gone. What must not be lost is asked again when the device is back.
     pub(super) fn interrupted(&mut self, now_us: u64, token: Token) {
+        self.hold_up(token);
         let Some(operation) = self.operations.find(token).copied() else { return };
         match operation.work {
             Work::Send(..) if self.ledger.is_some() => {
@@ -116,6 +138,7 @@ impl AgentLoad {
 
     pub(super) fn was_refused(&mut self, now_us: u64, token: Token, code: &str, retry_after_us: Option<u64>) {
         let Some(operation) = self.operations.find(token).copied() else { return };
+        self.hold_up(token);
         let again = self.ledger.is_some() && matches!(operation.work, Work::Send(..) | Work::Audit(..));
         match retry_after_us {
             Some(after_us) if again => {
@@ -303,7 +326,14 @@ impl AgentLoad {
             let seq = top.contiguous;
             if seq > 0 && self.devices.can_act(device) {
                 let work = Work::Delivered(room, seq);
-                self.request(Operation { device, work, stream: None, due_us, measured: false });
+                self.request(Operation {
+                    device,
+                    work,
+                    stream: None,
+                    due_us,
+                    measured: false,
+                    held_up: false,
+                });
             }
         }
     }

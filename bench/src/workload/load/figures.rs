@@ -47,7 +47,7 @@ pub(super) struct PhaseFigures {
     pub(super) ledger_full: bool,
     /// Lost unasked → ready again.
     pub(super) recovery: Latencies,
-    /// Due → handed to the engine.
+    /// Due → handed to the kernel.
     pub(super) lag: Latencies,
     /// Of the second that runs.
     pub(super) second: SecondFigures,

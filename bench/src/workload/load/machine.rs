@@ -263,6 +263,7 @@ impl Workload for AgentLoad {
             }
             DeviceEvent::Protocol(event) => self.take_protocol_event(now_us, device, event),
             DeviceEvent::Busy(token) => {
+                self.hold_up(token);
                 if self.devices.look(device).open.len() <= 1 {
                     // Nothing of this device will end and make room.
                     self.retries.push(Reverse((now_us + RETRY_US, token)));
@@ -301,6 +302,10 @@ impl Workload for AgentLoad {
             self.look_for_end(now_us);
         }
         self.actions.pop_front()
+    }
+
+    fn handed_over(&mut self, now_us: u64, _device: DeviceIndex, token: Token) {
+        self.was_handed_over(now_us, token);
     }
 
     fn next_due_us(&self) -> Option<u64> {

@@ -50,8 +50,6 @@ pub enum Action {
         device: DeviceIndex,
         /// Whether a ticket may be used, if there is one.
         resume: bool,
-        /// How many tries have failed since it was last ready: with each one another target is tried.
-        attempt: u32,
     },
     /// Drops the connection without a word. Not answered.
     Disconnect {

@@ -33,6 +33,9 @@ pub(super) struct Operation {
     pub(super) due_us: u64,
     /// Whether it fell due within the measured time.
     pub(super) measured: bool,
+    /// The server had no place for it at first, or its connection was lost: that it leaves late is not the agent's
+    /// doing.
+    pub(super) held_up: bool,
 }
 
 /// A slab; tokens are told apart by a generation, so that late answers find nothing.
@@ -90,6 +93,7 @@ mod tests {
             stream: None,
             due_us: 0,
             measured: false,
+            held_up: false,
         };
         let mut operations = Operations::default();
         let first = operations.begin(operation);

@@ -120,7 +120,8 @@ impl AgentLoad {
             self.heal(now_us, device);
         } else if self.devices.look(device).connecting.is_none() {
             let work = Work::ConnectAndCatchUp;
-            let operation = Operation { device, work, stream: None, due_us: now_us, measured: false };
+            let operation =
+                Operation { device, work, stream: None, due_us: now_us, measured: false, held_up: false };
             let token = self.operations.begin(operation);
             self.devices.of(device).connecting = Some(token);
             self.come_online(device);
@@ -162,6 +163,13 @@ impl AgentLoad {
         };
         self.audit.reading.insert(room, Reading::Page);
         let work = Work::Audit(room, before);
-        self.request(Operation { device, work, stream: None, due_us: now_us, measured: false });
+        self.request(Operation {
+            device,
+            work,
+            stream: None,
+            due_us: now_us,
+            measured: false,
+            held_up: false,
+        });
     }
 }

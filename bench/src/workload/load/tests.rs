@@ -127,6 +127,9 @@ impl World {
     }
 
     fn act(&mut self, action: Action) {
+        if let Action::Request { device, token, .. } = &action {
+            self.load.handed_over(self.now_us, *device, *token);
+        }
         match action {
             Action::Connect { device, .. } => {
                 *self.lives.entry(device).or_default() += 1;

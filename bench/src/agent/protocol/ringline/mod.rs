@@ -277,13 +277,13 @@ impl ClientProtocol for Ringline {
         if !self.session.is_ready() {
             return Err(NotSent::NotReady);
         }
-        let catches_up = matches!(request, Request::CatchUp);
+        let catches_up = matches!(request, Request::CatchUp { .. });
         if !self.session.can_request() || (catches_up && self.catch_up.is_some()) {
             return Err(NotSent::Full);
         }
         let (body, wanted) = self.translate(token, request)?;
-        if catches_up {
-            self.catch_up = Some(Box::new(CatchUp::new(token)));
+        if let Request::CatchUp { from, .. } = request {
+            self.catch_up = Some(Box::new(CatchUp::new(token, self.cursors(from))));
         }
         self.write_request(now_us, body, wanted, out).map_err(|refused| match refused {
             RequestRefused::NotReady => NotSent::NotReady,

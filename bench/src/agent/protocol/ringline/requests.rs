@@ -6,7 +6,7 @@ use crate::agent::protocol::{Message, NotSent, ProtocolEvent, ProtocolFault, Req
 use crate::workload::population::RoomIndex;
 use bytes::{Bytes, BytesMut};
 use wire_protocol::ids::ConversationId;
-use wire_protocol::limits::HISTORY_ENTRIES_MAX;
+use wire_protocol::limits::{HISTORY_ENTRIES_MAX, SYNC_CURSORS_MAX};
 use wire_protocol::v1::{self, EntryKind, client_frame, server_frame};
 
 /// Title of every group.
@@ -34,13 +34,13 @@ pub(super) enum Wanted {
 /// Between the request to catch up and its last page.
 pub(super) struct CatchUp {
     token: Token,
-    /// Named in every further page: conversations that were cut off, as they now stand.
+    /// Named in every page: where the device stands, and conversations that were cut off, as they now stand.
     cursors: Vec<v1::SyncCursor>,
 }
 
 impl CatchUp {
-    pub(super) fn new(token: Token) -> Self {
-        Self { token, cursors: Vec::new() }
+    pub(super) fn new(token: Token, cursors: Vec<v1::SyncCursor>) -> Self {
+        Self { token, cursors }
     }
 
     /// Takes note of where a conversation now stands, if it was cut off now or before.
@@ -83,7 +83,7 @@ impl Ringline {
                 };
                 (Body::Send(send), Wanted::Acceptance(token))
             }
-            Request::CatchUp => (self.sync(Vec::new()), Wanted::SyncPage),
+            Request::CatchUp { from, .. } => (self.sync(self.cursors(from)), Wanted::SyncPage),
             Request::History { room, before, limit } => {
                 let history = v1::History {
                     handle: 0,
@@ -103,6 +103,15 @@ impl Ringline {
                 (Body::Read(cursor), Wanted::Done(token))
             }
         })
+    }
+
+    /// Where the device stands, as sync takes it. Rooms beyond its limit are left to what the server knows.
+    pub(super) fn cursors(&self, from: &[(RoomIndex, u64)]) -> Vec<v1::SyncCursor> {
+        let cursor = |(room, after_seq): &(RoomIndex, u64)| {
+            let conversation_id = self.shared.names.conversation(*room)?.to_bytes();
+            Some(v1::SyncCursor { handle: 0, conversation_id, after_seq: *after_seq })
+        };
+        from.iter().filter_map(cursor).take(SYNC_CURSORS_MAX).collect()
     }
 
     fn sync(&self, cursors: Vec<v1::SyncCursor>) -> client_frame::Body {
@@ -167,7 +176,7 @@ impl Ringline {
             }
             (Wanted::Done(token), Body::Done(_)) => events.push(ProtocolEvent::Done(token)),
             (Wanted::History(token, room), Body::HistoryPage(page)) => {
-                let messages = page.entries.into_iter().filter_map(|entry| message(room, entry)).collect();
+                let messages = page.entries.into_iter().map(|entry| message(room, entry)).collect();
                 events.push(ProtocolEvent::Page { token, messages });
             }
             (Wanted::SyncPage, Body::SyncPage(page)) => self.take_page(now_us, page, out, events)?,
@@ -226,7 +235,7 @@ impl Ringline {
         let id = ConversationId::from_slice(conversation_id);
         match id.and_then(|id| self.shared.names.room(id, self.user())) {
             Some(room) => {
-                let messages = entries.into_iter().filter_map(|entry| message(room, entry));
+                let messages = entries.into_iter().map(|entry| message(room, entry));
                 events.extend(messages.map(ProtocolEvent::Message));
             }
             None => events.push(ProtocolEvent::Refused {
@@ -239,10 +248,9 @@ impl Ringline {
     }
 }
 
-/// An entry as a message; `None`: the server wrote it itself.
-fn message(room: RoomIndex, entry: v1::Entry) -> Option<Message> {
-    let written_by_server = entry.kind == EntryKind::Created as i32;
-    (!written_by_server).then_some(Message { room, seq: Some(entry.seq), body: entry.body })
+/// An entry as a message. What the server wrote itself is one, too: it has a number, and its body is nobody's.
+fn message(room: RoomIndex, entry: v1::Entry) -> Message {
+    Message { room, seq: Some(entry.seq), body: entry.body }
 }
 
 fn refused(token: Option<Token>, error: &v1::Error) -> ProtocolEvent {

@@ -202,7 +202,7 @@ fn told(room: RoomIndex, seq: u64, body: &'static [u8]) -> ProtocolEvent {
 fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
     let shared = shared(framing);
     let mut link = Link::new(&shared, &DeviceMemory::default(), piece_bytes);
-    assert_eq!(link.request(1, &Request::CatchUp), Err(NotSent::NotReady));
+    assert_eq!(link.request(1, &Request::CatchUp { from: Vec::new(), expected: 0 }), Err(NotSent::NotReady));
     assert!(matches!(link.proofs.as_slice(), [Proof::AccessToken(_)]));
     link.ready();
 
@@ -226,8 +226,12 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
         link.to_client(&ping).expect("a good ping");
     }
 
-    link.request(4, &Request::CatchUp).expect("ready");
-    assert_eq!(link.request(5, &Request::CatchUp), Err(NotSent::Full), "one at a time");
+    link.request(4, &Request::CatchUp { from: Vec::new(), expected: 0 }).expect("ready");
+    assert_eq!(
+        link.request(5, &Request::CatchUp { from: Vec::new(), expected: 0 }),
+        Err(NotSent::Full),
+        "one at a time"
+    );
     catch_up(&mut link);
 
     link.request(6, &Request::History { room: GROUP, before: Some(4), limit: 1_000 }).expect("ready");
@@ -247,7 +251,7 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
     link.half.closing(Reason::Draining, "restart", 1_000, &mut out);
     link.frame(&out).expect("a closing frame");
     link.to_client(b"whatever follows says nothing").expect("it is not looked at");
-    assert_eq!(link.request(9, &Request::CatchUp), Err(NotSent::NotReady));
+    assert_eq!(link.request(9, &Request::CatchUp { from: Vec::new(), expected: 0 }), Err(NotSent::NotReady));
     let memory = link.client.into_memory();
     assert_eq!(memory.0.as_ref(), [&12u64.to_be_bytes()[..], b"come again"].concat());
     link.events

@@ -1,0 +1,43 @@
+//! `compare`: two builds, run in turn.
+
+use super::Failure;
+use super::run::{PLAN_DEFAULT, plan, prepare};
+use bench::coordinator::control::flags::Flags;
+use bench::report::compare::{RUNS_MIN, VoidRuns, compare, html, text};
+use bench::report::file;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// `ringline-bench compare A B …`: A and B are folders with the servers' binaries.
+pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let mut flags = Flags::parse(arguments, &["--plan", "--runs", "--html", "--out"], &["--with-void"])?;
+    let folders = flags.operands();
+    let [a, b] = folders.as_slice() else { return Err("compare: two folders are wanted".into()) };
+    let name = flags.one("--plan")?.unwrap_or_else(|| PLAN_DEFAULT.to_owned());
+    let runs = flags.number("--runs")?.unwrap_or(RUNS_MIN as u64).max(RUNS_MIN as u64);
+    let (page, out) = (flags.one("--html")?, flags.one("--out")?);
+    let void = if flags.has("--with-void") { VoidRuns::Accept } else { VoidRuns::Refuse };
+    let mut results = [Vec::new(), Vec::new()];
+    for number in 1..=runs {
+        // Every second pair the other way round, so that what drifts on the machine favours neither.
+        let order = if number % 2 == 1 { [0, 1] } else { [1, 0] };
+        for side in order {
+            let folder = if side == 0 { a } else { b };
+            println!("run {number} of {runs}: {folder}");
+            let mut flags = Flags::parse(&["--bin-dir".to_owned(), folder.clone()], &["--bin-dir"], &[])?;
+            let mut result = prepare(&mut flags, plan(&name)?)?.make()?;
+            result.subject = format!("{} ({folder})", result.subject);
+            if let Some(out) = &out {
+                let side = if side == 0 { "a" } else { "b" };
+                file::write(&Path::new(out).join(format!("{side}-{number}.json")), &result)?;
+            }
+            results[side].push(result);
+        }
+    }
+    let comparison = compare(&results[0], &results[1], void)?;
+    print!("{}", text(&comparison));
+    if let Some(page) = page {
+        std::fs::write(&page, html(&comparison)).map_err(|error| format!("{page}: {error}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
