@@ -1,4 +1,5 @@
-//! Tries a peer by hand: `cargo run -p bench --example peer_check -- mosquitto` (or another subject, or `all`).
+//! Tries a peer by hand: `cargo run -p bench --example peer_check -- mosquitto` (or another subject, or `all`), then
+//! the CPUs to bind it to, if any.
 //!
 //! Starts the server (`bench/peers/install` first), lets two devices exchange 1,000 messages and four a group's, sends
 //! to one that is away, kills the server with SIGKILL, and counts what is missing. Its times are those of one
@@ -48,7 +49,8 @@ fn main() -> Outcome<()> {
     for subject in chosen {
         let folder = std::env::temp_dir().join(format!("peer-check-{}-{}", std::process::id(), subject.name));
         std::fs::create_dir(&folder)?;
-        let outcome = Check::start(subject, &folder).and_then(Check::run);
+        let cpus = std::env::args().nth(2).unwrap_or_default();
+        let outcome = Check::start(subject, &cpus, &folder).and_then(Check::run);
         std::fs::remove_dir_all(&folder)?;
         outcome.map_err(|error| format!("{}: {error}", subject.name))?;
     }
@@ -65,15 +67,22 @@ struct Check {
 }
 
 impl Check {
-    fn start(subject: &'static Subject, folder: &Path) -> Outcome<Self> {
+    fn start(subject: &'static Subject, cpus: &str, folder: &Path) -> Outcome<Self> {
         println!("{}: {}", subject.name, servers::version(subject.setting)?);
         println!("  acknowledged means: {}", subject.durability);
         let shape =
             plan::Population { users: 4, devices: 1, cell_users: 4, directs: 1, groups: 1, group_members: 4 };
         let population = Arc::new(Population::new(&shape));
         let start = clock::now();
-        let server = PeerServer::start(subject.setting, "", folder)?;
-        println!("  started in {:.1?}, processes {:?}", start.elapsed(), server.pids());
+        let server = PeerServer::start(subject.setting, cpus, folder)?;
+        println!("  started in {:.1?}, {} processes", start.elapsed(), server.pids().len());
+        for pid in server.pids().iter().filter(|_| !cpus.is_empty()) {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let bound = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+            if bound.is_some_and(|bound| bound.trim() != cpus) {
+                return Err(format!("process {pid} is bound to {bound:?}, not {cpus}").into());
+            }
+        }
         server.prepare(RUN_ID, &population)?;
         Ok(Self { subject, server, population, start, sent: 0 })
     }

@@ -12,7 +12,9 @@ const SLOPE_SPREAD_MIN_PERCENT: u64 = 10;
 /// come back.
 const SLOPE_TREND_MIN_PERCENT: u64 = 80;
 /// Points that a slope needs.
-const SLOPE_POINTS_MIN: usize = 3;
+const SLOPE_POINTS_MIN: usize = 2;
+/// Last seconds of a phase of which the middle one, by memory, stands for its settled end.
+const SETTLED_SECONDS: usize = 3;
 
 /// A histogram in six numbers; microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -149,10 +151,15 @@ pub fn phase_slope(phase: &PhaseResult) -> Option<Slope> {
 /// Slope over the settled ends of all measured phases, or else that of the phase with the widest spread.
 pub fn run_slope(run: &RunResult) -> Option<Slope> {
     let measured = || run.phases.iter().filter(|phase| !phase.preparation);
-    let ends: Vec<Second> =
-        measured().flat_map(|phase| phase.seconds.iter().rev().take(3).rev().cloned()).collect();
+    let ends: Vec<Second> = measured().filter_map(settled_end).collect();
     let widest = measured().filter_map(phase_slope).max_by_key(|slope| slope.to - slope.from);
     slope(&ends).or(widest)
+}
+
+fn settled_end(phase: &PhaseResult) -> Option<Second> {
+    let mut last: Vec<&Second> = phase.seconds.iter().rev().take(SETTLED_SECONDS).collect();
+    last.sort_by_key(|second| second.server_private_bytes);
+    last.get(last.len() / 2).map(|second| (*second).clone())
 }
 
 fn slope(seconds: &[Second]) -> Option<Slope> {
@@ -217,7 +224,7 @@ mod tests {
         for counts in [
             &[][..],
             &[0, 0, 0, 0],
-            &[0, 10_000],
+            &[10_000],
             &[0, 50, 99],
             &[10_000, 10_300, 10_500],
             &[10_000, 0, 5_000, 10_000],
@@ -262,5 +269,12 @@ mod tests {
         let slope = run_slope(&run).expect("two sizes");
         assert!((slope.user_bytes - 8_000.0).abs() < 1e-3, "{slope:?}");
         assert_eq!((slope.from, slope.to), (2_000, 18_000));
+        run.phases.push(run.phases[0].clone());
+        run.phases[2].seconds = seconds(&[2_000; 5]);
+        let widest = run_slope(&run).expect("that of a phase");
+        assert_eq!((widest.from, widest.to), (2_000, 18_000), "ends that come back have no slope");
+        run.phases.truncate(1);
+        run.phases[0].seconds = seconds(&[2_000; 5]);
+        assert_eq!(run_slope(&run), None);
     }
 }

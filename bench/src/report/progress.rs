@@ -82,7 +82,7 @@ fn write_out(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Phase, time, rate, p99, connections, errors, the busiest agent, and what is left of the run at most.
+/// Phase, time, rate, p99, connections, errors, what is left of the run at most, and the busiest agent's CPU.
 fn line(plan: &Plan, progress: &Progress, errors: u64) -> String {
     let place = progress.phase as usize;
     let name = plan.phases.get(place).map_or("?", |phase| phase.name.as_str());
@@ -93,15 +93,15 @@ fn line(plan: &Plan, progress: &Progress, errors: u64) -> String {
     let latency = Latencies::from_text(&progress.latency).unwrap_or_default();
     let p99 = if latency.count() == 0 { "–".to_owned() } else { ms(latency.at(0.99)) };
     format!(
-        "{}/{} {} {passed}/{seconds:.0} s | {}/s p99 {p99} ms | {} conn | {} err | cpu {} | {} left",
+        "{}/{} {} {passed}/{seconds:.0} s | {}/s p99 {p99} ms | {} conn | {} err | {} left | agent {}",
         place + 1,
         plan.phases.len(),
         clip(name, 16),
         grouped(progress.succeeded),
         grouped(progress.connections),
         grouped(errors),
-        percent(progress.cpu_milli),
-        clock(left.ceil() as u64)
+        clock(left.ceil() as u64),
+        percent(progress.cpu_milli)
     )
 }
 
@@ -133,7 +133,7 @@ mod tests {
         let line = live.second(&plan, &progress(1, 11));
         assert_eq!(
             line,
-            "\r\u{1b}[2K2/4 send 12/60 s | 9,998/s p99 9.90 ms | 2,000 conn | 4 err | cpu 43.7 % | 2:48 left"
+            "\r\u{1b}[2K2/4 send 12/60 s | 9,998/s p99 9.90 ms | 2,000 conn | 4 err | 2:48 left | agent …"
         );
         assert_eq!((live.end(), live.end()), ("\n", ""));
     }
@@ -171,7 +171,7 @@ mod tests {
         let mut live = LiveLine::new(Output::Terminal);
         let silent = Progress { phase: 3, second: 77, ..Progress::default() };
         let line = live.second(&plan, &silent);
-        assert!(line.contains("p99 – ms") && line.ends_with("0:00 left"), "{line}");
+        assert!(line.contains("p99 – ms") && line.contains("0:00 left | agent 0 %"), "{line}");
         let unknown = Progress { phase: 99, ..Progress::default() };
         assert!(live.second(&plan, &unknown).contains("100/4 ?"));
     }

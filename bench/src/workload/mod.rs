@@ -9,7 +9,5 @@ pub mod stamp;
 pub mod ledger;
 pub mod load;
 pub mod device;
-pub mod messages;
 pub mod scenario;
 pub mod crash;
-pub mod idle;

@@ -68,8 +68,8 @@ fn a_family_counts_what_its_children_do() {
     sampler.begin();
     // The child stays, as one that has ended before it was seen is counted by nobody.
     shell.carry_out(&format!(
-        "mkfifo /tmp/bench-family-$$; sh -c '{BUSY}; echo >\"$0\"; cat' /tmp/bench-family-$$ \
-        </dev/zero >/dev/null & read x </tmp/bench-family-$$; rm /tmp/bench-family-$$"
+        "mkfifo /tmp/bench-family-$$; sh -c '{BUSY}; echo >\"$0\"; exec sleep 60' /tmp/bench-family-$$ \
+        >/dev/null 2>&1 & read x </tmp/bench-family-$$; rm /tmp/bench-family-$$"
     ));
     let sample = sampler.end();
     let [family, alone] = &sample.servers[..] else { panic!("two servers") };

@@ -17,7 +17,7 @@ pub fn text(comparison: &Comparison) -> String {
     lines.extend(comparison.notes.iter().map(|note| format!("!  {note}")));
     lines.push(String::new());
     lines.push(format!(
-        "  {:22}{:>10}{:>10}{:>8}  {:15}",
+        "  {:21}{:>10}{:>10}{:>8}  {:15}",
         headline(comparison),
         "A",
         "B",
@@ -31,7 +31,7 @@ pub fn text(comparison: &Comparison) -> String {
         }
         let range = format!("{}…{}", ratio(row.ratio.low), ratio(row.ratio.high));
         lines.push(format!(
-            "  {:22}{:>10}{:>10}{:>8}  {range:15} {}",
+            "  {:21}{:>10}{:>10}{:>8}  {range:15} {}",
             row.figure.name(),
             short(row.a),
             short(row.b),

@@ -191,7 +191,11 @@ mod tests {
     fn ticks_are_round_numbers() {
         assert_eq!(ticks(Scale::Linear, &[3.0, 9_800.0]), ["0", "2000", "4000", "6000", "8000", "10k"]);
         assert_eq!(ticks(Scale::Linear, &[0.0, 0.37]), ["0.0", "0.1", "0.2", "0.3", "0.4"]);
-        assert_eq!(ticks(Scale::Linear, &[0.0]), ["0", "1"], "nothing but zero still has a range");
+        assert_eq!(
+            ticks(Scale::Linear, &[0.0]),
+            ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"],
+            "nothing but zero still has a range"
+        );
         assert_eq!(ticks(Scale::Linear, &[-3.0, 5.0]), ["-4", "-2", "0", "2", "4", "6"]);
         assert_eq!(ticks(Scale::Log, &[0.03, 40.0, 900.0]), ["0.1", "1", "10", "100", "1000"]);
         assert_eq!(ticks(Scale::Log, &[0.4, 3.0]), ["0.2", "0.5", "1", "2", "5"]);

@@ -1,6 +1,6 @@
 //! A run as a text table for a terminal: 100 columns, no colour.
 
-use super::figures::{self, Costs, Percentiles, Slope};
+use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::results::{HostFacts, LedgerResult, PhaseResult, RunResult, ServerResult, StreamResult};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 /// Columns of a line: what a terminal beside an editor has.
 pub const COLUMNS: usize = 100;
 /// Column at which values begin.
-const INDENT: usize = 14;
+const INDENT: usize = 16;
 /// Threads that a server's line names.
 const THREADS_SHOWN: usize = 4;
 /// Examples of wrong messages that are shown.
@@ -65,26 +65,6 @@ pub fn host_text(host: &HostFacts) -> String {
     )
 }
 
-/// What an action costs in a line.
-pub fn costs_text(costs: &Costs) -> String {
-    let counted = |value: Option<f64>| value.map_or("not counted".to_owned(), short);
-    format!(
-        "CPU {} µs (user {}, system {}), switches {} + {} involuntary, system calls {}, reads and writes {}, \
-         wire {} in {} packets, disk {}, syncs {}",
-        short(costs.cpu_us()),
-        short(costs.user_us),
-        short(costs.system_us),
-        short(costs.voluntary),
-        short(costs.involuntary),
-        counted(costs.system_calls),
-        short(costs.read_write_calls),
-        bytes(costs.wire_bytes),
-        short(costs.wire_packets),
-        bytes(costs.disk_bytes),
-        counted(costs.log_syncs)
-    )
-}
-
 /// What one server did in a line.
 pub fn server_text(server: &ServerResult, measured_s: f64) -> String {
     let cores = (server.user_ms + server.system_ms) as f64 / (measured_s * 1e3);
@@ -108,7 +88,7 @@ struct Page {
 
 impl Page {
     fn line(&mut self, line: &str) {
-        self.text.push_str(line.trim_end());
+        self.text.push_str(clip(line, COLUMNS).trim_end());
         self.text.push('\n');
     }
 
@@ -116,7 +96,7 @@ impl Page {
     fn named(&mut self, name: &str, value: &str) {
         let mut name = format!("  {name}");
         if name.chars().count() >= INDENT {
-            self.line(&clip(&name, COLUMNS));
+            self.line(&name);
             name.clear();
         }
         for line in wrap(value, COLUMNS - INDENT) {
@@ -176,10 +156,7 @@ impl Page {
         self.line(&format!("{title}{}{measured}", "─".repeat(fill)));
         self.streams(phase);
         self.connections(phase);
-        if let Some(costs) = figures::costs(phase) {
-            let word = figures::action_word(phase);
-            self.named(&format!("each {word}"), &costs_text(&costs));
-        }
+        self.costs(phase);
         if let Some(slope) = figures::phase_slope(phase) {
             self.named("memory", &slope_text(&slope));
         }
@@ -240,6 +217,32 @@ impl Page {
             let figure = |us: u64| if values.count == 0 { "–".to_owned() } else { ms(us) };
             row.extend([p50_us, p90_us, p99_us, p999_us, max_us].map(figure));
             self.row(&row);
+        }
+    }
+
+    fn costs(&mut self, phase: &PhaseResult) {
+        let Some(costs) = figures::costs(phase) else { return };
+        let name = format!("each {}", figures::action_word(phase));
+        let head = [
+            &name, "CPU, µs", "user", "system", "switches", "forced", "calls", "wire, B", "disk, B", "syncs",
+        ];
+        let counted = |value: Option<f64>| value.map_or("–".to_owned(), short);
+        let cells = [
+            String::new(),
+            short(costs.cpu_us()),
+            short(costs.user_us),
+            short(costs.system_us),
+            short(costs.voluntary),
+            short(costs.involuntary),
+            counted(costs.system_calls),
+            short(costs.wire_bytes),
+            short(costs.disk_bytes),
+            counted(costs.log_syncs),
+        ];
+        for row in [head.map(str::to_owned), cells] {
+            let [first, numbers @ ..] = row;
+            let numbers: String = numbers.iter().map(|number| format!("{:>9}", clip(number, 8))).collect();
+            self.line(&format!("  {first:15}{numbers}"));
         }
     }
 

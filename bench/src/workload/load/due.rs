@@ -2,7 +2,7 @@
 
 use super::Action;
 use super::devices::Stage;
-use super::machine::AgentLoad;
+use super::machine::{AgentLoad, OPERATIONS_MAX};
 use super::operations::{Operation, Work};
 use super::streams::{Choice, Field};
 use crate::agent::protocol::{Request, Token};
@@ -69,12 +69,16 @@ impl AgentLoad {
         if measured {
             figures.streams[number].due += 1;
         }
-        let Choice::Do(device, work) = choice else {
-            figures.second.errors += 1;
-            if measured {
-                *figures.streams[number].errors.entry("nobody_online".to_owned()).or_default() += 1;
+        let (device, work) = match choice {
+            Choice::Do(device, work) if self.operations.count() < OPERATIONS_MAX => (device, work),
+            failed => {
+                let code = if matches!(failed, Choice::Do(..)) { "agent_full" } else { "nobody_online" };
+                figures.second.errors += 1;
+                if measured {
+                    *figures.streams[number].errors.entry(code.to_owned()).or_default() += 1;
+                }
+                return true;
             }
-            return true;
         };
         if measured {
             figures.streams[number].begun += 1;

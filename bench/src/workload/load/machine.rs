@@ -23,6 +23,10 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 const GRACE_US: u64 = 10_000_000;
 /// With a ledger: servers may have been killed a moment ago.
 const GRACE_LEDGER_US: u64 = 60_000_000;
+/// How much longer than its phase an agent may take to begin what was due, in microseconds.
+const LATE_US_MAX: u64 = 5_000_000;
+/// Operations of an agent under way: 100 bytes each. Beyond it actions fail, and the run is void.
+pub(super) const OPERATIONS_MAX: usize = 1_000_000;
 /// After a refusal without a pause of its own, in microseconds.
 pub(super) const RETRY_US: u64 = 100_000;
 
@@ -236,8 +240,25 @@ impl AgentLoad {
             && !self.operations.iter().any(|(_, operation)| operation.stream.is_some());
         // An agent that is late still begins what was due: leaving it out would flatter the server.
         let all_begun = phase.streams.iter().all(|stream| !stream.is_open() || stream.is_over());
-        if (now_us >= phase.end_us && all_begun) || everything {
+        let too_late = now_us >= phase.end_us + LATE_US_MAX;
+        if too_late {
+            self.count_never_begun();
+        }
+        if (now_us >= phase.end_us && all_begun) || too_late || everything {
             self.end_phase(now_us);
+        }
+    }
+
+    /// What was due and will not be begun any more: it counts as due.
+    fn count_never_begun(&mut self) {
+        let Some(phase) = &mut self.phase else { return };
+        for (stream, figures) in phase.streams.iter_mut().zip(&mut phase.figures.streams) {
+            while stream.is_open()
+                && !stream.exhausted
+                && let Some(at_us) = stream.take()
+            {
+                figures.due += u64::from(phase.start_us + at_us >= phase.measure_from_us);
+            }
         }
     }
 

@@ -226,7 +226,7 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
         link.to_client(&ping).expect("a good ping");
     }
 
-    link.request(4, &Request::CatchUp { from: Vec::new(), expected: 0 }).expect("ready");
+    link.request(4, &Request::CatchUp { from: vec![(GROUP, 1)], expected: 0 }).expect("ready");
     assert_eq!(
         link.request(5, &Request::CatchUp { from: Vec::new(), expected: 0 }),
         Err(NotSent::Full),
@@ -271,7 +271,7 @@ fn catch_up(link: &mut Link) {
     ];
     let page = |conversations, version, more| Answer::SyncPage(v1::SyncPage { conversations, version, more });
     let asked = link.answer(page(conversations, 10, true)).expect("a page");
-    assert_eq!(after(asked), (0, vec![]));
+    assert_eq!(after(asked), (0, vec![1]), "where the device stands");
     let second = vec![delta(group.clone(), vec![entry(3, b"live")], true)];
     assert_eq!(after(link.answer(page(second, 11, true)).expect("a page")), (10, vec![2]));
     let third = vec![delta(group, Vec::new(), false)];
@@ -286,11 +286,15 @@ fn expected() -> Vec<ProtocolEvent> {
         ProtocolEvent::Accepted { token: Token(3), seq: Some(2) },
         told(GROUP, 3, b"live"),
         ProtocolEvent::SyncNeeded,
+        told(DIRECT, 1, b""),
         told(DIRECT, 2, b"hello"),
         told(GROUP, 2, b"old"),
         told(GROUP, 3, b"live"),
         ProtocolEvent::CaughtUp(Token(4)),
-        ProtocolEvent::Page { token: Token(6), messages: vec![message(2, b"old"), message(3, b"live")] },
+        ProtocolEvent::Page {
+            token: Token(6),
+            messages: vec![message(1, b""), message(2, b"old"), message(3, b"live")],
+        },
         ProtocolEvent::Done(Token(7)),
         ProtocolEvent::Refused {
             token: Some(Token(8)),
