@@ -11,6 +11,7 @@ use std::time::Duration;
 /// What a fake load was asked for, with its agent's place in the run.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Asked {
+    Made,
     Prepared { agent: u32, agents: u32 },
     Began { agent: u32, phase: u32, at_us: u64 },
     EndedPhase { agent: u32 },
@@ -31,6 +32,7 @@ pub struct FakeLoad {
 impl FakeLoad {
     pub fn new(_: &LoadSetup, clock: ProcessClock, asked: Sender<Asked>) -> Self {
         let reports = VecDeque::new();
+        let _ = asked.send(Asked::Made);
         Self { clock, asked, nothing: never(), agent: 0, phase: None, endless: false, reports }
     }
 

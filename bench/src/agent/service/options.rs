@@ -86,3 +86,38 @@ impl AgentOptions {
         Ok(Self { door, targets, sources, connections_max, cpu })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<AgentOptions, String> {
+        let arguments: Vec<String> = line.split_whitespace().map(ToOwned::to_owned).collect();
+        AgentOptions::parse(&arguments, 1_024).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_listening_agent_needs_an_identity_and_targets() {
+        let line =
+            "--listen 127.0.0.1:0 --authority a.pem --cert c.pem --key k.pem --target h:1 --source 127.0.0.2";
+        let options = parse(line).expect("complete");
+        assert_eq!(options.connections_max, 1_024 - FILES_KEPT, "by open files");
+        assert_eq!((options.targets, options.sources.len(), options.cpu), (vec!["h:1".to_owned()], 1, None));
+        for missing in
+            ["--listen 127.0.0.1:0", "--authority a.pem", "--cert c.pem", "--key k.pem", "--target h:1"]
+        {
+            let flag = missing.split(' ').next().expect("a flag");
+            let error = parse(&line.replace(missing, "")).expect_err(flag);
+            assert!(error.starts_with(&format!("{flag} is missing")), "{error}");
+        }
+        assert_eq!(
+            parse("--child --target h:1 --source here"),
+            Err("--source: here is no IP address".to_owned())
+        );
+        assert_eq!(
+            parse("--child --target h:1 --cert c"),
+            Err("--cert has no meaning with --child".to_owned())
+        );
+        assert!(parse("--child --target h:1 stray").is_err());
+    }
+}

@@ -44,6 +44,7 @@ fn a_tree_of_relays_counts_as_one_and_begins_together() {
             Asked::Prepared { agent, agents: 4 } => prepared.push(agent),
             // By one clock again.
             Asked::Began { agent, phase: 0, at_us } => began_us.push(at_us - forward_us(agent)),
+            Asked::Made => {}
             other => panic!("{other:?}"),
         }
     }
