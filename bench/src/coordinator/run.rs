@@ -13,7 +13,7 @@ use crate::measure::sampler::{CountCalls, Sampler};
 use crate::report::merge::{MergeError, ProgressSum, merge_progress, merge_shares, phase_result};
 use crate::report::progress::{LiveLine, Output};
 use crate::report::results::{
-    LedgerResult, PhaseResult, RunResult, SCHEMA_VERSION, Second, TuningFact, VoidReason,
+    HostFacts, LedgerResult, PhaseResult, RunResult, SCHEMA_VERSION, Second, TuningFact, VoidReason,
 };
 use crate::workload::ledger;
 use crate::workload::plan::{Fault, Plan};
@@ -108,8 +108,14 @@ impl Run {
             Err(error) => return Err(error),
         }
         let mut hosts = vec![host_facts("coordinator")];
-        hosts.extend(agents.hosts());
-        let clocks = agents.clocks();
+        hosts.extend(
+            agents
+                .hosts()
+                .into_iter()
+                .zip(1..)
+                .map(|(host, number)| HostFacts { role: format!("agent-{number}"), ..host }),
+        );
+        let clocks = agents.phase_clocks().to_vec();
         // Who is lost already need not let go.
         let _ = agents.finish();
         Ok(RunResult {

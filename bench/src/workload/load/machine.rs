@@ -21,10 +21,14 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 
 /// How long answers are awaited after a phase's end, in microseconds: the protocol's own time-out of a request.
 const GRACE_US: u64 = 10_000_000;
-/// With a ledger: servers may have been killed a moment ago.
-const GRACE_LEDGER_US: u64 = 60_000_000;
+/// With a ledger: servers may have been killed a moment ago. Less than what the agent's service allows a phase.
+const GRACE_LEDGER_US: u64 = 45_000_000;
 /// How much longer than its phase an agent may take to begin what was due, in microseconds.
 const LATE_US_MAX: u64 = 5_000_000;
+const _: () = assert!(
+    GRACE_LEDGER_US + LATE_US_MAX < crate::agent::service::PHASE_GRACE_S * 1_000_000,
+    "the load ends a phase before its service gives it up"
+);
 /// Operations of an agent under way: 100 bytes each. Beyond it actions fail, and the run is void.
 pub(super) const OPERATIONS_MAX: usize = 1_000_000;
 /// After a refusal without a pause of its own, in microseconds.
@@ -241,10 +245,11 @@ impl AgentLoad {
         // An agent that is late still begins what was due: leaving it out would flatter the server.
         let all_begun = phase.streams.iter().all(|stream| !stream.is_open() || stream.is_over());
         let too_late = now_us >= phase.end_us + LATE_US_MAX;
+        let is_over = (now_us >= phase.end_us && all_begun) || too_late || everything;
         if too_late {
             self.count_never_begun();
         }
-        if (now_us >= phase.end_us && all_begun) || too_late || everything {
+        if is_over {
             self.end_phase(now_us);
         }
     }
