@@ -139,7 +139,12 @@ impl AgentLoad {
     pub(super) fn was_refused(&mut self, now_us: u64, token: Token, code: &str, retry_after_us: Option<u64>) {
         let Some(operation) = self.operations.find(token).copied() else { return };
         self.hold_up(token);
-        let again = self.ledger.is_some() && matches!(operation.work, Work::Send(..) | Work::Audit(..));
+        // What others are built on is asked again, as are messages that must not be lost.
+        let again = match operation.work {
+            Work::Open(_) => true,
+            Work::Send(..) | Work::Audit(..) => self.ledger.is_some(),
+            _ => false,
+        };
         match retry_after_us {
             Some(after_us) if again => {
                 if let Some(phase) = &mut self.phase {
