@@ -267,7 +267,8 @@ impl Xmpp {
         if count != self.sent && reached(self.sent) {
             return Err(fault(format!("the server counts {count} stanzas, sent were {}", self.sent)));
         }
-        while let Some((_, waiting)) = self.waiting.pop_front_if(|(place, _)| reached(*place)) {
+        while let Some((_, waiting)) = self.waiting.front().copied().filter(|(place, _)| reached(*place)) {
+            self.waiting.pop_front();
             events.push(match waiting {
                 Waiting::Send(token) => ProtocolEvent::Accepted { token, seq: None },
                 Waiting::Open(token) => ProtocolEvent::Done(token),
