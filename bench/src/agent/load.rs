@@ -1,6 +1,6 @@
 //! The load of a run as the agent's service drives it: an engine, and the workload that it carries out.
 
-use super::engine::{Clients, Engine, Target, tls::KeepTickets, tls::TlsTarget};
+use super::engine::{Engine, Target, tls::KeepTickets, tls::TlsTarget};
 use super::identity::Minter;
 use super::protocol::names::{Names, RoomShape, Rooms};
 use super::protocol::ringline::{Framing, RinglineClients, Shared};
@@ -9,6 +9,7 @@ use crate::clock;
 use crate::coordinator::control::clocks::ProcessClock;
 use crate::coordinator::control::messages::{Prepare, Subject, TargetAddress};
 use crate::measure::process;
+use crate::peers::MadeClients;
 use crate::workload::load::AgentLoad;
 use crate::workload::plan::{Plan, RouteName};
 use crate::workload::population::{Population, Room, RoomIndex, Share, UserIndex};
@@ -173,8 +174,6 @@ fn cpu_milli(from: (u64, u64), to: (u64, u64)) -> u64 {
     let (passed, used) = (to.0.saturating_sub(from.0), to.1.saturating_sub(from.1));
     (used * 1_000).checked_div(passed).unwrap_or(0)
 }
-
-type MadeClients = (Box<dyn Clients>, &'static [u8], u64);
 
 fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, String> {
     let Subject::Ringline { bench_key_pem, run_id } = &prepare.subject else {

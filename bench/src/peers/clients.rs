@@ -32,11 +32,11 @@ impl Clients for PeerClients {
     }
 }
 
+/// A run's clients, the protocol's name within TLS, and the run's id.
+pub type MadeClients = (Box<dyn Clients>, &'static [u8], u64);
+
 /// Clients of the peer that a run names, the protocol's name within TLS, and the run's id.
-pub fn clients(
-    prepare: &Prepare,
-    people: &Population,
-) -> Result<(Box<dyn Clients>, &'static [u8], u64), String> {
+pub fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, String> {
     let Subject::Peer { name, run_id } = &prepare.subject else {
         return Err("no peer is named".to_owned());
     };

@@ -18,6 +18,6 @@ pub mod blocking;
 pub mod servers;
 mod clients;
 
-pub use clients::clients;
+pub use clients::{MadeClients, clients};
 pub use names::Names;
 pub use subjects::{Subject, protocol, subject, subjects};

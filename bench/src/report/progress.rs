@@ -82,7 +82,8 @@ fn write_out(text: &str) {
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
 
-/// Phase, time, rate, p99, connections, errors, what is left of the run at most, and the busiest agent's CPU.
+/// Phase, time, rate, p99, connections, errors, what is left of the run at most, and, where there is room, the
+/// busiest agent's CPU.
 fn line(plan: &Plan, progress: &Progress, errors: u64) -> String {
     let place = progress.phase as usize;
     let name = plan.phases.get(place).map_or("?", |phase| phase.name.as_str());
@@ -92,17 +93,19 @@ fn line(plan: &Plan, progress: &Progress, errors: u64) -> String {
     let left = (seconds - f64::from(passed)).max(0.0) + later;
     let latency = Latencies::from_text(&progress.latency).unwrap_or_default();
     let p99 = if latency.count() == 0 { "–".to_owned() } else { ms(latency.at(0.99)) };
-    format!(
-        "{}/{} {} {passed}/{seconds:.0} s | {}/s p99 {p99} ms | {} conn | {} err | {} left | agent {}",
+    let line = format!(
+        "{}/{} {} {passed}/{seconds:.0} s | {}/s p99 {p99} ms | {} conn | {} err | {} left",
         place + 1,
         plan.phases.len(),
         clip(name, 16),
         grouped(progress.succeeded),
         grouped(progress.connections),
         grouped(errors),
-        clock(left.ceil() as u64),
-        percent(progress.cpu_milli)
-    )
+        clock(left.ceil() as u64)
+    );
+    let agent = format!(" | agent {}", percent(progress.cpu_milli));
+    let fits = line.chars().count() + agent.chars().count() <= COLUMNS;
+    if fits { line + &agent } else { line }
 }
 
 #[cfg(test)]
@@ -133,7 +136,7 @@ mod tests {
         let line = live.second(&plan, &progress(1, 11));
         assert_eq!(
             line,
-            "\r\u{1b}[2K2/4 send 12/60 s | 9,998/s p99 9.90 ms | 2,000 conn | 4 err | 2:48 left | agent …"
+            "\r\u{1b}[2K2/4 send 12/60 s | 9,998/s p99 9.90 ms | 2,000 conn | 4 err | 2:48 left"
         );
         assert_eq!((live.end(), live.end()), ("\n", ""));
     }

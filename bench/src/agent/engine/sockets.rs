@@ -120,9 +120,8 @@ fn read_range(text: &str) -> Option<RangeInclusive<u16>> {
 
 /// Why a connection is gone: a key in tables of errors.
 pub fn reason(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(EMFILE | ENFILE) => return "no_file",
-        _ => {}
+    if let Some(EMFILE | ENFILE) = error.raw_os_error() {
+        return "no_file";
     }
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "refused",

@@ -187,6 +187,8 @@ pub struct Comparison {
     pub durability: [String; 2],
     /// Pairs of runs.
     pub pairs: usize,
+    /// Of figures that do not differ at all, so many look as if they did, in percent: all pairs agree by chance.
+    pub chance_percent: f64,
     /// What a reader must know.
     pub notes: Vec<String>,
     /// Figures that both have in every run.
@@ -210,6 +212,8 @@ pub fn compare(a: &[RunResult], b: &[RunResult], void: VoidRuns) -> Result<Compa
         b: subject(&b[0]),
         durability: [a[0].durability.clone(), b[0].durability.clone()],
         pairs: a.len(),
+        // Each pair but the first falls on the same side as the first one with a chance of one half.
+        chance_percent: 100.0 * 0.5f64.powf(a.len() as f64 - 1.0),
         notes,
         rows: rows(a, b),
     })

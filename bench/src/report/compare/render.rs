@@ -15,6 +15,7 @@ pub fn text(comparison: &Comparison) -> String {
         format!("   durability: {}", comparison.durability[1]),
     ];
     lines.extend(comparison.notes.iter().map(|note| format!("!  {note}")));
+    lines.push(format!("   {}", chance(comparison)));
     lines.push(String::new());
     lines.push(format!(
         "  {:21}{:>10}{:>10}{:>8}  {:15}",
@@ -49,6 +50,15 @@ pub fn text(comparison: &Comparison) -> String {
     out
 }
 
+/// How far "better" and "worse" can be trusted.
+fn chance(comparison: &Comparison) -> String {
+    format!(
+        "With {} pairs, {} % of figures that do not differ look as if they did: more runs show it.",
+        comparison.pairs,
+        short(comparison.chance_percent)
+    )
+}
+
 fn headline(comparison: &Comparison) -> String {
     format!("medians, {} pairs", comparison.pairs)
 }
@@ -61,7 +71,8 @@ fn ratio(value: f64) -> String {
 /// The comparison as a self-contained page.
 pub fn html(comparison: &Comparison) -> String {
     let mut body = Markup::default();
-    let title = format!("{} against {}", comparison.b, comparison.a);
+    let short_name = |name: &str| name.split(" (commit").next().unwrap_or(name).to_owned();
+    let title = format!("{} against {}", short_name(&comparison.b), short_name(&comparison.a));
     body.element("h1", "", &title);
     let pairs = comparison.pairs;
     body.element(
@@ -69,6 +80,7 @@ pub fn html(comparison: &Comparison) -> String {
         "soft",
         &format!("B/A over {pairs} pairs of runs: the middle ratio, and the smallest and largest one."),
     );
+    body.element("p", "soft", &chance(comparison));
     body.facts(&[
         ("A".into(), comparison.a.clone()),
         ("durability of A".into(), comparison.durability[0].clone()),

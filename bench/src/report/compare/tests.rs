@@ -30,6 +30,7 @@ fn ratios_are_made_pair_by_pair() {
     assert!((row.ratio.high - 1.5).abs() < 1e-9);
     assert_eq!((row.a, row.b, row.verdict()), (200.0, 240.0, Verdict::BBetter));
     assert_eq!((comparison.pairs, comparison.notes.len()), (3, 0), "{:?}", comparison.notes);
+    assert_eq!(comparison.chance_percent, 25.0);
     let back = compare(&b, &a, VoidRuns::Refuse).expect("three each");
     assert_eq!(rate_row(&back).verdict(), Verdict::BWorse);
 }

@@ -1,5 +1,7 @@
 //! Axes: from a value to a place, and where the ticks are.
 
+use crate::report::numbers::grouped;
+
 /// How values are laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scale {
@@ -158,14 +160,14 @@ fn plain(value: f64, step: f64) -> String {
     match value.abs() {
         size if size >= 1e9 => format!("{}G", value / 1e9),
         size if size >= 1e6 => format!("{}M", value / 1e6),
-        size if size >= 1e4 => format!("{}k", value / 1e3),
-        _ => format!("{value:.0}"),
+        size if size >= 1e5 => format!("{}k", value / 1e3),
+        size => format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(size.round() as u64)),
     }
 }
 
 fn log_text(value: f64) -> String {
-    let places = if value >= 1.0 { 0 } else { (-value.log10()).ceil().clamp(0.0, 9.0) as usize };
-    if value >= 1e4 { plain(value, 1.0) } else { format!("{value:.places$}") }
+    let places = (-value.log10()).ceil().clamp(0.0, 9.0) as usize;
+    if value >= 1.0 { plain(value, 1.0) } else { format!("{value:.places$}") }
 }
 
 /// "0 %", "90 %", "99 %", "99.9 %".
@@ -189,7 +191,10 @@ mod tests {
 
     #[test]
     fn ticks_are_round_numbers() {
-        assert_eq!(ticks(Scale::Linear, &[3.0, 9_800.0]), ["0", "2000", "4000", "6000", "8000", "10k"]);
+        assert_eq!(
+            ticks(Scale::Linear, &[3.0, 9_800.0]),
+            ["0", "2,000", "4,000", "6,000", "8,000", "10,000"]
+        );
         assert_eq!(ticks(Scale::Linear, &[0.0, 0.37]), ["0.0", "0.1", "0.2", "0.3", "0.4"]);
         assert_eq!(
             ticks(Scale::Linear, &[0.0]),
@@ -197,7 +202,7 @@ mod tests {
             "nothing but zero still has a range"
         );
         assert_eq!(ticks(Scale::Linear, &[-3.0, 5.0]), ["-4", "-2", "0", "2", "4", "6"]);
-        assert_eq!(ticks(Scale::Log, &[0.03, 40.0, 900.0]), ["0.1", "1", "10", "100", "1000"]);
+        assert_eq!(ticks(Scale::Log, &[0.03, 40.0, 900.0]), ["0.1", "1", "10", "100", "1,000"]);
         assert_eq!(ticks(Scale::Log, &[0.4, 3.0]), ["0.2", "0.5", "1", "2", "5"]);
         assert_eq!(ticks(Scale::Percentile, &[0.0, 0.9995]), ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]);
     }

@@ -39,7 +39,12 @@ pub fn plots(parts: &[Part<'_>]) -> Vec<Plot> {
             "Errors",
             "a second",
             Axis::linear("errors/s"),
-            &[Quantity { name: "errors", value: |second| second.errors as f64, group: Group::Mean }],
+            &[Quantity {
+                name: "errors",
+                value: |second| second.errors as f64,
+                group: Group::Mean,
+                stroke: Stroke::Solid,
+            }],
         ));
     }
     plots.push(cpu(parts));
@@ -48,7 +53,12 @@ pub fn plots(parts: &[Part<'_>]) -> Vec<Plot> {
         "Connections",
         "",
         Axis::linear("ready"),
-        &[Quantity { name: "connections", value: |second| second.connections as f64, group: Group::Least }],
+        &[Quantity {
+            name: "connections",
+            value: |second| second.connections as f64,
+            group: Group::Least,
+            stroke: Stroke::Solid,
+        }],
     ));
     plots.push(memory(parts));
     plots.extend(memory_slope(parts));
@@ -86,7 +96,7 @@ fn percentiles(parts: &[Part<'_>]) -> Vec<Plot> {
         Plot {
             title: format!("{action}: latency by percentile"),
             note: String::new(),
-            x: Axis { label: "so many are not slower".into(), scale: Scale::Percentile },
+            x: Axis { label: "percentile".into(), scale: Scale::Percentile },
             y: Axis::log("ms"),
             lines,
             marks: Vec::new(),
@@ -123,6 +133,8 @@ struct Quantity {
     name: &'static str,
     value: fn(&Second) -> f64,
     group: Group,
+    /// With one run alone.
+    stroke: Stroke,
 }
 
 /// Points over time, thinned to what a plot can show.
@@ -145,6 +157,7 @@ fn over_time(parts: &[Part<'_>], title: &str, note: &str, y: Axis, quantities: &
     for part in parts {
         for (number, quantity) in quantities.iter().enumerate() {
             let (name, colour, stroke) = ink(parts, part, number, quantity.name);
+            let stroke = if parts.len() == 1 { quantity.stroke } else { stroke };
             lines.push(Line { name, colour, stroke, points: points(&part.phase.seconds, quantity) });
         }
     }
@@ -161,9 +174,24 @@ fn marks(part: &Part<'_>) -> Vec<(f64, String)> {
 
 fn latency_over_time(parts: &[Part<'_>]) -> Plot {
     let quantities = [
-        Quantity { name: "p50", value: |second| second.p50_us as f64 / 1e3, group: Group::Largest },
-        Quantity { name: "p99", value: |second| second.p99_us as f64 / 1e3, group: Group::Largest },
-        Quantity { name: "max", value: |second| second.max_us as f64 / 1e3, group: Group::Largest },
+        Quantity {
+            name: "p50",
+            value: |second| second.p50_us as f64 / 1e3,
+            group: Group::Largest,
+            stroke: Stroke::Solid,
+        },
+        Quantity {
+            name: "p99",
+            value: |second| second.p99_us as f64 / 1e3,
+            group: Group::Largest,
+            stroke: Stroke::Solid,
+        },
+        Quantity {
+            name: "max",
+            value: |second| second.max_us as f64 / 1e3,
+            group: Group::Largest,
+            stroke: Stroke::Solid,
+        },
     ];
     let note = "of what was answered in each second, all streams";
     over_time(parts, "Latency over time", note, Axis::log("ms"), &quantities)
@@ -171,8 +199,18 @@ fn latency_over_time(parts: &[Part<'_>]) -> Plot {
 
 fn rate(parts: &[Part<'_>]) -> Plot {
     let quantities = [
-        Quantity { name: "answered", value: |second| second.succeeded as f64, group: Group::Mean },
-        Quantity { name: "offered", value: |second| second.due as f64, group: Group::Mean },
+        Quantity {
+            name: "answered",
+            value: |second| second.succeeded as f64,
+            group: Group::Mean,
+            stroke: Stroke::Solid,
+        },
+        Quantity {
+            name: "offered",
+            value: |second| second.due as f64,
+            group: Group::Mean,
+            stroke: Stroke::Dashed,
+        },
     ];
     over_time(parts, "Offered and achieved rate", "all streams", Axis::linear("actions/s"), &quantities)
 }
@@ -183,11 +221,13 @@ fn cpu(parts: &[Part<'_>]) -> Plot {
             name: "servers",
             value: |second| second.server_cpu_milli as f64 / 1e3,
             group: Group::Mean,
+            stroke: Stroke::Solid,
         },
         Quantity {
             name: "busiest agent",
             value: |second| second.agent_cpu_milli as f64 / 1e3,
             group: Group::Mean,
+            stroke: Stroke::Solid,
         },
     ];
     over_time(parts, "CPU", "", Axis::linear("cores"), &quantities)
@@ -199,22 +239,27 @@ fn memory(parts: &[Part<'_>]) -> Plot {
             name: "servers, private",
             value: |second| second.server_private_bytes as f64 / MIB,
             group: Group::Largest,
+            stroke: Stroke::Solid,
         },
         Quantity {
             name: "kernel (slab, socket buffers, page tables)",
             value: |second| second.kernel_bytes as f64 / MIB,
             group: Group::Largest,
+            stroke: Stroke::Solid,
         },
     ];
     over_time(parts, "Memory", "", Axis::linear("MiB"), &quantities)
 }
+
+/// A kind of memory in a second.
+type BytesOf = fn(&Second) -> u64;
 
 /// Memory over connections with the fitted lines; none if no run has a slope.
 fn memory_slope(parts: &[Part<'_>]) -> Option<Plot> {
     let mut lines = Vec::new();
     for part in parts {
         let Some(slope) = figures::phase_slope(part.phase) else { continue };
-        let halves: [(&str, fn(&Second) -> u64, f64, f64); 2] = [
+        let halves: [(&str, BytesOf, f64, f64); 2] = [
             ("servers", |second| second.server_private_bytes, slope.user_base, slope.user_bytes),
             ("kernel", |second| second.kernel_bytes, slope.kernel_base, slope.kernel_bytes),
         ];

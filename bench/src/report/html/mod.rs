@@ -141,15 +141,6 @@ fn show_phase(page: &mut Markup, runs: &[RunResult], names: &[String], phase: &s
 }
 
 fn tiles(page: &mut Markup, phase: &PhaseResult) {
-    let mut tile = |value: String, label: &str, more: String| {
-        page.open("div", "tile");
-        page.element("div", "value", &value);
-        page.element("div", "label", label);
-        if !more.is_empty() {
-            page.element("div", "more", &more);
-        }
-        page.close();
-    };
     let mut shown: Vec<(String, String, String)> = Vec::new();
     if let Some(stream) = phase.streams.first() {
         let offered = format!("of {} offered", short(stream.offered_rate));
@@ -162,7 +153,7 @@ fn tiles(page: &mut Markup, phase: &PhaseResult) {
     }
     if let Some(costs) = figures::costs(phase) {
         let more = format!("user {} · system {}", short(costs.user_us), short(costs.system_us));
-        let label = format!("server CPU an {}", "answered action");
+        let label = format!("server CPU for each {}", figures::action_word(phase));
         shown.push((format!("{} µs", short(costs.cpu_us())), label, more));
     }
     if let Some(Slope { user_bytes, kernel_bytes, .. }) = figures::phase_slope(phase) {
@@ -180,7 +171,17 @@ fn tiles(page: &mut Markup, phase: &PhaseResult) {
         "errors and unanswered".into(),
         format!("{} connections lost", grouped(lost)),
     ));
-    shown.into_iter().for_each(|(value, label, more)| tile(value, &label, more));
+    page.open("div", "tiles");
+    for (value, label, more) in shown {
+        page.open("div", "tile");
+        page.element("div", "value", &value);
+        page.element("div", "label", &label);
+        if !more.is_empty() {
+            page.element("div", "more", &more);
+        }
+        page.close();
+    }
+    page.close();
 }
 
 /// Cells that name the run come first if there are several.

@@ -8,11 +8,11 @@ use std::fmt::Write;
 
 /// The drawing's own units: about as wide as it is shown on a large screen, so that its text keeps its size.
 const WIDTH: f64 = 500.0;
-const HEIGHT: f64 = 270.0;
+const HEIGHT: f64 = 276.0;
 /// Room for tick texts.
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 58.0;
 const RIGHT: f64 = 14.0;
-const TOP: f64 = 22.0;
+const TOP: f64 = 30.0;
 const BOTTOM: f64 = 38.0;
 /// Points of a line at most; more are thinned before.
 const COLUMNS_MAX: usize = 80;
@@ -181,7 +181,7 @@ impl Plot {
             let _ = writeln!(out, "<span>{}{}</span>", key(line.colour, line.stroke), escape(&line.name));
         }
         for (at, what) in &self.marks {
-            let _ = writeln!(out, "<span>┊ {} at {}</span>", escape(what), short(*at));
+            let _ = writeln!(out, "<span>┊ {} at {} s</span>", escape(what), short(*at));
         }
         out.push_str("</div>\n");
     }

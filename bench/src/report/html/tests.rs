@@ -20,7 +20,7 @@ fn check_well_formed(page: &str) {
         let tag = &rest[..end];
         rest = &rest[end + 1..];
         assert!(!tag.contains('<'), "an unescaped text in {tag:?}");
-        assert!(tag.matches('"').count() % 2 == 0, "an attribute without end in {tag:?}");
+        assert!(tag.matches('"').count().is_multiple_of(2), "an attribute without end in {tag:?}");
         let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap_or_default();
         if tag.starts_with('/') {
             assert_eq!(open.pop(), Some(name), "closed in another order");

@@ -278,7 +278,7 @@ impl Page {
         let lag = figures::lag(phase);
         let lost: u64 = phase.generators.iter().map(|generator| generator.samples_lost).sum();
         let text = format!(
-            "{} agents; the busiest, {}, used {} of a core; lag p99 {} ms, max {} ms; {} samples lost",
+            "agents: {}; the busiest ({}) used {} of a core; lag p99 {} ms, max {} ms; {} samples lost",
             phase.generators.len(),
             busiest.agent,
             percent(busiest.cpu_milli),

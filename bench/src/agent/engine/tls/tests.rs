@@ -53,12 +53,12 @@ impl Link {
             plaintext: Vec::new(),
             heard: Vec::new(),
         };
-        link.to_server(&out);
-        while link.to_client().expect("a proper server") {}
+        link.give_server(&out);
+        while link.give_client().expect("a proper server") {}
         link
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn give_server(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
             self.server.read_tls(&mut rest).expect("a slice");
@@ -71,7 +71,7 @@ impl Link {
     }
 
     /// Whether there was anything.
-    fn to_client(&mut self) -> Result<bool, TlsFailure> {
+    fn give_client(&mut self) -> Result<bool, TlsFailure> {
         let mut bytes = Vec::new();
         while self.server.wants_write() {
             self.server.write_tls(&mut bytes).expect("a Vec grows");
@@ -81,14 +81,14 @@ impl Link {
             let received = self.client.receive(piece, &mut self.plaintext, &mut out)?;
             self.finished = self.finished.or(received.finished);
         }
-        self.to_server(&out);
+        self.give_server(&out);
         Ok(!bytes.is_empty())
     }
 
     fn say(&mut self, text: &[u8]) {
         let mut out = Vec::new();
         self.client.encrypt(text, &mut out).expect("open");
-        self.to_server(&out);
+        self.give_server(&out);
     }
 }
 
@@ -102,7 +102,7 @@ fn records_are_understood_however_they_are_cut() {
         link.say(&long);
         assert_eq!(link.heard, long);
         link.server.writer().write_all(&long[..20_000]).expect("room");
-        link.to_client().expect("records");
+        link.give_client().expect("records");
         assert_eq!(link.plaintext, long[..20_000]);
         assert_eq!(link.client.remainder.capacity(), 0, "nothing is kept while idle");
     }

@@ -70,11 +70,11 @@ impl Link {
         };
         let mut out = BytesMut::new();
         link.client.opened(link.now_us, &mut out);
-        link.to_server(&out);
+        link.give_server(&out);
         link
     }
 
-    fn to_server(&mut self, bytes: &[u8]) {
+    fn give_server(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(self.piece_bytes) {
             if let Far::Upgrade(head) = &mut self.far {
                 head.extend_from_slice(piece);
@@ -83,7 +83,7 @@ impl Link {
                     let key = text.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
                     let response = upgrade_response(&accept_key(key.expect("a key")));
                     self.far = Far::WebSocket(wire_protocol::websocket::Decoder::new(FRAME_BYTES_MAX));
-                    self.to_client(&response).expect("a good answer");
+                    self.give_client(&response).expect("a good answer");
                 }
                 continue;
             }
@@ -120,11 +120,11 @@ impl Link {
         }
     }
 
-    fn to_client(&mut self, bytes: &[u8]) -> Result<(), ProtocolFault> {
+    fn give_client(&mut self, bytes: &[u8]) -> Result<(), ProtocolFault> {
         for piece in bytes.chunks(self.piece_bytes) {
             let mut out = BytesMut::new();
             let result = self.client.received(self.now_us, piece, &mut out, &mut self.events);
-            self.to_server(&out);
+            self.give_server(&out);
             result?;
         }
         Ok(())
@@ -136,7 +136,7 @@ impl Link {
             Far::Native(_) => encode_frame(payload, &mut bytes),
             _ => encode_binary(payload, &mut bytes),
         }
-        self.to_client(&bytes)
+        self.give_client(&bytes)
     }
 
     fn ready_as(&mut self, user: UserIndex) -> Result<(), ProtocolFault> {
@@ -160,7 +160,7 @@ impl Link {
     fn request(&mut self, token: u64, request: &Request) -> Result<(), NotSent> {
         let mut out = BytesMut::new();
         let result = self.client.request(self.now_us, Token(token), request, &mut out);
-        self.to_server(&out);
+        self.give_server(&out);
         result
     }
 
@@ -223,7 +223,7 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
     if let Far::WebSocket(_) = link.far {
         let mut ping = BytesMut::new();
         encode_ping(b"still there?", &mut ping);
-        link.to_client(&ping).expect("a good ping");
+        link.give_client(&ping).expect("a good ping");
     }
 
     link.request(4, &Request::CatchUp { from: vec![(GROUP, 1)], expected: 0 }).expect("ready");
@@ -250,7 +250,7 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
     let mut out = BytesMut::new();
     link.half.closing(Reason::Draining, "restart", 1_000, &mut out);
     link.frame(&out).expect("a closing frame");
-    link.to_client(b"whatever follows says nothing").expect("it is not looked at");
+    link.give_client(b"whatever follows says nothing").expect("it is not looked at");
     assert_eq!(link.request(9, &Request::CatchUp { from: Vec::new(), expected: 0 }), Err(NotSent::NotReady));
     let memory = link.client.into_memory();
     assert_eq!(memory.0.as_ref(), [&12u64.to_be_bytes()[..], b"come again"].concat());
