@@ -101,6 +101,8 @@ pub struct Engine {
     timers: Timers,
     /// Connections with more to read than was fair.
     unread: VecDeque<DeviceIndex>,
+    /// The workload may want more than it was just asked for.
+    left_over: bool,
     waiting: Waiting,
     io: Scratch,
     /// Requests whose bytes wait in `io`, and when each was taken from the workload.
@@ -123,6 +125,7 @@ impl Engine {
             devices: Devices::default(),
             timers: Timers::default(),
             unread: VecDeque::new(),
+            left_over: false,
             waiting: Waiting::new()?,
             io: Scratch::new(),
             handing: Vec::new(),
@@ -141,9 +144,9 @@ impl Engine {
     /// Does what is to be done, then waits for more, `wait_us_max` at most, and does that.
     pub fn turn(&mut self, workload: &mut dyn Workload, wait_us_max: u64) -> io::Result<Turned> {
         self.look_at_timers(workload);
-        let acted = self.act(workload);
+        self.act(workload);
         self.read_on(workload);
-        let until_us = if acted == ACTIONS_MAX || !self.unread.is_empty() {
+        let until_us = if self.left_over || !self.unread.is_empty() {
             0
         } else {
             let due_us = workload.next_due_us().unwrap_or(u64::MAX);
@@ -198,8 +201,8 @@ impl Engine {
         std::mem::take(&mut self.faults)
     }
 
-    /// Carries out what the workload wants now; how many actions that were.
-    fn act(&mut self, workload: &mut dyn Workload) -> usize {
+    /// Carries out what the workload wants now, as much as is fair.
+    fn act(&mut self, workload: &mut dyn Workload) {
         // Requests of one device that come together leave together.
         let mut asking = None;
         let mut count = 0;
@@ -228,7 +231,7 @@ impl Engine {
             self.hand_over(workload, device);
         }
         self.usage.actions += count as u64;
-        count
+        self.left_over = count == ACTIONS_MAX;
     }
 
     fn carry_out(&mut self, workload: &mut dyn Workload, now_us: u64, device: DeviceIndex, action: &Action) {
