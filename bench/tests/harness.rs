@@ -55,7 +55,7 @@ fn the_quick_plan_accounts_for_every_message() {
     assert!(messages.servers[0].user_ms + messages.servers[0].system_ms > 0, "the server was sampled");
     assert!(messages.servers[0].log_syncs.is_some_and(|syncs| syncs > 0));
     assert!(messages.connections.resumed_handshakes > 0, "{:?}", messages.connections);
-    assert!(messages.streams[1].deliveries >= 7 * messages.streams[1].succeeded, "{:?}", messages.streams[1]);
+    assert!(messages.streams[1].deliveries > 6 * messages.streams[1].succeeded, "{:?}", messages.streams[1]);
     let catch_up = result.phases.last().expect("phases");
     assert!(catch_up.streams[0].deliveries > 0, "what was missed came");
     let text = String::from_utf8_lossy(&output.stdout);
