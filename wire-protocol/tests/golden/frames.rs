@@ -10,7 +10,7 @@ pub fn id(first: u8) -> Bytes {
 }
 
 pub const ALICE: u8 = 0xa0;
-const BOB: u8 = 0xb0;
+pub const BOB: u8 = 0xb0;
 pub const CONVERSATION: u8 = 0xc0;
 const OTHER_CONVERSATION: u8 = 0xe0;
 pub const TIME_MS: u64 = 1_790_000_000_000;
@@ -110,7 +110,7 @@ pub fn client_frames() -> Vec<(&'static str, ClientFrame)> {
     frames
 }
 
-fn entry(seq: u64, sender: u32, kind: EntryKind, body: &'static [u8]) -> Entry {
+pub fn entry(seq: u64, sender: u32, kind: EntryKind, body: &'static [u8]) -> Entry {
     Entry { seq, sender, time_ms: TIME_MS + seq, kind: kind as i32, body: Bytes::from_static(body) }
 }
 

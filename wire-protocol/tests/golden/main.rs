@@ -3,16 +3,19 @@
 //! `golden/README.md` says what they are for and how to make them anew.
 
 mod frames;
+mod link;
 
 use bytes::{Bytes, BytesMut};
 use frames::{ALICE, CONVERSATION, TIME_MS, client_frames, hello_frames, id, server_frames};
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, SerializeOptions, Value};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::internal::{LinkHello, LinkWelcome, ShardRequest};
 use wire_protocol::limits::FRAME_BYTES_MAX;
+use wire_protocol::link::{CallerLink, ServingEvent, ServingLink, decode};
 use wire_protocol::session::{ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
 use wire_protocol::v1::*;
 
@@ -48,7 +51,7 @@ fn descriptor(message: &str) -> MessageDescriptor {
     let pool =
         DescriptorPool::decode(include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin")).as_slice());
     let pool = pool.expect("what the build script wrote");
-    pool.get_message_by_name(&format!("ringline.v1.{message}")).expect("a message of the protocol")
+    pool.get_message_by_name(&format!("ringline.{message}")).expect("a message of the protocol")
 }
 
 /// The readable form: protobuf's own JSON, which every protobuf library reads and writes.
@@ -95,15 +98,15 @@ fn missing(message: &str, names: impl Iterator<Item = Vec<u8>>) -> BTreeSet<Stri
 
 #[test]
 fn every_client_frame_is_what_it_was() {
-    client_frames().iter().for_each(|(name, frame)| compare("ClientFrame", name, frame));
-    let missing = missing("ClientFrame", client_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
+    client_frames().iter().for_each(|(name, frame)| compare("v1.ClientFrame", name, frame));
+    let missing = missing("v1.ClientFrame", client_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
     assert!(missing.is_empty(), "without a golden frame: {missing:?}");
 }
 
 #[test]
 fn every_server_frame_is_what_it_was() {
-    server_frames().iter().for_each(|(name, frame)| compare("ServerFrame", name, frame));
-    let missing = missing("ServerFrame", server_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
+    server_frames().iter().for_each(|(name, frame)| compare("v1.ServerFrame", name, frame));
+    let missing = missing("v1.ServerFrame", server_frames().iter().map(|(_, frame)| frame.encode_to_vec()));
     assert!(missing.is_empty(), "without a golden frame: {missing:?}");
 }
 
@@ -182,4 +185,111 @@ fn a_client_half_takes_every_golden_server_frame() {
         }
     }
     assert!(!client.is_ready(), "the last golden frame closes");
+}
+
+/// Full names of the fields that are set in a message and in those within it.
+fn fields_set(message: &DynamicMessage, found: &mut BTreeSet<String>) {
+    for (field, value) in message.fields() {
+        found.insert(field.full_name().to_owned());
+        let within = match value {
+            Value::List(values) => values.as_slice(),
+            value => std::slice::from_ref(value),
+        };
+        within.iter().filter_map(Value::as_message).for_each(|message| fields_set(message, found));
+    }
+}
+
+/// Full names of all fields of a message of the link and of those within it; the client protocol has its own frames.
+fn fields_known(descriptor: &MessageDescriptor, found: &mut BTreeSet<String>) {
+    for field in descriptor.fields() {
+        let is_new = found.insert(field.full_name().to_owned());
+        if let Kind::Message(within) = field.kind()
+            && is_new
+            && within.package_name() == descriptor.package_name()
+        {
+            fields_known(&within, found);
+        }
+    }
+}
+
+fn check_link_frames<Frame: Message + Default + PartialEq + std::fmt::Debug>(
+    message: &str,
+    frames: &[(&'static str, Frame)],
+) {
+    let (mut known, mut set) = (BTreeSet::new(), BTreeSet::new());
+    fields_known(&descriptor(message), &mut known);
+    for (name, frame) in frames {
+        compare(message, name, frame);
+        let bytes = frame.encode_to_vec();
+        fields_set(
+            &DynamicMessage::decode(descriptor(message), bytes.as_slice()).expect("a frame"),
+            &mut set,
+        );
+    }
+    let missing: Vec<&String> = known.difference(&set).collect();
+    assert!(missing.is_empty(), "without a golden frame: {missing:?}");
+}
+
+#[test]
+fn every_link_frame_is_what_it_was() {
+    check_link_frames("internal.v1.LinkRequestFrame", &link::request_frames());
+    check_link_frames("internal.v1.LinkResponseFrame", &link::response_frames());
+}
+
+/// The golden bytes of one frame of the link.
+fn golden_link(name: &str) -> Vec<u8> {
+    let requests = link::request_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    let responses = link::response_frames().into_iter().map(|(name, frame)| (name, frame.encode_to_vec()));
+    let (_, made) = requests.chain(responses).find(|(known, _)| *known == name).expect("a golden frame");
+    file(name, "bin", &made)
+}
+
+fn golden_hello() -> LinkHello {
+    link::request_frames().swap_remove(0).1.hello.expect("it opens the link")
+}
+
+fn golden_welcome() -> LinkWelcome {
+    link::response_frames().swap_remove(0).1.welcome.expect("it opens the link")
+}
+
+#[test]
+fn a_serving_half_takes_every_golden_link_request() {
+    let mut serving = ServingLink::new(golden_welcome(), 0);
+    let mut requests = Vec::new();
+    for (name, _) in link::request_frames() {
+        let payload = Bytes::from(golden_link(name));
+        let mut take = |event| match event {
+            ServingEvent::Request(request) => requests.push(request),
+            ServingEvent::Hello(_) | ServingEvent::Feed(_) | ServingEvent::FeedAck(_) => {}
+        };
+        serving.handle_frame(0, decode(payload).expect(name), &mut take).expect(name);
+        let answer = serving.poll_frame(0).map(|frame| frame.encode_to_vec());
+        match name {
+            "link-hello" => assert_eq!(answer, Some(golden_link("link-welcome")), "the golden welcome"),
+            "link-ping" => assert_eq!(answer, Some(golden_link("link-pong")), "the golden pong"),
+            _ => assert_eq!(answer, None, "{name}"),
+        }
+    }
+    let sent = link::request_frames().into_iter().flat_map(|(_, frame)| frame.requests);
+    assert_eq!(requests, sent.collect::<Vec<_>>());
+}
+
+#[test]
+fn a_calling_half_takes_every_golden_link_response() {
+    let mut caller = CallerLink::new(golden_hello(), 0);
+    let hello = caller.poll_frame(0).map(|frame| frame.encode_to_vec());
+    assert_eq!(hello, Some(golden_link("link-hello")), "a calling half writes the golden hello");
+    let mut events = 0;
+    for (name, frame) in link::response_frames() {
+        for response in &frame.responses {
+            caller.queue_request(ShardRequest { id: response.id, ..ShardRequest::default() }).expect(name);
+        }
+        let payload = Bytes::from(golden_link(name));
+        caller.handle_frame(0, decode(payload).expect(name), &mut |_| events += 1).expect(name);
+    }
+    let items = link::response_frames()
+        .iter()
+        .map(|(_, frame)| frame.responses.len() + frame.deliveries.len() + frame.feed_acks.len())
+        .sum::<usize>();
+    assert_eq!((events, caller.outstanding()), (items + 1, 0));
 }
