@@ -1,8 +1,9 @@
 //! Load while servers are killed without warning, and the ledger that must balance afterwards: every
 //! acknowledged message is there once and where its tick said, every other one at most once.
 
+use super::balance::{Tick, check};
 use super::device::{Device, send_body};
-use crate::agent::{AgentError, Route, Target, rest};
+use crate::agent::{AgentError, Identity, Route, Target, rest};
 use crate::clock;
 use crate::coordinator::Cluster;
 use futures_util::future::join_all;
@@ -45,9 +46,11 @@ pub struct Findings {
 /// One sender's ledger.
 struct Ledger {
     device: Device,
+    /// Who is sent to; connects when all is over.
+    receiver: Identity,
     conversation: ConversationId,
-    /// Client message id and text to the sequence number of the first tick.
-    acknowledged: BTreeMap<u64, (String, u64)>,
+    /// By client message id: what the first tick said.
+    acknowledged: BTreeMap<u64, Tick>,
     /// Sent and without a tick, oldest first.
     unanswered: VecDeque<(u64, String)>,
     repeated: usize,
@@ -64,8 +67,9 @@ pub async fn run(cluster: &mut Cluster, route: Route, plan: &Plan) -> Result<Fin
     let senders = join_all(ledgers.into_iter().map(|ledger| send_until(ledger, stopped.clone())));
     let (kills, ledgers) = tokio::join!(kill_at_random(cluster, plan, stop), senders);
     let mut findings = Findings { kills: kills?, ..Findings::default() };
-    for ledger in ledgers {
-        balance(ledger?, &mut findings).await?;
+    for (pair, ledger) in ledgers.into_iter().enumerate() {
+        let target = &cluster.targets[pair % cluster.targets.len()];
+        balance(ledger?, target, route, &mut findings).await?;
     }
     Ok(findings)
 }
@@ -77,6 +81,7 @@ async fn open_pair(target: &Target, route: Route, pair: usize) -> Result<Ledger,
     let conversation = device.create_direct(&receiver).await?;
     Ok(Ledger {
         device,
+        receiver,
         conversation,
         acknowledged: BTreeMap::new(),
         unanswered: VecDeque::new(),
@@ -165,7 +170,7 @@ async fn send_while_connected(
             server_frame::Body::Accepted(accepted) => {
                 let (oldest, text) = ledger.unanswered.pop_front().expect("what is answered was sent");
                 assert_eq!(oldest, message, "answers come in the order of the sends");
-                ledger.acknowledged.insert(message, (text, accepted.seq));
+                ledger.acknowledged.insert(message, Tick { seq: accepted.seq, text });
             }
             other => return Err(AgentError::Protocol(format!("no tick: {other:?}"))),
         }
@@ -186,21 +191,28 @@ async fn come_back(ledger: &mut Ledger) -> Result<(), AgentError> {
     }
 }
 
-/// Compares the ledger with history, and repeats old sends, which must get their first answers.
-async fn balance(mut ledger: Ledger, findings: &mut Findings) -> Result<(), AgentError> {
+/// Compares the ledger with history as both sides see it, and repeats old sends, which must get their first answers.
+async fn balance(
+    mut ledger: Ledger,
+    target: &Target,
+    route: Route,
+    findings: &mut Findings,
+) -> Result<(), AgentError> {
     let id = ledger.conversation;
+    assert!(ledger.unanswered.is_empty(), "a sender stopped without its ticks");
     let log = ledger.device.history(id).await?;
-    assert!(log.keys().copied().eq(1..=log.len() as u64), "the order has gaps");
-    assert_eq!(log.len(), 1 + ledger.acknowledged.len(), "lost, or there twice");
-    for (text, seq) in ledger.acknowledged.values() {
-        assert_eq!(log[seq].body.as_ref(), text.as_bytes(), "another message stands where the tick said");
-    }
-    let old: Vec<(u64, u64)> = ledger.acknowledged.iter().map(|(id, (_, seq))| (*id, *seq)).collect();
+    check(&log, ledger.acknowledged.values()).unwrap_or_else(|imbalance| panic!("{id}: {imbalance}"));
+    let old: Vec<(u64, u64)> = ledger.acknowledged.iter().map(|(id, tick)| (*id, tick.seq)).collect();
     for (message, seq) in old.iter().step_by(1 + old.len() / 20) {
         let answer = ledger.device.send_as(id, *message, "a late repeat").await?;
         assert_eq!(answer.seq, *seq, "a repeat got another answer");
     }
-    assert_eq!(ledger.device.history(id).await?.len(), log.len(), "a repeat was stored");
+    assert_eq!(ledger.device.history(id).await?, log, "a repeat changed what is stored");
+    let mut receiver = Device::connect(target, route, ledger.receiver).await?;
+    receiver.sync().await?;
+    let heard = receiver.logs.get(&id).and_then(|heard| heard.last_key_value()).map(|(seq, _)| *seq);
+    assert_eq!(heard, log.last_key_value().map(|(seq, _)| *seq), "the receiver's sync ends elsewhere");
+    assert_eq!(receiver.history(id).await?, log, "the receiver sees another order");
     findings.acknowledged += ledger.acknowledged.len();
     findings.repeated += ledger.repeated;
     Ok(())

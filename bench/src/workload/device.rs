@@ -198,7 +198,7 @@ impl Device {
                 other => return Err(unexpected("a page of history", &other)),
             };
             let empty = page.entries.is_empty();
-            log.extend(page.entries.into_iter().map(|entry| (entry.seq, entry)));
+            append(&mut log, page.entries)?;
             if empty || log.len() as u64 >= page.head_seq {
                 return Ok(log);
             }
@@ -257,6 +257,19 @@ impl Device {
     }
 }
 
+/// Appends a page of history. An entry that does not stand behind all before it is the server's mistake: it would
+/// hide one of two under the same number.
+fn append(log: &mut Log, entries: Vec<v1::Entry>) -> Result<(), AgentError> {
+    for entry in entries {
+        let last = log.last_key_value().map_or(0, |(seq, _)| *seq);
+        if entry.seq <= last {
+            return Err(AgentError::Protocol(format!("history: entry {} after {last}", entry.seq)));
+        }
+        log.insert(entry.seq, entry);
+    }
+    Ok(())
+}
+
 /// A text message as request.
 pub fn send_body(conversation: ConversationId, client_message_id: u64, text: &str) -> client_frame::Body {
     client_frame::Body::Send(v1::SendMessage {
@@ -271,4 +284,31 @@ pub fn send_body(conversation: ConversationId, client_message_id: u64, text: &st
 
 fn unexpected(wanted: &str, got: &server_frame::Body) -> AgentError {
     AgentError::Protocol(format!("{wanted} was expected, not {got:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(seqs: &[u64]) -> Vec<v1::Entry> {
+        seqs.iter().map(|seq| v1::Entry { seq: *seq, ..v1::Entry::default() }).collect()
+    }
+
+    #[test]
+    fn pages_of_history_join_to_one_order() {
+        let mut log = Log::new();
+        append(&mut log, page(&[1, 2])).expect("in order");
+        append(&mut log, page(&[])).expect("nothing");
+        append(&mut log, page(&[3, 5])).expect("a gap is for the ledger to find");
+        assert!(log.keys().copied().eq([1, 2, 3, 5]));
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_or_too_late_is_not_hidden() {
+        for seqs in [&[3, 3][..], &[4, 3], &[2], &[1], &[0]] {
+            let mut log = Log::new();
+            append(&mut log, page(&[1, 2])).expect("in order");
+            assert!(matches!(append(&mut log, page(seqs)), Err(AgentError::Protocol(_))), "{seqs:?}");
+        }
+    }
 }

@@ -9,5 +9,6 @@ pub mod stamp;
 pub mod ledger;
 pub mod load;
 pub mod device;
+pub mod balance;
 pub mod scenario;
 pub mod crash;

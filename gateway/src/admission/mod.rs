@@ -65,6 +65,7 @@ mod tests {
         }
         let error = admit(session, Weight::Heavy).expect_err("no place");
         assert!(error.to_wire().retryable && error.retry_after_ms > 0);
+        assert_eq!(session.requests, u16::from(HEAVY_REQUESTS_MAX), "a refusal takes no place");
         while session.requests < SESSION_REQUESTS_MAX {
             admit(session, Weight::Light).expect("a place");
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::front::SendRefused;
 use crate::session::outbox::tests::{FakeSockets, open_session};
 use wire_protocol::internal::SessionAddress;
 use wire_protocol::limits::OUTBOX_BYTES_MAX;
@@ -62,6 +63,39 @@ fn a_slow_session_loses_events_and_is_marked_once() {
     }
     assert_eq!(after, [Aftermath::BecameSlow(slow)]);
     assert!(sockets.bodies(slow).is_empty());
+}
+
+/// Sockets that say they have room and take nothing.
+struct Refusing;
+
+impl Sockets for Refusing {
+    fn send(&mut self, _: ConnectionToken, _: &[u8]) -> Result<(), SendRefused> {
+        Err(SendRefused::Full)
+    }
+
+    fn queued_bytes(&self, _: ConnectionToken) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_session_that_takes_nothing_is_named_to_be_closed() {
+    let mut sessions = SessionTable::default();
+    let token = open_session(&mut sessions, 0);
+    let (mut space, mut after) = (BytesMut::new(), Vec::new());
+    let event = delivery(&[token], entry());
+    let delivered = deliver(event, 0, &mut sessions, &mut Refusing, &mut space, &mut after);
+    assert_eq!((delivered, &after[..]), (Delivered::default(), &[Aftermath::TooSlow(token)][..]));
+}
+
+#[test]
+fn a_session_that_lost_events_elsewhere_is_told_to_sync() {
+    let mut sessions = SessionTable::default();
+    let (mut sockets, mut space, mut after) = (FakeSockets::default(), BytesMut::new(), Vec::new());
+    let token = open_session(&mut sessions, 0);
+    let event = delivery(&[token], delivery::Event::SyncNeeded(true));
+    deliver(event, 0, &mut sessions, &mut sockets, &mut space, &mut after);
+    assert_eq!(sockets.bodies(token), [server_frame::Body::SyncNeeded(v1::SyncNeeded {})]);
 }
 
 #[test]

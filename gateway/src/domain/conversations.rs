@@ -202,6 +202,35 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_group_with_the_longest_title_is_created() {
+        let mut storage = FakeStorage::with_users(99);
+        let title = "é".repeat(TITLE_CHARS_MAX);
+        let others: Vec<u8> = (2..=GROUP_MEMBERS_MAX as u8).collect();
+        let group = created(storage.ask(user(1), create(ConversationKind::Group, &others, &title)));
+        assert_eq!((group.members.len(), group.title), (GROUP_MEMBERS_MAX, title));
+    }
+
+    #[test]
+    fn two_users_groups_are_two_even_under_one_creation_id() {
+        let mut storage = FakeStorage::with_users(2);
+        let first = created(storage.ask(user(1), create(ConversationKind::Group, &[2], "")));
+        let second = created(storage.ask(user(2), create(ConversationKind::Group, &[1], "")));
+        assert_ne!(first.conversation_id, second.conversation_id);
+    }
+
+    #[test]
+    fn a_member_that_any_home_shard_does_not_know_is_no_member() {
+        // Whichever shard answers last.
+        for unknown in 100..=140 {
+            let mut storage = FakeStorage::with_users(12);
+            let others: Vec<u8> = (2..=12).chain([unknown]).collect();
+            let error =
+                storage.ask(user(1), create(ConversationKind::Group, &others, "")).expect_err("unknown");
+            assert_eq!((error.code, storage.conversation_count()), (ErrorCode::ErrorNotFound, 0));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_created_is_refused_before_anything_is_stored() {
         let mut storage = FakeStorage::with_users(3);
         let long = "x".repeat(TITLE_CHARS_MAX + 1);

@@ -119,6 +119,11 @@ impl FakeStorage {
         self.conversations.get_mut(&id).expect("made before").delivered.insert(user(member), seq);
     }
 
+    /// Something other than its entries changed: a cursor, a title.
+    pub(crate) fn touch(&mut self, id: ConversationId) {
+        self.changed(id);
+    }
+
     pub(crate) fn close(&mut self, id: ConversationId) {
         self.conversations.get_mut(&id).expect("made before").closed = true;
     }

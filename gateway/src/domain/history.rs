@@ -97,7 +97,68 @@ pub(super) fn fit_entries(entries: &mut Vec<v1::Entry>, bytes_max: usize, keep: 
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake_storage::user;
+    use super::super::{Asker, Calls, Progress};
     use super::*;
+    use crate::router::Router;
+    use wire_protocol::ids::DeviceId;
+    use wire_protocol::internal::{
+        Answer, ConversationView, Query, ReadConversation, answer, query, shard_request, shard_response,
+    };
+    use wire_protocol::limits::{BODY_BYTES_MAX, FRAME_BYTES_MAX};
+
+    /// The request's state, and what it asks of storage.
+    fn start(
+        before_seq: u64,
+        after_seq: u64,
+        limit: u32,
+    ) -> Result<(History, ReadConversation), RequestError> {
+        let router = Router::embedded(4);
+        let asker = Asker { user: user(1), device: DeviceId([9; 16]), server_time_ms: 0, router: &router };
+        let conversation_id = vec![3; 16].into();
+        let history = v1::History { conversation_id, before_seq, after_seq, limit, handle: 0 };
+        let mut calls = Calls::default();
+        let history = History::start(&asker, &history, &mut calls)?;
+        let call = calls.drain().next().expect("one call");
+        match call.operation {
+            shard_request::Operation::Query(Query { kind: Some(query::Kind::ReadConversation(read)) }) => {
+                Ok((history, read))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_bound_asks_for_its_range_and_never_for_more_than_a_page() {
+        for (before_seq, after_seq, range) in
+            [(0, 0, Range::Latest(true)), (7, 0, Range::BeforeSeq(7)), (0, 7, Range::AfterSeq(7))]
+        {
+            for (limit, entries_max) in [(0, 50), (1, 1), (49, 49), (50, 50), (51, 50), (u32::MAX, 50)] {
+                let (_, read) = start(before_seq, after_seq, limit).expect("a good request");
+                assert_eq!((read.range, read.entries_max), (Some(range), entries_max), "limit {limit}");
+                assert_eq!(read.bytes_max as usize, PAGE_BYTES_MAX);
+            }
+        }
+        assert!(start(7, 3, 0).is_err(), "both bounds");
+    }
+
+    #[test]
+    fn a_page_that_storage_made_too_large_keeps_the_end_that_was_asked_for() {
+        for (before_seq, after_seq, seqs) in [(0, 0, [3, 4]), (5, 0, [3, 4]), (0, 1, [1, 2])] {
+            let (mut history, _) = start(before_seq, after_seq, 0).expect("a good request");
+            let view = ConversationView {
+                conversation: Some(v1::Conversation { head_seq: 9, ..Default::default() }),
+                entries: entries(&[BODY_BYTES_MAX; 4]),
+                truncated: false,
+            };
+            let answer = Answer { kind: Some(answer::Kind::Conversation(view)) };
+            let step = history.handle_result(Ok(shard_response::Result::Answer(answer))).expect("a page");
+            let Progress::Answered(server_frame::Body::HistoryPage(page)) = step else { panic!("{step:?}") };
+            assert!(page.encoded_len() < FRAME_BYTES_MAX);
+            assert_eq!(page.head_seq, 9);
+            assert!(page.entries.iter().map(|entry| entry.seq).eq(seqs), "{before_seq} {after_seq}");
+        }
+    }
 
     fn entries(bodies: &[usize]) -> Vec<v1::Entry> {
         let entry = |(index, &bytes): (usize, &usize)| v1::Entry {

@@ -206,6 +206,43 @@ mod tests {
     }
 
     #[test]
+    fn one_shard_away_fails_the_page_instead_of_hiding_a_conversation() {
+        let mut storage = FakeStorage::with_users(4);
+        for other in 2..=4 {
+            storage.direct(1, other, &[10]);
+        }
+        for call in 0..4 {
+            storage.fail_call(call);
+            let list = client_frame::Body::List(v1::ListConversations::default());
+            let error = storage.ask(user(1), list).expect_err("a shard is away");
+            assert!(error.to_wire().retryable, "call {call}");
+        }
+    }
+
+    #[test]
+    fn a_page_holds_no_more_than_its_largest_number_whatever_is_asked_for() {
+        let mut storage = FakeStorage::with_users(60);
+        for other in 2..=60 {
+            storage.direct(1, other, &[10]);
+        }
+        for limit in [0, 50, 51, u32::MAX] {
+            let page = page(&mut storage, limit, Bytes::new());
+            assert_eq!((page.conversations.len(), page.next.is_empty()), (LIST_CONVERSATIONS_MAX, false));
+        }
+        let rest = all(&mut storage, 0);
+        assert_eq!((rest.0.len(), rest.1), (59, 2));
+    }
+
+    #[test]
+    fn a_page_of_closed_conversations_alone_leads_on() {
+        let mut storage = FakeStorage::with_users(6);
+        let made: Vec<_> = (2..=6).map(|other| storage.direct(1, other, &[10])).collect();
+        made[2..].iter().for_each(|id| storage.close(*id));
+        let (ids, pages) = all(&mut storage, 2);
+        assert_eq!((ids, pages), (vec![made[1].to_bytes(), made[0].to_bytes()], 3));
+    }
+
+    #[test]
     fn a_page_token_of_another_length_is_refused() {
         let mut storage = FakeStorage::with_users(1);
         let list = v1::ListConversations { limit: 0, page_token: Bytes::from_static(b"x") };

@@ -48,3 +48,100 @@ impl Send {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Progress;
+    use super::super::calls::Call;
+    use super::super::fake_storage::user;
+    use super::*;
+    use crate::router::Router;
+    use wire_protocol::ids::{ConversationId, DeviceId};
+    use wire_protocol::internal::{
+        Command, MessageApplied, Outcome, Refused, command, shard_request, shard_response,
+    };
+    use wire_protocol::v1::{EntryKind, ErrorCode};
+
+    const CONVERSATION: ConversationId = ConversationId([3; 16]);
+
+    fn asker(router: &Router) -> Asker<'_> {
+        Asker { user: user(1), device: DeviceId([9; 16]), server_time_ms: 5_000, router }
+    }
+
+    fn message(kind: i32) -> v1::SendMessage {
+        v1::SendMessage {
+            handle: 0,
+            conversation_id: CONVERSATION.to_bytes(),
+            client_message_id: 77,
+            kind,
+            body: vec![1, 2, 3].into(),
+            predecessor: 76,
+        }
+    }
+
+    fn outcome(kind: storage::Kind) -> StorageResult {
+        Ok(shard_response::Result::Outcome(Outcome { kind: Some(kind) }))
+    }
+
+    #[test]
+    fn everything_that_was_sent_reaches_its_shard_under_the_askers_name() {
+        let router = Router::embedded(4);
+        let mut calls = Calls::default();
+        Send::start(&asker(&router), message(EntryKind::VoiceNote as i32), &mut calls)
+            .expect("a good message");
+        let call = calls.drain().next().expect("one call");
+        let Call { shard_key, operation: shard_request::Operation::Command(Command { kind }), .. } = call
+        else {
+            panic!("{call:?}")
+        };
+        assert_eq!(shard_key, ShardKey::Conversation(CONVERSATION));
+        let sent = internal::SendMessage {
+            conversation_id: CONVERSATION.to_bytes(),
+            user_id: user(1).to_bytes(),
+            device_id: DeviceId([9; 16]).to_bytes(),
+            client_message_id: 77,
+            predecessor: 76,
+            kind: EntryKind::VoiceNote as u32,
+            body: vec![1, 2, 3].into(),
+        };
+        assert_eq!(kind, Some(command::Kind::SendMessage(sent)));
+    }
+
+    #[test]
+    fn what_only_the_server_writes_is_refused() {
+        let router = Router::embedded(4);
+        for kind in [EntryKind::Created as i32, -1] {
+            let mut calls = Calls::default();
+            let error = Send::start(&asker(&router), message(kind), &mut calls).expect_err("refused");
+            assert_eq!(error.code, ErrorCode::ErrorInvalidArgument);
+            assert!(calls.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_tick_says_where_when_and_that_it_is_synced() {
+        let router = Router::embedded(4);
+        for (time_ms, time_delta_ms) in [(5_007, 7), (4_000, -1_000)] {
+            let applied =
+                storage::Kind::MessageApplied(MessageApplied { seq: 12, time_ms, repeated_send: false });
+            let step = Send.handle_result(&asker(&router), outcome(applied)).expect("it was applied");
+            let Progress::Answered(server_frame::Body::Accepted(accepted)) = step else { panic!("{step:?}") };
+            let durability = v1::Durability::Synced as i32;
+            assert_eq!(accepted, v1::MessageAccepted { seq: 12, time_delta_ms, durability });
+        }
+    }
+
+    #[test]
+    fn without_an_applied_message_there_is_no_tick() {
+        let router = Router::embedded(4);
+        let refused = Refused { code: ErrorCode::ErrorNotAMember as u32, detail: "no".into() };
+        for (result, code) in [
+            (outcome(storage::Kind::Refused(refused)), ErrorCode::ErrorNotAMember),
+            (outcome(storage::Kind::Accepted(internal::Accepted {})), ErrorCode::ErrorInternal),
+            (Err(RequestError::new(ErrorCode::ErrorUnavailable, "away")), ErrorCode::ErrorUnavailable),
+        ] {
+            let error = Send.handle_result(&asker(&router), result).expect_err("not applied");
+            assert_eq!(error.code, code);
+        }
+    }
+}

@@ -163,6 +163,24 @@ mod tests {
     }
 
     #[test]
+    fn as_many_as_a_look_up_holds_are_found_and_one_more_is_refused() {
+        let mut storage = FakeStorage::with_users(4);
+        let body = |ids: usize, names: usize| {
+            client_frame::Body::LookUp(v1::LookUpUsers {
+                user_ids: vec![user(3).to_bytes(); ids],
+                usernames: vec!["user2".to_owned(); names],
+            })
+        };
+        for (ids, names) in [(LOOK_UP_USERS_MAX, 0), (LOOK_UP_USERS_MAX - 1, 1)] {
+            assert!(storage.ask(user(1), body(ids, names)).is_ok());
+            for more in [body(ids + 1, names), body(ids, names + 1)] {
+                let error = storage.ask(user(1), more).expect_err("one too many");
+                assert_eq!(error.code, ErrorCode::ErrorInvalidArgument);
+            }
+        }
+    }
+
+    #[test]
     fn one_home_shard_away_fails_the_look_up() {
         let mut storage = FakeStorage::with_users(4);
         storage.fail_call(1);

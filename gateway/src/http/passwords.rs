@@ -130,3 +130,38 @@ impl PasswordPool {
         Self { hasher: Arc::new(hasher), places: Arc::new(Semaphore::new(places)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bounded_number_of_hashes_waits() {
+        let config = AuthConfig { argon2_memory_kib: 8, argon2_iterations: 1, ..AuthConfig::default() };
+        let pool = PasswordPool::new(Hasher::new(&config).expect("the cost is possible"));
+        let places: Vec<_> = (0..10_000).map_while(|_| pool.admit().ok()).collect();
+        assert_eq!(places.len(), hashing_threads() * HASHES_PER_THREAD_MAX);
+        drop(places);
+        assert!(pool.admit().is_ok());
+    }
+
+    #[test]
+    fn without_a_hash_the_decoy_is_compared_with_and_never_fits() {
+        let config = AuthConfig {
+            argon2_memory_kib: 16,
+            argon2_iterations: 2,
+            argon2_parallelism: 1,
+            ..AuthConfig::default()
+        };
+        let mut hasher = Hasher::new(&config).expect("the cost is possible");
+        // As dear as a real one, or the time would tell who has an account.
+        assert!(hasher.decoy.starts_with("$argon2id$v=19$m=16,t=2,p=1$"), "{}", hasher.decoy);
+        assert_eq!(hasher.verify(b"nobody", None).map_err(|error| error.code), Ok(false));
+        assert_eq!(hasher.verify(b"somebody", None).map_err(|error| error.code), Ok(false));
+        let decoy = hasher.decoy.clone();
+        assert_eq!(hasher.verify(b"nobody", Some(&decoy)).map_err(|error| error.code), Ok(true));
+        // That it is looked at shows when it is broken.
+        hasher.decoy.truncate(20);
+        assert!(hasher.verify(b"somebody", None).is_err());
+    }
+}

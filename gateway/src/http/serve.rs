@@ -21,7 +21,7 @@ use tokio::time::timeout;
 /// is closed after it.
 pub(super) const HEAD_MS_MAX: u64 = 15_000;
 /// A connection lives this long, in milliseconds: enough for the whole page at 10 kB/s.
-const CONNECTION_MS_MAX: u64 = 300_000;
+pub(super) const CONNECTION_MS_MAX: u64 = 300_000;
 /// After that it may finish the request under way for this long, in milliseconds.
 const FINISH_MS_MAX: u64 = 20_000;
 /// Requests of one connection; its client opens another one after them.

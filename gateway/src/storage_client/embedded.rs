@@ -114,3 +114,60 @@ impl EmbeddedCore {
         self.core.failure()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::moment;
+    use crate::config::StorageMode;
+    use std::path::Path;
+    use std::time::Duration;
+    use wire_protocol::internal::{Query, ReadName, query, shard_request};
+    use wire_protocol::v1::ErrorCode;
+
+    fn question(id: u64) -> ShardRequest {
+        let kind = Some(query::Kind::ReadName(ReadName { name: "ada".into() }));
+        ShardRequest { id, shard: 0, operation: Some(shard_request::Operation::Query(Query { kind })) }
+    }
+
+    /// Turns until it is so.
+    fn turn_until(core: &mut EmbeddedCore, mut is_so: impl FnMut(&EmbeddedCore, &[StorageEvent]) -> bool) {
+        let started = moment();
+        let mut events = Vec::new();
+        while !is_so(core, &events) {
+            assert!(started.elapsed() < Duration::from_secs(30), "never");
+            events.clear();
+            core.turn(0, &mut events);
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn as_many_requests_are_out_as_a_link_has_credits_and_answers_give_them_back() {
+        let text = "[storage]\nshard_count = 1\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\n\
+                    log_prefill = false\n";
+        let mut config = GatewayConfig::parse(text, Path::new("test")).expect("a configuration");
+        config.data_dir = std::env::temp_dir().join(format!("ringline-embedded-{}", std::process::id()));
+        let StorageMode::Embedded(embedded) = config.storage.clone() else { panic!("not embedded") };
+        let (node, mut cores) = EmbeddedNode::start(&config, &embedded, 1).expect("it starts");
+        let mut core = EmbeddedCore::new(cores.remove(0), 1, 0, WakeHandle::new());
+        assert!(!core.is_serving(), "nobody has looked at the log yet");
+        turn_until(&mut core, |core, _| core.is_serving());
+        for round in 0..2 {
+            for id in 0..u64::from(LINK_CREDITS) {
+                core.submit(question(id)).unwrap_or_else(|error| panic!("{round} {id}: {error}"));
+            }
+            let error = core.submit(question(0)).expect_err("one too many");
+            assert_eq!(error.code, ErrorCode::ErrorOverloaded);
+            let mut answered = 0;
+            turn_until(&mut core, |_, events| {
+                let is_answer = |event: &&StorageEvent| matches!(event, StorageEvent::Answered { .. });
+                answered += events.iter().filter(is_answer).count();
+                answered == LINK_CREDITS as usize
+            });
+        }
+        drop(core);
+        node.shutdown();
+        std::fs::remove_dir_all(&config.data_dir).expect("nobody holds it");
+    }
+}

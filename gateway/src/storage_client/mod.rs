@@ -10,6 +10,8 @@ mod link;
 mod link_io;
 mod refusal;
 mod tls_pump;
+#[cfg(test)]
+pub(crate) mod fake;
 
 pub use nodes::{Nodes, NodesStartError};
 
@@ -48,6 +50,9 @@ pub enum StorageClient {
     Embedded(Box<EmbeddedCore>),
     /// To storage nodes.
     Nodes(Nodes),
+    /// To a test.
+    #[cfg(test)]
+    Fake(fake::SharedLink),
 }
 
 impl StorageClient {
@@ -56,6 +61,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(core) => core.submit(request),
             StorageClient::Nodes(nodes) => nodes.submit(link, request),
+            #[cfg(test)]
+            StorageClient::Fake(fake) => fake.borrow_mut().submit(request),
         }
     }
 
@@ -64,6 +71,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(core) => core.turn(now_ms, events),
             StorageClient::Nodes(nodes) => nodes.turn(now_ms, events),
+            #[cfg(test)]
+            StorageClient::Fake(fake) => events.append(&mut fake.borrow_mut().events),
         }
     }
 
@@ -72,6 +81,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(core) => core.next_deadline_ms(),
             StorageClient::Nodes(nodes) => nodes.next_deadline_ms(),
+            #[cfg(test)]
+            StorageClient::Fake(_) => None,
         }
     }
 
@@ -80,6 +91,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(_) => true,
             StorageClient::Nodes(nodes) => nodes.is_up(link),
+            #[cfg(test)]
+            StorageClient::Fake(fake) => !fake.borrow().is_down,
         }
     }
 
@@ -88,6 +101,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(core) => usize::from(core.is_serving()),
             StorageClient::Nodes(nodes) => nodes.links_up(),
+            #[cfg(test)]
+            StorageClient::Fake(fake) => usize::from(!fake.borrow().is_down),
         }
     }
 
@@ -96,6 +111,8 @@ impl StorageClient {
         match self {
             StorageClient::Embedded(core) => core.failure(),
             StorageClient::Nodes(_) => None,
+            #[cfg(test)]
+            StorageClient::Fake(_) => None,
         }
     }
 }

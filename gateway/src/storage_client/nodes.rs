@@ -53,13 +53,7 @@ pub struct Nodes {
 impl Nodes {
     /// Links that connect in the first turns. To be turned inside the runtime of the loop that `wake` wakes.
     pub fn new(plan: NodesPlan, peer: GatewayPeer, wake: WakeHandle) -> Self {
-        let hello = LinkHello {
-            role: link_hello::Role::Gateway as i32,
-            peer_id: peer.gateway_id,
-            incarnation: peer.incarnation,
-            core: peer.core,
-            ..Default::default()
-        };
+        let hello = hello(peer);
         let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
             let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
             (NodeLink::new(LinkIndex(index as u16), node, hello, seed), address)
@@ -93,5 +87,31 @@ impl Nodes {
 
     pub(super) fn links_up(&self) -> usize {
         self.links.iter().filter(|(link, _)| link.is_up()).count()
+    }
+}
+
+fn hello(peer: GatewayPeer) -> LinkHello {
+    LinkHello {
+        role: link_hello::Role::Gateway as i32,
+        peer_id: peer.gateway_id,
+        incarnation: peer.incarnation,
+        core: peer.core,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_core_of_every_life_of_a_gateway_has_a_name_of_its_own() {
+        // What storage delivers to a name reaches one core: two of one name would steal from each other.
+        let peer = |gateway_id, incarnation, core| hello(GatewayPeer { gateway_id, incarnation, core });
+        let names = [peer(1, 7, 0), peer(1, 7, 1), peer(1, 8, 0), peer(2, 7, 0)];
+        for (place, name) in names.iter().enumerate() {
+            assert!(!names[..place].contains(name), "{name:?}");
+            assert_eq!(name.role(), link_hello::Role::Gateway);
+        }
     }
 }

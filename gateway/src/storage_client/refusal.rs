@@ -68,8 +68,32 @@ mod tests {
             assert!(error.to_wire().retryable);
         }
         assert!(super::result(ShardResponse { id: 1, result: None }).is_err());
-        for full in [LinkFull::NotReady, LinkFull::Credits, LinkFull::Bytes] {
-            assert!(refused(full).retry_after_ms > 0);
+    }
+
+    #[test]
+    fn a_wait_is_named_wherever_it_helps_and_the_shards_own_goes_first() {
+        use shard_error::Kind;
+        let wait_ms = |kind: Kind, retry_after_ms| {
+            let error = ShardError { kind: kind as i32, retry_after_ms, ..Default::default() };
+            let result = Some(shard_response::Result::Error(error));
+            super::result(ShardResponse { id: 1, result }).expect_err("an error").retry_after_ms
+        };
+        for (kind, default_ms) in [
+            (Kind::NotHere, AWAY_RETRY_MS),
+            (Kind::Unavailable, AWAY_RETRY_MS),
+            (Kind::Overloaded, FULL_RETRY_MS),
+            (Kind::Internal, 0),
+        ] {
+            assert_eq!((wait_ms(kind, 0), wait_ms(kind, 77)), (default_ms, 77), "{kind:?}");
+        }
+        for (full, code, retry_after_ms) in [
+            (LinkFull::NotReady, ErrorCode::ErrorUnavailable, AWAY_RETRY_MS),
+            (LinkFull::Credits, ErrorCode::ErrorOverloaded, FULL_RETRY_MS),
+            (LinkFull::Bytes, ErrorCode::ErrorOverloaded, FULL_RETRY_MS),
+            (LinkFull::ItemTooLarge, ErrorCode::ErrorInternal, 0),
+        ] {
+            let error = refused(full);
+            assert_eq!((error.code, error.retry_after_ms), (code, retry_after_ms));
         }
     }
 }

@@ -105,6 +105,17 @@ impl HttpPipes {
         self.ingress.closed(token);
     }
 
+    #[cfg(test)]
+    pub(super) fn tokens(&self) -> Vec<ConnectionToken> {
+        self.ingress.tokens()
+    }
+
+    /// Connections of which something waits for room.
+    #[cfg(test)]
+    pub(super) fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The core leaves. What was handed to outboxes is still sent.
     pub(super) fn close_all(&mut self, front: &mut Front) {
         for token in self.ingress.tokens() {

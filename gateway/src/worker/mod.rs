@@ -21,6 +21,8 @@ mod answers;
 mod attach;
 mod http_pipes;
 mod numbers;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::{Clock, moment};
 use crate::domain::Calls;
@@ -180,8 +182,13 @@ impl Core {
     }
 
     fn turn(&mut self) {
+        let now_ms = self.clock.now_ms();
+        self.turn_at(now_ms);
+    }
+
+    fn turn_at(&mut self, now_ms: u64) {
         let started = moment();
-        self.now_ms = self.clock.now_ms();
+        self.now_ms = now_ms;
         self.take_front_events();
         self.take_messages();
         self.meet_deadlines();

@@ -45,6 +45,17 @@ pub fn accepted(body: server_frame::Body) -> v1::MessageAccepted {
     }
 }
 
+/// Sends until it is accepted: a refusal that may pass is repeated under the same id, as a client does.
+pub fn accepted_at_last(client: &mut Client, body: &client_frame::Body) -> v1::MessageAccepted {
+    for _ in 0..10 {
+        match client.ask(body.clone()) {
+            server_frame::Body::Error(error) if error.retryable => {}
+            answer => return accepted(answer),
+        }
+    }
+    panic!("refused again and again")
+}
+
 pub fn refused(body: server_frame::Body) -> v1::Error {
     match body {
         server_frame::Body::Error(error) => error,

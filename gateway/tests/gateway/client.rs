@@ -260,7 +260,14 @@ fn tls(server: &Server, stream: TcpStream) -> StreamOwned<ClientConnection, TcpS
     let mut config = versions.expect("versions").with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![ALPN_NATIVE.to_vec()];
     let name = ServerName::try_from("localhost").expect("a name");
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).expect("a connection"), stream)
+    let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
+    let mut secured = StreamOwned::new(connection, stream);
+    // Whole before anything is written: a write would give up with the first read that takes too long.
+    secured.sock.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
+    while secured.conn.is_handshaking() {
+        secured.conn.complete_io(&mut secured.sock).expect("a handshake");
+    }
+    secured
 }
 
 fn upgraded(mut stream: TcpStream) -> TcpStream {

@@ -1,6 +1,6 @@
 //! How sessions begin and end: proofs, resuming, log out, slow readers, draining.
 
-use crate::chat::{accepted, created, direct, live, text};
+use crate::chat::{accepted, accepted_at_last, created, direct, live, text};
 use crate::client::{Client, Way};
 use crate::server::Server;
 use crate::sync::page;
@@ -93,7 +93,7 @@ fn a_slow_reader_is_told_to_sync_and_loses_nothing() {
     server.wait_until("events are dropped", || {
         for _ in 0..64 {
             sent += 1;
-            accepted(sender.ask(text(&conversation, sent, body.clone())));
+            accepted_at_last(&mut sender, &text(&conversation, sent, body.clone()));
         }
         server.metric("ringline_events_dropped_total") > 0.0
     });
@@ -116,7 +116,7 @@ fn a_slow_reader_is_told_to_sync_and_loses_nothing() {
     let seqs: Vec<u64> = entries.iter().map(|entry| entry.seq).collect();
     assert_eq!(seqs, (newest + 1..=sent + 1).collect::<Vec<u64>>());
     // Live again. Events of messages that sync has told of may still have been on their way.
-    accepted(sender.ask(text(&conversation, sent + 1, "live")));
+    accepted_at_last(&mut sender, &text(&conversation, sent + 1, "live"));
     while live(&mut slow).1 != sent + 2 {}
 }
 

@@ -19,6 +19,7 @@ impl Client {
         cursors: Vec<v1::SyncCursor>,
         named_only: bool,
     ) -> v1::SyncPage {
+        let named: Vec<_> = cursors.iter().map(|cursor| cursor.conversation_id.clone()).collect();
         let sync = v1::Sync { since_version: self.version, cursors, named_only };
         let page = match storage.ask(user(1), client_frame::Body::Sync(sync)) {
             Ok(server_frame::Body::SyncPage(page)) => page,
@@ -30,8 +31,10 @@ impl Client {
         if page.conversations.iter().any(|delta| delta.truncated) {
             assert!(page.more && page.version == self.version, "a cut page does not move the version");
         }
-        for delta in &page.conversations {
+        for (place, delta) in page.conversations.iter().enumerate() {
             let conversation = delta.conversation.as_ref().expect("always told");
+            let may_be_cut = place == 0 || named.contains(&conversation.conversation_id);
+            assert!(!delta.truncated || may_be_cut, "a changed conversation is cut in the middle of a page");
             let top = self.tops.entry(conversation.conversation_id.to_vec()).or_default();
             for entry in &delta.entries {
                 assert!(entry.seq <= *top + 1 || *top == 0, "a gap before {}", entry.seq);
@@ -107,6 +110,70 @@ fn large_conversations_take_pages_and_nothing_is_missed() {
     assert_eq!(client.version, storage.version(user(1)));
     // Two bodies of 16 KiB fit a page; 40 of them and the small one are 20 pages and a few.
     assert!((20..=24).contains(&client.pages), "{} pages", client.pages);
+}
+
+#[test]
+fn nothing_is_told_behind_a_conversation_that_was_cut() {
+    let mut storage = FakeStorage::with_users(4);
+    let made = [storage.direct(1, 2, &[16_384; 5]), storage.direct(1, 3, &[10])];
+    made.iter().for_each(|id| storage.acknowledge(*id, 1, 0));
+    let mut client = Client::default();
+    let page = client.page(&mut storage, vec![], false);
+    assert_eq!((page.conversations.len(), page.more), (1, true));
+    client.sync(&mut storage, &[made[0]]);
+    assert!(made.iter().all(|id| client.tops[&id.0[..]] == storage.head(*id)));
+    assert_eq!(client.version, storage.version(user(1)));
+}
+
+#[test]
+fn what_a_page_has_no_room_for_is_said_of_whoever_is_named() {
+    let mut storage = FakeStorage::with_users(4);
+    let made = [storage.direct(1, 2, &[3_000; 10]), storage.direct(1, 3, &[3_000; 10])];
+    let mut client = Client { version: storage.version(user(1)), ..Client::default() };
+    // Both hold the note of their creation, so that gaps are seen.
+    client.tops.extend(made.iter().map(|id| (id.0.to_vec(), 1)));
+    let cursors = made.iter().map(|id| client.cursor(*id)).collect();
+    let page = client.page(&mut storage, cursors, true);
+    let told: Vec<_> =
+        page.conversations.iter().map(|delta| (delta.entries.len(), delta.truncated)).collect();
+    assert_eq!((told, page.more), (vec![(10, false), (3, true)], true));
+    // One that was only changed waits for a page of its own instead.
+    let mut stranger = Client::default();
+    made.iter().for_each(|id| storage.acknowledge(*id, 1, 0));
+    assert_eq!(stranger.sync(&mut storage, &[]), made);
+    assert_eq!(stranger.pages, 2);
+}
+
+#[test]
+fn groups_with_many_members_take_pages_even_without_entries() {
+    let mut storage = FakeStorage::with_users(99);
+    let mut client = Client::default();
+    for creation_id in 1..=40 {
+        let create = client_frame::Body::Create(v1::CreateConversation {
+            kind: v1::ConversationKind::Group as i32,
+            member_ids: (2..=99).map(|number| user(number).to_bytes()).collect(),
+            title: "é".repeat(100),
+            creation_id,
+        });
+        storage.ask(user(1), create).expect("a good group");
+        // The device holds its one entry: nothing is to be told but the group itself.
+        let id = ConversationId::group(user(1), creation_id);
+        storage.acknowledge(id, 1, 1);
+        client.tops.insert(id.0.to_vec(), 1);
+    }
+    assert_eq!(client.sync(&mut storage, &[]).len(), 40);
+    assert!(client.pages > 1);
+}
+
+#[test]
+fn a_conversation_that_changed_without_entries_is_told_to_who_holds_them_all() {
+    let mut storage = FakeStorage::with_users(3);
+    let made = storage.direct(1, 2, &[100]);
+    let mut client = Client::default();
+    client.sync(&mut storage, &[]);
+    assert!(client.sync(&mut storage, &[made]).is_empty());
+    storage.touch(made);
+    assert_eq!(client.sync(&mut storage, &[made]), [made]);
 }
 
 #[test]

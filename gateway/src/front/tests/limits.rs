@@ -245,10 +245,12 @@ fn whoever_says_nothing_is_closed_at_the_hello_deadline() {
         while secured.conn.is_handshaking() {
             secured.conn.complete_io(&mut secured.sock).expect("a handshake");
         }
+        let mut http = connect(at.plain);
+        http.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
         let mut spoken = Frames::new(connect(at.plain));
         // The last to come: all were accepted when its answer is here.
         spoken.echo(b"ping");
-        (silent, half_secured, secured, spoken)
+        (silent, half_secured, secured, http, spoken)
     });
     let turn = |front: &mut Front, seen: &mut Seen, now_ms| {
         let mut events = Vec::new();
@@ -256,19 +258,50 @@ fn whoever_says_nothing_is_closed_at_the_hello_deadline() {
         events.drain(..).for_each(|event| seen.echo(front, event));
         front.flush(now_ms);
     };
-    assert_eq!(front.connection_count(), 4);
+    assert_eq!(front.connection_count(), 5);
     let deadline_ms = front.next_deadline_ms().expect("a deadline");
     assert!((HELLO_TIMEOUT_MS..HELLO_TIMEOUT_MS + PATIENCE.as_millis() as u64).contains(&deadline_ms));
     turn(&mut front, &mut seen, deadline_ms - 1);
-    assert_eq!(front.connection_count(), 4);
+    assert_eq!(front.connection_count(), 5);
     turn(&mut front, &mut seen, deadline_ms + PATIENCE.as_millis() as u64);
-    assert_eq!(front.connection_count(), 1);
+    assert_eq!(front.connection_count(), 2, "a frame was sent, and a request");
     assert_eq!(front.next_deadline_ms(), None);
     // Only the one that had been introduced is missed.
     assert_eq!(seen.reasons(), [CloseReason::HelloTimeout]);
     assert_eq!(front.metrics().hello_timeouts, 3);
     let (mut silent, ..) = clients;
     assert!(matches!(silent.read(&mut [0; 1]), Ok(0) | Err(_)));
+}
+
+#[test]
+fn whoever_broke_the_framing_is_closed_even_if_nobody_does_it() {
+    let mut front = front(16, 16);
+    let mut faults = 0;
+    let client = run(
+        &mut front,
+        &mut |front, event| {
+            if let FrontEvent::Malformed { token, .. } = event {
+                faults += 1;
+                front.send(token, b"heard").expect("one last frame");
+            }
+        },
+        |at| {
+            let mut client = Frames::new(connect(at.plain));
+            client.write(&vec![0; HELLO_FRAME_BYTES_MAX + 1]);
+            assert_eq!(client.read().as_deref(), Some(&b"heard"[..]));
+            client
+        },
+    );
+    assert_eq!((faults, front.connection_count()), (1, 1));
+    let mut events = Vec::new();
+    let deadline_ms = front.next_deadline_ms().expect("a deadline");
+    front.turn(deadline_ms, &mut events);
+    front.flush(deadline_ms);
+    let is_malformed =
+        |event: &FrontEvent| matches!(event, FrontEvent::Closed { reason: CloseReason::Malformed, .. });
+    assert!(events.iter().any(is_malformed), "{events:?}");
+    assert_eq!(front.connection_count(), 0);
+    drop(client);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Browsers and other HTTP clients.
 
 use super::rig::*;
+use crate::clock::moment;
 use crate::front::{CloseReason, FrameFault, Front, FrontEvent, TransportKind};
 use bytes::{Bytes, BytesMut};
 use std::io::{Read, Write};
@@ -342,6 +343,87 @@ fn an_upload_can_be_held_up_and_goes_on() {
         },
     );
     assert_eq!(received, written);
+}
+
+#[test]
+fn an_upload_that_comes_all_at_once_is_taken_in_shares_and_ends() {
+    let mut front = front(16, 16);
+    let mut stream = connect(addresses(&front).plain);
+    stream.write_all(UPLOAD_HEAD).expect("sent");
+    stream.write_all(&upload_bytes(UPLOAD_HEAD.len(), 200_000)).expect("sent");
+    stream.shutdown(Shutdown::Write).expect("shut");
+    let (mut received, mut largest, mut ends) = (0, 0, 0);
+    let mut events = Vec::new();
+    let started = moment();
+    while ends == 0 {
+        assert!(started.elapsed() < PATIENCE, "{received} bytes and no end");
+        front.turn(0, &mut events);
+        let before = received;
+        for event in events.drain(..) {
+            match event {
+                FrontEvent::Http { first, .. } => received += first.len(),
+                FrontEvent::HttpBytes { bytes, .. } => {
+                    assert!(bytes.iter().enumerate().all(|(at, &byte)| byte == upload_byte(received + at)));
+                    received += bytes.len();
+                }
+                FrontEvent::HttpEof { .. } => ends += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        largest = largest.max(received - before);
+        front.flush(0);
+    }
+    assert_eq!(received, UPLOAD_HEAD.len() + 200_000);
+    assert!(largest <= 64 * 1024 + 4 * 1024, "{largest} bytes in one turn");
+}
+
+#[test]
+fn the_end_of_an_upload_that_was_held_up_is_not_lost() {
+    let mut front = front(16, 16);
+    let mut upload = None;
+    let mut received = 0;
+    let mut ends = 0;
+    run(
+        &mut front,
+        &mut |front, event| match event {
+            FrontEvent::Http { token, first, .. } => {
+                front.pause(token);
+                received += first.len();
+                upload = Some(token);
+            }
+            FrontEvent::HttpBytes { bytes, .. } => received += bytes.len(),
+            FrontEvent::HttpEof { token } => {
+                ends += 1;
+                front.close(token);
+            }
+            FrontEvent::Frame { token, payload } => {
+                if payload == b"resume"[..] {
+                    front.resume(upload.expect("an upload"));
+                }
+                front.send(token, &[u8::from(upload.is_some())]).expect("room");
+            }
+            _ => {}
+        },
+        |at| {
+            let mut control = Frames::new(connect(at.plain));
+            let mut ask = move |what: &[u8]| {
+                control.write(what);
+                control.read().expect("an answer")[0]
+            };
+            let mut stream = connect(at.plain);
+            stream.write_all(UPLOAD_HEAD).expect("sent");
+            while ask(b"here?") == 0 {}
+            stream.write_all(&upload_bytes(0, 10_000)).expect("sent");
+            stream.shutdown(Shutdown::Write).expect("shut");
+            // The kernel hands over both, and they are held.
+            for _ in 0..100 {
+                ask(b"and now?");
+            }
+            ask(b"resume");
+            assert_eq!(stream.read(&mut [0; 1]).expect("a clean end"), 0);
+        },
+    );
+    assert_eq!((received, ends), (UPLOAD_HEAD.len() + 10_000, 1));
 }
 
 const UPLOAD_HEAD: &[u8] = b"POST / HTTP/1.1\r\n\r\n";

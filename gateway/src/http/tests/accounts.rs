@@ -1,10 +1,12 @@
 //! Register, log in, refresh.
 
 use super::fake_storage::Fault;
-use super::{Answer, Harness, START_MS};
+use super::{Answer, Harness, START_MS, cheap_hasher};
 use crate::http::fields::{LogIn, Registration};
+use crate::http::passwords::PasswordPool;
 use crate::worker::mailbox::ShardKey;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_error::Kind as ShardErrorKind;
@@ -156,6 +158,10 @@ async fn bad_input_names_its_field_and_reaches_no_storage() {
     body["password"] = json!("é".repeat(128));
     body["display_name"] = json!("é".repeat(100));
     assert_eq!(harness.post("/v1/register", &body).await.status, 201);
+    body["username"] = json!("abc");
+    body["password"] = json!("eight888");
+    body["display_name"] = json!("é");
+    assert_eq!(harness.post("/v1/register", &body).await.status, 201);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,6 +228,13 @@ async fn refresh_rotates_and_may_be_repeated_until_the_new_one_is_used() {
     harness.storage.users.clear();
     let removed = harness.post("/v1/refresh", &second).await;
     assert_refused(&removed, 401, ErrorCode::ErrorUnauthenticated, "refresh_token: ");
+    // A shard may say it in either way; a stranger hears the same.
+    let unknown = Refused { code: ErrorCode::ErrorNotFound as u32, detail: "no such user".into() };
+    let unknown = Outcome { kind: Some(outcome::Kind::Refused(unknown)) };
+    harness.storage.faults.push_back(Fault::Result(ShardResult::Outcome(unknown)));
+    let stranger = harness.post("/v1/refresh", &second).await;
+    assert_refused(&stranger, 401, ErrorCode::ErrorUnauthenticated, "refresh_token: ");
+    assert_eq!(stranger.body, removed.body);
     let calls = harness.storage.calls.len();
     let garbage = harness.post("/v1/refresh", &json!({ "refresh_token": "garbage" })).await;
     assert_refused(&garbage, 401, ErrorCode::ErrorUnauthenticated, "token: malformed");
@@ -263,6 +276,65 @@ async fn what_storage_lacks_is_tried_again_and_then_told() {
         assert_eq!(harness.storage.call_names(), ["claim"], "waiting would not help");
     }
     assert!(matches!(&harness.storage.calls[0].1, ShardKey::Name(name) if name == "ada"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_is_given_time_between_two_tries_but_not_as_much_as_it_likes() {
+    let mut harness = Harness::new();
+    let busy = |kind: ShardErrorKind, retry_after_ms| {
+        Fault::Result(ShardResult::Error(ShardError {
+            kind: kind.into(),
+            retry_after_ms,
+            ..Default::default()
+        }))
+    };
+    for (named_ms, waited_ms) in [(0, 100 + 200), (700, 2 * 700), (60_000, 2 * 1_000)] {
+        harness.storage.faults.extend((0..3).map(|_| busy(ShardErrorKind::Overloaded, named_ms)));
+        let start = Instant::now();
+        let answer = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+        assert_refused(&answer, 503, ErrorCode::ErrorOverloaded, "");
+        assert_eq!(answer.json()["retry_after_ms"], named_ms);
+        let elapsed_ms = start.elapsed().as_millis() as u64;
+        assert!((waited_ms..waited_ms + 100).contains(&elapsed_ms), "{elapsed_ms} ms for {named_ms}");
+    }
+    for kind in [ShardErrorKind::NotHere, ShardErrorKind::Unavailable] {
+        harness.storage.faults.push_back(busy(kind, 0));
+        let answer = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+        assert_refused(&answer, 401, ErrorCode::ErrorUnauthenticated, "");
+    }
+}
+
+#[test]
+fn a_place_is_taken_until_its_hash_is_computed_even_if_nobody_waits() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.expect("a runtime").block_on(async {
+        let password = || {
+            let object = registration().as_object().expect("it is an object").clone();
+            Registration::read(object).expect("it is good").password
+        };
+        for verifies in [false, true] {
+            // The one thread that hashes is busy.
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || held.recv());
+            let pool = PasswordPool::with_places(cheap_hasher(), 1);
+            let place = pool.admit().expect("the only place");
+            let job = tokio::spawn(async move {
+                if verifies {
+                    place.verify(password(), None).await.map(drop)
+                } else {
+                    place.hash(password()).await.map(drop)
+                }
+            });
+            tokio::task::yield_now().await;
+            job.abort();
+            assert!(job.await.is_err(), "nobody waits any more");
+            assert!(pool.admit().is_err(), "its hash is still to be computed");
+            drop(release);
+            assert!(busy.await.expect("it does not panic").is_err());
+            tokio::task::spawn_blocking(|| ()).await.expect("the hash stood before it");
+            assert!(pool.admit().is_ok());
+        }
+    });
 }
 
 #[tokio::test(start_paused = true)]

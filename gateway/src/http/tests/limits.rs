@@ -4,9 +4,11 @@ use super::{Harness, START_MS};
 use crate::front::ConnectionToken;
 use crate::http::ingress::{HTTP_CONNECTIONS_MAX, IngressFull};
 use crate::http::routes::{BODY_MS_MAX, REQUEST_MS_MAX};
-use crate::http::serve::{HEAD_MS_MAX, REQUESTS_MAX};
+use crate::http::serve::{CONNECTION_MS_MAX, HEAD_MS_MAX, REQUESTS_MAX};
+use crate::worker::mailbox::CoreMessage;
 use bytes::Bytes;
 use std::net::SocketAddr;
+use std::time::Duration;
 use tokio::time::Instant;
 use wire_protocol::limits::HTTP_BODY_BYTES_MAX;
 
@@ -102,6 +104,40 @@ async fn a_connection_serves_many_requests_but_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_has_an_end_however_busy_it_is() {
+    let mut harness = Harness::new();
+    let request = "GET /v1/health/live HTTP/1.1\r\nHost: test\r\n\r\n";
+    let start = Instant::now();
+    let token = harness.open(request);
+    while !harness.is_closed(token) {
+        assert_eq!(harness.answer(token).await.status, 200);
+        let next_ms = ms_since(start) + 5_000;
+        harness.turn_until(|harness| ms_since(start) >= next_ms || harness.is_closed(token)).await;
+        if !harness.is_closed(token) {
+            harness.send(token, request);
+        }
+    }
+    assert!(
+        (CONNECTION_MS_MAX..CONNECTION_MS_MAX + 100).contains(&ms_since(start)),
+        "{} ms",
+        ms_since(start)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_closed_however_long_its_core_is_late() {
+    let mut harness = Harness::new();
+    let other = harness.open("GET");
+    let token = harness.open("GET /v1/health/live HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(harness.answer(token).await.status, 200);
+    harness.ingress.eof(token);
+    while harness.mailbox.send(CoreMessage::HttpClose { token: other }).is_ok() {}
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!harness.is_closed(token));
+    harness.turn_until(|harness| harness.is_closed(token)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_storage_is_not_waited_for_for_ever() {
     let mut harness = Harness::new();
     harness.storage.silent = true;
@@ -161,8 +197,10 @@ async fn a_client_that_leaves_ends_its_request() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_only_stops_sending_gets_its_answer() {
     let mut harness = Harness::new();
+    let start = Instant::now();
     let token = harness.open("GET /v1/health/live HTTP/1.1\r\nHost: test\r\n\r\n");
     harness.ingress.eof(token);
     assert_eq!(harness.answer(token).await.status, 200);
     harness.turn_until(|harness| harness.is_closed(token)).await;
+    assert!(ms_since(start) < HEAD_MS_MAX, "its end is heard, not waited for");
 }

@@ -39,6 +39,7 @@ struct Received {
 pub(super) struct Harness {
     pub(super) ingress: HttpIngress,
     pub(super) inbox: CoreInbox,
+    pub(super) mailbox: CoreMailbox,
     pub(super) storage: FakeStorage,
     pub(super) verifier: Verifier,
     pub(super) ready: Arc<AtomicBool>,
@@ -69,6 +70,15 @@ impl Answer {
     }
 }
 
+/// As cheap as argon2 can be.
+fn cheap_passwords() -> AuthConfig {
+    AuthConfig { argon2_memory_kib: 8, argon2_iterations: 1, argon2_parallelism: 1, ..AuthConfig::default() }
+}
+
+fn cheap_hasher() -> Hasher {
+    Hasher::new(&cheap_passwords()).expect("the cost is possible")
+}
+
 impl Harness {
     pub(super) fn new() -> Self {
         Self::with_password_places(8)
@@ -76,18 +86,12 @@ impl Harness {
 
     pub(super) fn with_password_places(places: usize) -> Self {
         static FOLDERS: AtomicU64 = AtomicU64::new(0);
-        // As cheap as argon2 can be.
-        let config = AuthConfig {
-            argon2_memory_kib: 8,
-            argon2_iterations: 1,
-            argon2_parallelism: 1,
-            ..AuthConfig::default()
-        };
+        let config = cheap_passwords();
         let folder = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("ringline-http-{}-{folder}", std::process::id()));
         let (issuer, verifier) = auth::open(&config, &folder).expect("keys are made");
         std::fs::remove_dir_all(&folder).expect("the keys were just made there");
-        let hasher = Hasher::new(&config).expect("the cost is possible");
+        let hasher = cheap_hasher();
         let (now_ms, ready) = (Arc::new(AtomicU64::new(START_MS)), Arc::new(AtomicBool::new(true)));
         let (clock, is_ready) = (now_ms.clone(), ready.clone());
         let services = Services {
@@ -98,9 +102,10 @@ impl Harness {
         };
         let (mailbox, inbox) = CoreMailbox::new(WakeHandle::new());
         let (ingress, opened) = HttpIngress::new(mailbox.clone());
-        tokio::spawn(serve_core(opened, router(services, mailbox)));
+        tokio::spawn(serve_core(opened, router(services, mailbox.clone())));
         let storage = FakeStorage::default();
-        Self { ingress, inbox, storage, verifier, ready, now_ms, connections: HashMap::new(), slot: 0 }
+        let connections = HashMap::new();
+        Self { ingress, inbox, mailbox, storage, verifier, ready, now_ms, connections, slot: 0 }
     }
 
     pub(super) fn now_ms(&self) -> u64 {

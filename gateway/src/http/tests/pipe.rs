@@ -81,6 +81,7 @@ async fn what_is_not_taken_is_refused_and_nothing_of_it_kept() {
         assert_eq!(feed.push(chunk.clone()), Ok(()));
     }
     assert_eq!(feed.push(Bytes::from_static(b"2")), Err(IngressFull));
+    (0..10).for_each(|_| assert_eq!(feed.push(chunk.clone()), Err(IngressFull)));
     let mut first = vec![0; 16 * 1024];
     pipe.read_exact(&mut first).await.expect("it is there");
     assert_eq!(feed.push(Bytes::from_static(b"2")), Ok(()));

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use std::collections::HashMap;
 use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::limits::FEATURES;
 use wire_protocol::session::{ClientSession, Proof, ReadyInfo, ServerInput};
 use wire_protocol::v1::ServerFrame;
 
@@ -40,15 +41,15 @@ impl Sockets for FakeSockets {
 
 /// A session that is ready.
 pub(crate) fn open_session(table: &mut SessionTable, slot: u32) -> ConnectionToken {
-    open_session_with_request(table, slot).0
+    open_session_with_request(table, slot, 0).0
 }
 
 /// A session that is ready, and the id of its one request in flight.
-fn open_session_with_request(table: &mut SessionTable, slot: u32) -> (ConnectionToken, u32) {
+fn open_session_with_request(table: &mut SessionTable, slot: u32, features: u64) -> (ConnectionToken, u32) {
     let token = ConnectionToken { slot, generation: 1 };
     table.open(token, false, 0);
     let session = table.find(token).expect("just opened");
-    let mut client = ClientSession::with_features(0, 0);
+    let mut client = ClientSession::with_features(0, features);
     let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
     client.hello(Proof::AccessToken("token".into()), 0, "test", &mut to_server);
     let hello = to_server.split().freeze();
@@ -87,7 +88,7 @@ fn message() -> server_frame::Body {
 fn an_answer_without_room_becomes_a_retryable_error() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let (token, id) = open_session_with_request(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, OUTBOX_BYTES_MAX - 10_000);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
@@ -99,10 +100,45 @@ fn an_answer_without_room_becomes_a_retryable_error() {
 }
 
 #[test]
+fn whatever_room_is_left_an_answer_goes_out_or_becomes_an_error() {
+    let delta = |number: u8| v1::ConversationDelta {
+        conversation: Some(v1::Conversation {
+            conversation_id: vec![number; 16].into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let page = || {
+        let conversations = (0..SYNC_CONVERSATIONS_MAX as u8).map(delta).collect();
+        server_frame::Body::SyncPage(v1::SyncPage { conversations, ..Default::default() })
+    };
+    let list = || {
+        let conversations = (0..50).filter_map(|number| delta(number).conversation).collect();
+        server_frame::Body::ConversationPage(v1::ConversationPage { conversations, ..Default::default() })
+    };
+    let bodies: [&dyn Fn() -> server_frame::Body; 3] = [&page, &list, &|| history(3_000)];
+    for body in bodies {
+        let mut fates = Vec::new();
+        // An error takes some 100 bytes.
+        for room in 120..8_000 {
+            let mut table = SessionTable::default();
+            let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
+            let (token, id) = open_session_with_request(&mut table, 0, FEATURES);
+            let session = table.find(token).expect("open");
+            sockets.queued.insert(token, OUTBOX_BYTES_MAX - room);
+            let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
+            fates.push(outbox.answer(session, id, body()));
+        }
+        assert!(!fates.contains(&Fate::TooSlow));
+        assert!(fates.contains(&Fate::Queued) && fates.contains(&Fate::Replaced));
+    }
+}
+
+#[test]
 fn a_client_without_room_for_an_error_is_too_slow() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let (token, id) = open_session_with_request(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, OUTBOX_BYTES_MAX - 5);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
@@ -113,7 +149,7 @@ fn a_client_without_room_for_an_error_is_too_slow() {
 fn events_leave_room_for_answers_and_come_back_as_one_sync() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
-    let (token, id) = open_session_with_request(&mut table, 0);
+    let (token, id) = open_session_with_request(&mut table, 0, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, EVENTS_BYTES_MAX - 10);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
@@ -147,7 +183,8 @@ fn a_session_that_is_not_ready_gets_no_events() {
     let token = ConnectionToken { slot: 0, generation: 0 };
     table.open(token, false, 0);
     let session = table.find(token).expect("open");
+    sockets.queued.insert(token, OUTBOX_BYTES_MAX);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };
-    outbox.event(session, 5, message());
+    assert_eq!(outbox.event(session, 5, message()), Fate::Queued);
     assert!(sockets.bodies(token).is_empty() && session.slow_since_ms == 0);
 }

@@ -38,6 +38,9 @@ impl Pair {
         pair.turn(0);
         pair.pipe.connected_for_test();
         pair.turn(0);
+        assert!(!pair.link.is_up(), "a socket is no link");
+        let early = pair.link.submit(request(1)).expect_err("nobody has said who is there");
+        assert!(early.code == ErrorCode::ErrorUnavailable && early.retry_after_ms > 0);
         pair.serve(0);
         pair.turn(0);
         assert!(pair.link.is_up() && matches!(pair.events[..], [StorageEvent::LinkUp(LinkIndex(0))]));
@@ -173,6 +176,30 @@ fn the_wrong_node_is_not_talked_to() {
         assert!(!pair.link.is_up());
         assert!(pair.pipe.closed().is_some());
     }
+}
+
+#[test]
+fn a_link_that_was_open_is_tried_again_soon_however_long_it_took() {
+    let mut pair = Pair::new(welcome(NODE.id, NODE.shard_count));
+    let mut now_ms = 0;
+    for _ in 0..8 {
+        pair.pipe = Pipe::new(WakeHandle::new());
+        pair.turn(now_ms);
+        pair.pipe.close("refused");
+        pair.turn(now_ms);
+        now_ms = pair.link.next_deadline_ms().expect("it will try again");
+    }
+    pair.pipe = Pipe::new(WakeHandle::new());
+    pair.turn(now_ms);
+    pair.pipe.connected_for_test();
+    pair.turn(now_ms);
+    pair.serve(now_ms);
+    pair.turn(now_ms);
+    assert!(pair.link.is_up());
+    pair.pipe.close("reset");
+    pair.turn(now_ms);
+    let pause_ms = pair.link.next_deadline_ms().expect("it will try again") - now_ms;
+    assert!(pause_ms <= RETRY_MS_MIN, "{pause_ms}");
 }
 
 #[test]
