@@ -172,9 +172,13 @@ mod tests {
         let server = std::thread::spawn(move || {
             for status in ["200 OK", "503 Busy"] {
                 let (mut socket, _) = listener.accept().expect("a client");
-                let mut request = [0; 512];
-                let length = socket.read(&mut request).expect("a request");
-                assert!(request[..length].starts_with(b"GET /metrics HTTP/1.0\r\n"));
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    socket.read_exact(&mut byte).expect("a request");
+                    request.extend_from_slice(&byte);
+                }
+                assert!(request.starts_with(b"GET /metrics HTTP/1.0\r\n"));
                 write!(socket, "HTTP/1.0 {status}\r\nX: y\r\n\r\n{PAGE}").expect("it reads");
             }
         });

@@ -1,7 +1,6 @@
 //! HTTP connections between their sockets and the HTTP runtime.
 
 use super::*;
-use crate::http::OUTBOUND_WINDOW_BYTES;
 use crate::worker::mailbox::CoreMessage;
 use bytes::Bytes;
 use wire_protocol::internal::{Answer, Refused, answer};
@@ -100,24 +99,6 @@ fn whoever_leaves_leaves_nothing_behind() {
         drop(browser);
         rig.turn_until("it is gone", |rig| rig.core.http.connection_count() == 0);
         assert_eq!((rig.core.http.waiting_count(), rig.core.front.connection_count()), (0, 0));
-    });
-}
-
-#[test]
-fn a_connection_carries_more_than_a_window_and_closes_when_it_is_asked_to() {
-    run(|mut rig| {
-        let mut browser = Browser::open(&rig);
-        let mut asked = 0;
-        while browser.read.len() <= 2 * OUTBOUND_WINDOW_BYTES && asked < 190 {
-            browser.write(LIVE);
-            asked += 1;
-            serve_until(&mut rig, &mut browser, "an answer", |browser| browser.answers() == asked);
-        }
-        assert!(browser.read.len() > OUTBOUND_WINDOW_BYTES, "the test must reach what it is about");
-        browser.write(&LIVE.replacen("\r\n", "\r\nConnection: close\r\n", 1));
-        serve_until(&mut rig, &mut browser, "the end", |browser| browser.is_over);
-        assert_eq!(browser.answers(), asked + 1);
-        rig.turn_until("it is gone", |rig| rig.core.http.connection_count() == 0);
     });
 }
 

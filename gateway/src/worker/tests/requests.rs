@@ -247,32 +247,6 @@ fn a_core_that_leaves_finishes_what_is_under_way() {
 }
 
 #[test]
-fn a_core_that_leaves_sends_what_it_owes_before_it_is_done() {
-    run(|mut rig| {
-        let mut client = rig.connect(1);
-        let token = rig.core.sessions.token_at(0).expect("the only one");
-        // The kernel takes no more, and the rest waits in the outbox.
-        rig.turn_until("something is owed", |rig| {
-            while rig.core.front.send(token, &[0; 1_000]).is_ok() {}
-            rig.core.front.flush(rig.now_ms);
-            rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
-        });
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
-        for _ in 0..10 {
-            rig.turn();
-        }
-        assert!(matches!(rig.core.stage, Stage::Flushing { .. }), "{:?}", rig.core.stage);
-        assert_eq!(rig.core.serving.load(Ordering::Acquire), 1);
-        let mut buffer = vec![0; 1 << 20];
-        rig.turn_until("the end", |rig| {
-            client.is_over |= matches!(client.stream.read(&mut buffer), Ok(0));
-            client.is_over && rig.core.stage == Stage::Done
-        });
-        assert_eq!(rig.core.serving.load(Ordering::Acquire), 0);
-    });
-}
-
-#[test]
 fn a_core_that_leaves_does_not_wait_for_ever() {
     run(|mut rig| {
         let mut client = rig.connect(1);
