@@ -9,6 +9,9 @@ use wire_protocol::v1::{self, client_frame, server_frame};
 /// Entries by sequence number.
 pub type Log = BTreeMap<u64, v1::Entry>;
 
+/// Tries of a sync while storage is away: a restart takes seconds.
+const SYNC_TRIES_MAX: u32 = 600;
+
 /// A device, connected or away.
 pub struct Device {
     /// Who it is.
@@ -106,13 +109,27 @@ impl Device {
     pub async fn listen_until(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), AgentError> {
         while !done(self) {
             match self.connection()?.event().await? {
-                server_frame::Body::SyncNeeded(_) => {
-                    self.sync().await?;
-                }
+                server_frame::Body::SyncNeeded(_) => self.sync_patiently().await?,
                 event => self.take_event(event),
             }
         }
         Ok(())
+    }
+
+    /// Syncs, again for as long as the refusal says that a retry helps: a node may be on its way back.
+    async fn sync_patiently(&mut self) -> Result<(), AgentError> {
+        for _ in 0..SYNC_TRIES_MAX {
+            match self.sync().await {
+                Err(AgentError::Refused(error)) if error.retryable => {
+                    let wait_ms = u64::from(error.retry_after_ms.clamp(10, 1_000));
+                    if let Some(event) = self.connection()?.event_within(wait_ms).await? {
+                        self.take_event(event);
+                    }
+                }
+                synced => return synced.map(drop),
+            }
+        }
+        Err(AgentError::TimedOut(0))
     }
 
     fn take_event(&mut self, event: server_frame::Body) {

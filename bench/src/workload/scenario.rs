@@ -197,7 +197,12 @@ async fn storage_restarts(
     if embedded {
         for device in &mut *devices {
             device.leave();
-            device.come_back().await?;
+            // Ready to listen is not yet ready to serve: the log is applied first.
+            while let Err(error) = device.come_back().await {
+                if !error.is_retryable() {
+                    return Err(error);
+                }
+            }
         }
     }
     // The first one may be pushed before sessions are announced again: then they are told to sync. The second one
