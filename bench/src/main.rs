@@ -24,8 +24,6 @@ const HELP: &str = "ringline-bench COMMAND
   peers [--list] [--only NAME,…] [--runs 1] [--out DIR] [--html FILE]
                         Ringline and its peers by the same plans, in turn
   report FILE… [--html FILE]      tables, and one page, of results
-  verify --target HOST:PORT --ca FILE --tls-name NAME --accounts FILE [--messages N]
-                        sends between given accounts of a live cluster and accounts for every message
   agent …  relay …  authority …   load from many machines: docs/benchmarking.md
   null-server [--listen ADDRESS] [--certificate FILE]
                         a server that only answers
