@@ -15,6 +15,8 @@ mod propose;
 mod reply;
 mod reads;
 mod feed;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use effects::{
     AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Effects, ReadDone, ReadJob, ReadWork,
