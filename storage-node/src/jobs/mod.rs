@@ -89,3 +89,6 @@ fn cut_log(
     shared.metrics.log_used_bytes.set(shared.log.used_bytes() as u64);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

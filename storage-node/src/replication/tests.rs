@@ -4,6 +4,7 @@ use super::*;
 use crate::config::LogConfig;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 const SHARD: ShardId = ShardId(3);
 
@@ -140,4 +141,50 @@ fn a_torn_write_at_the_end_is_dropped_and_damage_before_it_is_not() {
         assert_eq!(log.span(SHARD), Some((1, 9)), "the last of ten entries was torn");
         Group::open(log, SHARD, 9).expect("it opens");
     }
+}
+
+/// What a group with `count` entries proposed wants written, entry by entry.
+fn writes_of(group: &mut Group, count: u64) -> Vec<LogWrite> {
+    let mut writes = Vec::new();
+    for number in 0..count {
+        group.propose(record(number)).expect("a leader takes it");
+        writes.extend(std::iter::from_fn(|| group.poll()).filter_map(|output| output.write));
+    }
+    writes
+}
+
+/// Queues writes and the stop behind them, then is the log thread.
+fn run_queued(
+    log: &Log,
+    writes: Vec<LogWrite>,
+    report: impl FnMut(SyncedWrite<'_>),
+) -> Result<(), ReplicationError> {
+    let (requests, queued) = crossbeam_channel::unbounded();
+    for (core, write) in writes.into_iter().enumerate() {
+        requests.send(LogRequest::Write { core, write }).expect("it is received below");
+    }
+    requests.send(LogRequest::Stop).expect("it is received below");
+    run_log_thread(log, &queued, report)
+}
+
+#[test]
+fn a_write_is_reported_when_it_is_in_the_files_and_synced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_log(folder.path());
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    settle(&mut group, &log);
+    let writes = writes_of(&mut group, 5);
+    let numbers: Vec<u64> = writes.iter().map(LogWrite::number).collect();
+    let mut reported = Vec::new();
+    // The engine's account of this thread's writes.
+    raft_engine::take_perf_context();
+    run_queued(&log, writes, |done| {
+        assert_eq!(log.span(SHARD), Some((1, 6)), "reported before it was written");
+        let spent = raft_engine::take_perf_context();
+        assert!(spent.log_sync_duration > Duration::ZERO, "reported before it was synced");
+        reported.extend(done.writes.iter().map(LogWrite::number).zip(done.cores.iter().copied()));
+    })
+    .expect("the disk is well");
+    let expected: Vec<(u64, usize)> = numbers.into_iter().zip(0..).collect();
+    assert_eq!(reported, expected, "everything that was queued before the stop, each to its core");
 }

@@ -28,6 +28,8 @@ pub use read_threads::READ_THREADS;
 pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 
 pub(crate) use link::{Origin, SessionKey};
+#[cfg(test)]
+pub(crate) use shared::NodeParts;
 pub(crate) use shared::NodeShared;
 
 use std::sync::Arc;
