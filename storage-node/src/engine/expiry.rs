@@ -41,5 +41,7 @@ mod tests {
         assert!(is_expired(&row, &value, 1_001 + IDEMPOTENCY_DROP_MS));
         assert!(!is_expired(&row, &[], u64::MAX));
         assert!(!is_expired(&keys::message(id, Seq(1)), &value, u64::MAX));
+        // A name's row begins with a time, too.
+        assert!(!is_expired(&keys::name("ada"), &value, u64::MAX));
     }
 }

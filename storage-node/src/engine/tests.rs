@@ -282,6 +282,16 @@ fn a_folder_is_opened_once_at_a_time() {
 }
 
 #[test]
+fn an_overlay_hands_the_newest_logged_time_on() {
+    let store = MemoryStore::new();
+    let mut overlay = Overlay::new(&store);
+    for logged_ms in [1_000, 3_000, 2_000] {
+        overlay.set_logged_ms(logged_ms);
+    }
+    assert_eq!(overlay.into_batch().logged_ms(), 3_000, "engines drop expired rows by it");
+}
+
+#[test]
 fn compaction_drops_expired_rows_by_logged_time() {
     let folder = Folder::new();
     let store = open(&folder.0).unwrap();

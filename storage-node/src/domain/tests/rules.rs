@@ -8,8 +8,8 @@ use bytes::Bytes;
 use wire_protocol::ids::{ClientMessageId, ConversationId, Seq, UserId};
 use wire_protocol::internal::{self, answer, command, outcome, read_conversation::Range};
 use wire_protocol::limits::{
-    BODY_BYTES_MAX, DEVICES_MAX, GROUP_MEMBERS_MAX, IDEMPOTENCY_MS, LOOK_UP_USERS_MAX, SYNC_LATEST_ENTRIES,
-    TITLE_CHARS_MAX,
+    BODY_BYTES_MAX, DEVICES_MAX, GROUP_MEMBERS_MAX, IDEMPOTENCY_MS, LINK_BATCH_BYTES, LOOK_UP_USERS_MAX,
+    NAME_CLAIM_MS, SYNC_LATEST_ENTRIES, TITLE_CHARS_MAX,
 };
 use wire_protocol::v1::{ConversationKind, ErrorCode};
 
@@ -151,6 +151,105 @@ fn a_predecessor_must_have_been_applied_by_the_same_device() {
 }
 
 #[test]
+fn the_same_device_id_of_another_member_is_another_sender() {
+    let mut shard = Shard::with_room();
+    let same_device = internal::SendMessage { device_id: message(0, 7).device_id, ..message(1, 7) };
+    let applied = shard.batch(vec![send(message(0, 7)), send(same_device)]);
+    assert_eq!(applied.iter().map(seq).collect::<Vec<_>>(), [(2, false), (3, false)]);
+}
+
+#[test]
+fn cursors_of_a_device_do_not_fall_when_a_late_report_comes() {
+    let mut shard = Shard::with_room();
+    shard.batch((1..=5).map(|client_id| send(message(0, client_id))).collect());
+    let mut advance = |delivered_up_to: u64, read_up_to: u64| {
+        shard.command(command::Kind::AdvanceCursor(internal::AdvanceCursor {
+            conversation_id: room(0).0.to_bytes(),
+            user_id: id_of_user(1).to_bytes(),
+            device_id: id_of_device(1, 0).to_bytes(),
+            delivered_up_to,
+            read_up_to,
+        }))
+    };
+    assert_eq!(advance(5, 4).events.len(), 1);
+    assert_eq!(advance(3, 2).events, []);
+    let found = shard.read(Range::AfterDeviceCursor(true), 1, 0);
+    assert_eq!(found.entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [6]);
+    let found = found.conversation.unwrap();
+    assert_eq!((found.delivered_up_to, found.read_up_to, found.unread), (5, 4, 2));
+}
+
+#[test]
+fn a_repeat_is_answered_though_its_predecessor_is_forgotten() {
+    let mut shard = Shard::with_room();
+    shard.command(send(message(0, 1)));
+    shard.time_ms += 3_600_000;
+    let second = internal::SendMessage { predecessor: 1, ..message(0, 2) };
+    assert_eq!(seq(&shard.command(send(second.clone()))), (3, false));
+    shard.time_ms += IDEMPOTENCY_MS - 1_800_000;
+    assert_eq!(seq(&shard.command(send(second))), (3, true));
+    let third = internal::SendMessage { predecessor: 1, ..message(0, 3) };
+    assert_eq!(shard.refusal(send(third)), Some(ErrorCode::ErrorPredecessorMissing));
+}
+
+#[test]
+fn a_claim_lasts_its_time_and_a_repeat_prolongs_it() {
+    let mut shard = Shard { time_ms: 1_000, ..Shard::default() };
+    let name = || "ada".to_owned();
+    let claim = |user: u8| {
+        command::Kind::ClaimName(internal::ClaimName { name: name(), user_id: id_of_user(user).to_bytes() })
+    };
+    let confirm = |user: u8| {
+        command::Kind::ConfirmName(internal::ConfirmName {
+            name: name(),
+            user_id: id_of_user(user).to_bytes(),
+        })
+    };
+    let taken = Some(ErrorCode::ErrorAlreadyExists);
+    assert_eq!(shard.refusal(claim(0)), None);
+    shard.time_ms += NAME_CLAIM_MS;
+    assert_eq!(shard.refusal(claim(1)), taken, "to the last moment");
+    assert_eq!(shard.refusal(claim(0)), None);
+    shard.time_ms += NAME_CLAIM_MS;
+    assert_eq!(shard.refusal(claim(1)), taken, "it was prolonged");
+    let read = || internal::query::Kind::ReadName(internal::ReadName { name: name() });
+    assert!(is_refused(&shard.ask(read()), ErrorCode::ErrorNotFound), "nobody's until it is confirmed");
+    shard.time_ms += 1;
+    assert_eq!(shard.refusal(confirm(0)), Some(ErrorCode::ErrorNotFound));
+    assert_eq!(shard.refusal(claim(1)), None);
+    assert_eq!(shard.refusal(confirm(0)), taken);
+    shard.time_ms += NAME_CLAIM_MS;
+    assert_eq!(shard.refusal(confirm(1)), None);
+    shard.time_ms += 100 * NAME_CLAIM_MS;
+    assert_eq!(shard.refusal(claim(0)), taken, "for ever");
+    // Repeats after it was confirmed change nothing.
+    assert_eq!(shard.refusal(claim(1)), None);
+    assert_eq!(shard.refusal(confirm(1)), None);
+    let found = shard.ask(read());
+    assert_eq!(found, answer::Kind::Name(internal::NameRecord { user_id: id_of_user(1).to_bytes() }));
+}
+
+#[test]
+fn a_page_is_never_more_than_a_link_frame_may_carry() {
+    let mut shard = Shard::with_room();
+    let count = 2 * LINK_BATCH_BYTES / BODY_BYTES_MAX;
+    let body = Bytes::from(vec![1; BODY_BYTES_MAX]);
+    let sends = (1..=count as u64).map(|id| internal::SendMessage { body: body.clone(), ..message(0, id) });
+    shard.batch(sends.map(send).collect());
+    let read = internal::ReadConversation {
+        conversation_id: room(0).0.to_bytes(),
+        user_id: id_of_user(0).to_bytes(),
+        bytes_max: u32::MAX,
+        range: Some(Range::AfterSeq(0)),
+        ..Default::default()
+    };
+    let found = shard.ask(internal::query::Kind::ReadConversation(read));
+    let answer::Kind::Conversation(found) = found else { panic!("{found:?}") };
+    let bytes: usize = found.entries.iter().map(|entry| entry.body.len()).sum();
+    assert!(bytes <= LINK_BATCH_BYTES && found.truncated, "{bytes} bytes");
+}
+
+#[test]
 fn malformed_sends_are_refused() {
     use ErrorCode::*;
     let mut shard = Shard::with_room();
@@ -255,9 +354,14 @@ fn malformed_commands_of_every_other_kind_are_refused() {
         })
     };
     let add = |user_id, device| command::Kind::AddDevice(internal::AddDevice { user_id, device });
-    let row =
-        internal::FeedRow { user_id: short(), conversation_id: room(0).0.to_bytes(), ..Default::default() };
-    let checkpoint = internal::FeedCheckpoint { rows: vec![row], positions: vec![] };
+    let row = |user_id| internal::FeedRow {
+        user_id,
+        conversation_id: room(0).0.to_bytes(),
+        version: 1,
+        ..Default::default()
+    };
+    // The row before the broken one is not stored either.
+    let checkpoint = internal::FeedCheckpoint { rows: vec![row(user_id()), row(short())], positions: vec![] };
     let cases = vec![
         advance(short(), user_id(), device_id()),
         advance(room(0).0.to_bytes(), short(), device_id()),
