@@ -80,3 +80,6 @@ pub(super) fn open_source(shared: &NodeShared, shard: ShardId, applied: u64) -> 
     }
     Ok(source)
 }
+
+#[cfg(test)]
+mod tests;

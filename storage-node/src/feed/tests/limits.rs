@@ -226,3 +226,31 @@ fn each_home_gets_its_own_users() {
     }
     assert_eq!(seen, users.len());
 }
+
+#[test]
+fn a_new_way_to_a_home_is_used_at_once_for_what_may_be_lost() {
+    let mut source = source();
+    for index in 1..=2 {
+        source.record(index, vec![item(1, LINK_BATCH_BYTES / 2 + 1)]);
+    }
+    let sent: Vec<u64> =
+        std::iter::from_fn(|| source.poll_batch(1_000)).map(|batch| batch.to_index).collect();
+    assert_eq!(sent, [1, 2]);
+    source.acked(1_000, &ack(1, 0));
+    assert_eq!(source.poll_batch(1_000), None);
+    source.link_changed(ShardId(0));
+    let again = source.poll_batch(1_000).expect("without waiting for silence");
+    assert_eq!((again.from_index, again.to_index), (1, 2));
+}
+
+#[test]
+fn an_older_place_does_not_bring_a_row_back() {
+    let mut home = HomeFeed::new(ShardId(0), 1, vec![]);
+    let at = |top_seq, activity_ms| FeedItem { top_seq, activity_ms, ..item(1, 1) };
+    home.take(batch(0, 1, vec![at(5, 50)]));
+    let before = home.newest_version(user(0));
+    home.take(batch(1, 2, vec![at(3, 30)]));
+    let rows = home.view(user(0)).rows;
+    assert_eq!((rows[0].top_seq, rows[0].activity_ms), (5, 50));
+    assert!(Some(rows[0].version) > before, "but it is a change");
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod limits;
+mod pages;
 mod world;
 
 use proptest::prelude::*;
