@@ -116,3 +116,19 @@ fn check(welcome: &LinkWelcome, node: OtherNode, shard_count: u32) -> Result<(),
     tracing::error!("{detail}");
     Err(Ended::Frame(detail))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_another_node_or_counts_other_shards_gets_no_feed() {
+        let node = OtherNode { id: 2, address: ([127, 0, 0, 1], 1).into() };
+        let welcome = LinkWelcome { node_id: 2, shard_count: 8, ..LinkWelcome::default() };
+        assert!(check(&welcome, node, 8).is_ok());
+        for other in [LinkWelcome { node_id: 3, ..welcome }, LinkWelcome { shard_count: 16, ..welcome }] {
+            let refusal = check(&other, node, 8).expect_err("refused").to_string();
+            assert!(refusal.contains("the configuration says node 2 of 8"), "{refusal}");
+        }
+    }
+}

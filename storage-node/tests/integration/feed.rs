@@ -4,7 +4,8 @@ use crate::embedded::{Embedded, SHARDS};
 use crate::requests::{
     Person, applied, attach, body, create_user, feed_page, person, read_feed, remove_device, send,
 };
-use storage_node::LinkId;
+use storage_node::worker::DELIVERIES_WAITING_MAX;
+use storage_node::{LinkId, clock};
 use wire_protocol::ids::{ConversationId, DeviceId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{SessionAddress, SessionAttached, ShardResponse, delivery};
@@ -150,4 +151,50 @@ fn change_feeds_survive_restarts_and_their_versions_only_grow() {
         }
         drop(node);
     }
+}
+
+#[test]
+fn pushes_without_room_become_a_demand_to_sync_but_a_removal_gets_through() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Embedded::start(folder.path(), 1);
+    let (ada, bob) = (person(1), person(2));
+    let conversation = node.pair(ada, bob);
+    assert!(attached(&node.call(attach(SHARDS, ada, PHONE))).device_known);
+    let mut client_id = 0;
+    let is_quiet = |node: &Embedded| {
+        let text = node.metrics();
+        ["commands_waiting", "commands_in_flight"]
+            .iter()
+            .all(|level| text.contains(&format!("_{level}{{core=\"0\"}} 0\n")))
+    };
+    // Nobody takes what comes out.
+    while node.metrics().contains("_deliveries_dropped_total{core=\"0\"} 0\n") {
+        assert!(client_id < 2 * DELIVERIES_WAITING_MAX as u64, "all of it found room");
+        for _ in 0..8_000 {
+            client_id += 1;
+            node.begin(0, send(SHARDS, bob, conversation, client_id));
+        }
+        node.cores[0].turn(clock::now_ms());
+        while !is_quiet(&node) {
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+            node.cores[0].turn(clock::now_ms());
+        }
+    }
+    node.begin(0, remove_device(SHARDS, ada));
+    let told = |node: &Embedded, wanted: delivery::Event| {
+        let of_kind = node.deliveries.iter().filter(|(_, pushed)| pushed.event.as_ref() == Some(&wanted));
+        of_kind.map(|(_, pushed)| pushed.sessions.clone()).collect::<Vec<_>>()
+    };
+    node.cores[0].turn(clock::now_ms());
+    while !is_quiet(&node) {
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+        node.cores[0].turn(clock::now_ms());
+    }
+    node.run_until("both", |node| {
+        !told(node, delivery::Event::DeviceRemoved(true)).is_empty()
+            && !told(node, delivery::Event::SyncNeeded(true)).is_empty()
+    });
+    assert_eq!(told(&node, delivery::Event::DeviceRemoved(true)), [[PHONE]]);
+    assert_eq!(told(&node, delivery::Event::SyncNeeded(true)), [[PHONE]], "once, for all that it missed");
+    node.shutdown();
 }

@@ -9,4 +9,6 @@ mod durable;
 mod feed;
 mod refusals;
 mod two_nodes;
+mod links;
+mod full_disk;
 mod crash;

@@ -2,13 +2,16 @@
 
 use crate::requests::Call;
 use bytes::BytesMut;
-use rustls::{ClientConnection, StreamOwned};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
@@ -19,6 +22,7 @@ use wire_protocol::link::{CallerEvent, CallerLink, decode};
 
 /// Nothing takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+const PROGRAM: &str = env!("CARGO_BIN_EXE_ringline-storage");
 
 /// What one process is told.
 pub struct Setup<'a> {
@@ -69,7 +73,20 @@ pub struct Process {
 impl Process {
     /// Starts it and waits until it says that it is ready.
     pub fn start(setup: &Setup<'_>) -> Self {
-        let mut child = Self::spawn(setup);
+        Self::ready(Self::spawn(setup))
+    }
+
+    /// As [`Self::start`], on a disk that takes no file of more than this many of the shell's blocks (512 or 1,024
+    /// bytes each).
+    pub fn start_with_files_up_to(setup: &Setup<'_>, blocks: u32) -> Self {
+        // The signal of a file grown too large is ignored: the write fails, as on a full disk.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).arg(PROGRAM);
+        Self::ready(Self::spawn_by(shell, setup))
+    }
+
+    fn ready(mut child: Child) -> Self {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it reads");
         let address = line.trim_end().strip_prefix("ringline-storage ready: ");
@@ -87,15 +104,24 @@ impl Process {
     }
 
     fn spawn(setup: &Setup<'_>) -> Child {
+        Self::spawn_by(Command::new(PROGRAM), setup)
+    }
+
+    fn spawn_by(mut program: Command, setup: &Setup<'_>) -> Child {
         let config = setup.folder.join(format!("node-{}.toml", setup.node_id));
         std::fs::write(&config, setup.to_toml()).expect("it writes");
-        Command::new(env!("CARGO_BIN_EXE_ringline-storage"))
+        program
             .arg("--config")
             .arg(&config)
             .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()))
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts")
+    }
+
+    /// It ends by itself.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
     }
 
     /// kill -9.
@@ -139,8 +165,28 @@ pub struct Link {
 impl Link {
     pub fn open(address: SocketAddr, tls: &LinkTls) -> io::Result<Self> {
         let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
-        let connection =
-            ClientConnection::new(configs.client, configs.server_name).map_err(io::Error::other)?;
+        Self::open_as(address, configs.client, configs.server_name)
+    }
+
+    /// As [`Self::open`], but shows no certificate.
+    pub fn open_without_certificate(address: SocketAddr, tls: &LinkTls) -> io::Result<Self> {
+        let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(&tls.ca).expect("it reads")).expect("a certificate");
+        let client = ClientConfig::builder_with_provider(Arc::clone(configs.client.crypto_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Self::open_as(address, Arc::new(client), configs.server_name)
+    }
+
+    fn open_as(
+        address: SocketAddr,
+        client: Arc<ClientConfig>,
+        server_name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let connection = ClientConnection::new(client, server_name).map_err(io::Error::other)?;
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let hello = LinkHello {

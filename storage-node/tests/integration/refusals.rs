@@ -1,13 +1,15 @@
 //! What is refused, and how clearly.
 
 use crate::embedded::{Embedded, SHARDS, config};
-use crate::requests::{Call, applied, person, send};
+use crate::requests::{Call, Person, applied, person, send};
 use storage_node::{NodeConfig, StorageConfig};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_error::Kind;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
-use wire_protocol::internal::{Command, FeedCheckpoint, ShardError, ShardResponse, command};
+use wire_protocol::internal::{
+    Command, FeedCheckpoint, Query, ReadProfiles, ShardError, ShardResponse, command, query,
+};
 
 fn error(response: &ShardResponse) -> &ShardError {
     match &response.result {
@@ -67,6 +69,10 @@ fn a_folder_whose_parts_do_not_fit_together_is_refused() {
     assert!(refusal.contains("/log") && refusal.contains("the stored state ends at"), "{refusal}");
 }
 
+fn home(who: Person) -> ShardId {
+    who.user.slot().shard(SHARDS)
+}
+
 #[test]
 fn misdirected_and_malformed_requests_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -79,6 +85,12 @@ fn misdirected_and_malformed_requests_are_refused() {
     assert_eq!(error(&moved).kind(), Kind::Malformed);
     let nowhere = node.call(Call { shard: ShardId(SHARDS), ..good });
     assert_eq!(error(&nowhere).kind(), Kind::NotHere);
+    // Users of another shard would look as if they did not exist.
+    let stranger = (1..).map(person).find(|stranger| stranger.user.slot().shard(SHARDS) != home(ada));
+    let user_ids = vec![ada.user.to_bytes(), stranger.expect("there are other shards").user.to_bytes()];
+    let kind = query::Kind::ReadProfiles(ReadProfiles { user_ids });
+    let profiles = Call { shard: home(ada), operation: Operation::Query(Query { kind: Some(kind) }) };
+    assert_eq!(error(&node.call(profiles)).kind(), Kind::Malformed);
     let own = Command { kind: Some(command::Kind::FeedCheckpoint(FeedCheckpoint::default())) };
     for operation in [Command { kind: None }, own] {
         let call = Call { shard: ShardId(0), operation: Operation::Command(operation) };

@@ -173,6 +173,9 @@ fn a_peer_without_a_certificate_of_the_fleet_gets_nothing() {
     let half = LinkTls { ca: tls.ca.clone(), ..of_another_fleet };
     let refused: io::Error = Link::open(process.address, &half).err().expect("refused");
     assert!(refused.to_string().to_lowercase().contains("alert"), "{refused}");
+    // Trusts the node, and shows no certificate at all.
+    let refused = Link::open_without_certificate(process.address, &tls).err().expect("refused");
+    assert!(refused.to_string().to_lowercase().contains("alert"), "{refused}");
     Link::open(process.address, &tls).expect("the fleet's own is served");
     process.terminate();
 }

@@ -1,0 +1,71 @@
+//! A disk without room for the log: the node answers nothing that is not on it, and ends with an error.
+
+use crate::certificates;
+use crate::process::{Link, PATIENCE, Process, Setup};
+use crate::requests::{applied, body, create_direct, create_user, person, read_after, send, view};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+use storage_node::clock;
+use wire_protocol::ids::ConversationId;
+use wire_protocol::internal::shard_error::Kind;
+use wire_protocol::internal::shard_response::Result as Reply;
+
+const SHARDS: u32 = 1;
+/// Largest file, in the shell's blocks of 512 or 1,024 bytes: less than the log wants for one of its files.
+const FILE_BLOCKS_MAX: u32 = 256;
+/// Sends without an answer at any time.
+const IN_FLIGHT: usize = 64;
+
+#[test]
+fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tls = certificates::make(folder.path());
+    let listen = ([127, 0, 0, 1], 0).into();
+    let setup =
+        Setup { folder: folder.path(), node_id: 1, shards: SHARDS, cores: 1, nodes: &[], tls: &tls, listen };
+    let (ada, bob) = (person(1), person(2));
+    let conversation = ConversationId::direct(ada.user, bob.user);
+    let process = Process::start_with_files_up_to(&setup, FILE_BLOCKS_MAX);
+    let mut link = Link::open(process.address, &tls).expect("it is ready");
+    for call in [create_user(SHARDS, ada), create_user(SHARDS, bob), create_direct(SHARDS, ada, bob)] {
+        link.call(call).expect("there is room for a start");
+    }
+    let mut acknowledged = BTreeMap::new();
+    let mut in_flight: HashMap<u64, u64> = HashMap::new();
+    let (mut sent, mut lives) = (0, true);
+    let started = clock::now();
+    while lives {
+        assert!(started.elapsed() < PATIENCE, "{sent} messages fit");
+        while in_flight.len() < IN_FLIGHT && link.can_send() {
+            sent += 1;
+            in_flight.insert(link.begin(send(SHARDS, ada, conversation, sent)), sent);
+        }
+        lives = link.pump(Duration::from_millis(1)).is_ok();
+        for (id, response) in link.responses.drain() {
+            let client_id = in_flight.remove(&id).expect("it was asked");
+            match &response.result {
+                Some(Reply::Error(error)) => assert_eq!(error.kind(), Kind::Unavailable, "{error:?}"),
+                _ => drop(acknowledged.insert(client_id, applied(&response).seq)),
+            }
+        }
+    }
+    assert!(!process.wait().success(), "it ends with an error");
+    assert!(!acknowledged.is_empty());
+
+    // There is room again.
+    let process = Process::start(&setup);
+    let mut link = Link::open(process.address, &tls).expect("it is ready");
+    let mut bodies = vec![bytes::Bytes::new()];
+    loop {
+        let page =
+            view(link.call(read_after(SHARDS, bob, conversation, bodies.len() as u64)).expect("it lives"));
+        bodies.extend(page.entries.into_iter().map(|entry| entry.body));
+        if !page.truncated {
+            break;
+        }
+    }
+    for (client_id, seq) in acknowledged {
+        assert_eq!(bodies.get(seq as usize - 1), Some(&body(ada, client_id)), "message {client_id}");
+    }
+    process.terminate();
+}
