@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_reported_never_falls() {
+        let mut cursors = Cursors::default();
+        cursors.want_delivered(ROOM, 5);
+        cursors.want_delivered(ROOM, 3);
+        cursors.want_read(ROOM, 4);
+        cursors.want_read(ROOM, 2);
+        let read = cursors.poll_report(0).unwrap();
+        assert_eq!((read.cursor, read.seq), (Cursor::Read, 4));
+        cursors.handle_confirmed(read);
+        let delivered = cursors.poll_report(0).unwrap();
+        assert_eq!((delivered.cursor, delivered.seq), (Cursor::Delivered, 5));
+    }
+
+    #[test]
     fn a_refused_or_lost_report_is_made_again() {
         let mut cursors = Cursors::default();
         cursors.want_delivered(ROOM, 5);

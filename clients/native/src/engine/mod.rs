@@ -426,3 +426,6 @@ pub struct NewMessage {
     /// Content, not empty, `BODY_BYTES_MAX` at most.
     pub body: Bytes,
 }
+
+#[cfg(test)]
+mod tests;

@@ -237,6 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_waits_learns_that_it_is_our_own() {
+        let own = |seq| Arrived { link: Some(ClientMessageId(9)), ..arrived(seq) };
+        // Found by a sync before the answer came, and the other way round.
+        for [first, second] in [[arrived(5), own(5)], [own(5), arrived(5)]] {
+            let mut timeline = Timeline::default();
+            timeline.begin_at(4);
+            timeline.take(first);
+            timeline.take(second);
+            timeline.take(arrived(4));
+            let links: Vec<_> =
+                std::iter::from_fn(|| timeline.poll_next()).map(|arrived| arrived.link).collect();
+            assert_eq!(links, [None, Some(ClientMessageId(9))]);
+        }
+    }
+
+    #[test]
     fn older_pages_must_touch_the_window() {
         let mut timeline = Timeline::default();
         timeline.begin_at(51);

@@ -307,3 +307,39 @@ fn nobody_else_reads_the_store() {
     }
     assert_eq!(std::fs::metadata(&folder.0).expect("there").permissions().mode() & 0o077, 0);
 }
+
+#[test]
+fn every_commit_is_synced() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let setting = |name: &str| -> String {
+        let value =
+            store.connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0));
+        format!("{:?}", value.expect("a setting"))
+    };
+    // FULL: the log of changes is synced with each commit, not only with the file itself.
+    assert_eq!(
+        (setting("synchronous"), setting("journal_mode")),
+        ("Integer(2)".into(), "Text(\"wal\")".into())
+    );
+}
+
+#[test]
+fn the_outbox_comes_back_in_the_order_it_was_filled() {
+    let folder = Folder::new();
+    let ids = [7, u64::MAX, 3, 1 << 63, 5];
+    let writes: Vec<Write> = ids.map(|id| Write::Queued(outgoing(id, None))).to_vec();
+    folder.open().commit(&writes).expect("committed");
+    let snapshot = folder.open().snapshot().expect("read");
+    assert_eq!(snapshot.outbox.iter().map(|message| message.id.0).collect::<Vec<_>>(), ids);
+}
+
+#[test]
+fn a_new_log_in_does_not_begin_with_the_token_of_the_one_before() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    store.set_identity(&identity(1, 1), &credentials("first")).expect("stored");
+    store.commit(&[Write::ResumeToken(Some(Bytes::from_static(b"resume")))]).expect("committed");
+    store.set_identity(&identity(1, 2), &credentials("second")).expect("stored");
+    assert_eq!(store.snapshot().expect("read").resume_token, None);
+}

@@ -76,6 +76,18 @@ fn attempted_messages_leave_when_a_repeat_is_no_longer_safe() {
 }
 
 #[test]
+fn a_new_connection_starts_without_waits() {
+    let mut outbox = Outbox::default();
+    outbox.push(message(1));
+    let mut jitter = Jitter::new(1);
+    assert_eq!(poll(&mut outbox, 0), Some((1, None)));
+    outbox.handle_retryable(refused(1, Cause::Other { retry_after_ms: 60_000 }), 0, &mut jitter);
+    assert_eq!(poll(&mut outbox, 59_999), None);
+    outbox.handle_disconnected();
+    assert_eq!(poll(&mut outbox, 1_000), Some((1, None)));
+}
+
+#[test]
 fn lanes_take_turns() {
     let mut outbox = Outbox::default();
     for room in [1, 2] {
