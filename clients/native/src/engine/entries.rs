@@ -98,10 +98,11 @@ impl Engine {
             unread_at: facts.head_seq,
         }));
         if !facts.members.is_empty() {
+            let is_whole = |member: &&v1::Member| UserId::from_slice(&member.user_id).is_some();
+            let members: Vec<v1::Member> = facts.members.iter().filter(is_whole).cloned().collect();
             let user = |member: &v1::Member| Some((member.ordinal, UserId::from_slice(&member.user_id)?));
-            timeline.members = facts.members.iter().filter_map(user).collect();
+            timeline.members = members.iter().filter_map(user).collect();
             self.names.want(timeline.members.iter().map(|(_, user)| *user));
-            let members = facts.members.clone();
             self.writes.push(Write::Members { conversation, members });
         } else if timeline.members.is_empty() {
             self.fetches.want(Fetch::Facts(conversation));
@@ -128,7 +129,8 @@ impl Engine {
     }
 
     /// Takes names.
-    pub(super) fn take_users(&mut self, users: v1::Users) {
+    pub(super) fn take_users(&mut self, mut users: v1::Users) {
+        users.users.retain(|user| UserId::from_slice(&user.user_id).is_some());
         let ids: Vec<UserId> =
             users.users.iter().filter_map(|user| UserId::from_slice(&user.user_id)).collect();
         if ids.is_empty() {

@@ -315,3 +315,35 @@ fn an_own_message_that_waited_for_others_is_shown_as_own() {
     });
     assert_eq!(shown.collect::<Vec<_>>(), [(3, None), (4, link)]);
 }
+
+#[test]
+fn users_with_malformed_ids_are_left_out_of_what_is_stored() {
+    let mut rig = Rig::online(1, 1);
+    let requests = {
+        rig.operate(1, Operation::Refresh { conversation: ROOM }, 30_000);
+        rig.requests()
+    };
+    let [(request_id, client_frame::Body::Get(_))] = &requests[..] else { panic!("{requests:?}") };
+    let whole = v1::Member { ordinal: 0, user_id: USER.to_bytes(), ..v1::Member::default() };
+    let broken = v1::Member { ordinal: 1, user_id: "short".into(), ..v1::Member::default() };
+    let facts = v1::Conversation {
+        conversation_id: ROOM.to_bytes(),
+        members: vec![whole.clone(), broken],
+        head_seq: 1,
+        ..v1::Conversation::default()
+    };
+    rig.answer(*request_id, server_frame::Body::Conversation(facts));
+    assert!(rig.writes.contains(&Write::Members { conversation: ROOM, members: vec![whole] }));
+
+    let user = |id: &[u8], name: &str| {
+        let user_id = Bytes::copy_from_slice(id);
+        v1::User { user_id, username: name.into(), display_name: name.into() }
+    };
+    rig.operate(2, Operation::CreateDirect { username: "eve".into() }, 30_000);
+    let requests = rig.requests();
+    let [(request_id, client_frame::Body::LookUp(_))] = &requests[..] else { panic!("{requests:?}") };
+    let eve = user(&[8; 16], "eve");
+    let users = vec![user(b"short", "mallory"), eve.clone()];
+    rig.answer(*request_id, server_frame::Body::Users(v1::Users { users }));
+    assert!(rig.writes.contains(&Write::Users(vec![eve])));
+}
