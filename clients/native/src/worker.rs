@@ -540,3 +540,6 @@ impl From<SendRefused> for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,8 @@ pub struct State {
     pub next: u64,
     pub refresh_count: usize,
     pub request_count: usize,
+    /// Answers to the pings that go before each message of a WebSocket.
+    pub pong_count: usize,
     sessions: BTreeMap<u64, (Caller, mpsc::UnboundedSender<server_frame::Body>)>,
 }
 
@@ -58,19 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 impl Gateway {
     pub async fn start() -> Self {
         let folder = crate::folder::Folder::new("gateway");
-        let key = KeyPair::generate().expect("a key");
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("signed");
-        let file = folder.path().join("cert.pem");
-        std::fs::write(&file, certificate.pem()).expect("written");
-        let private = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
-        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], private)
-            .expect("a certificate");
+        let (file, mut config) = tls(&folder);
         config.alpn_protocols = vec![ALPN_NATIVE.to_vec(), ALPN_HTTP.to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
@@ -137,8 +127,57 @@ impl Gateway {
         self.shared.lock().refresh_count
     }
 
+    pub fn pong_count(&self) -> usize {
+        self.shared.lock().pong_count
+    }
+
     pub fn request_count(&self) -> usize {
         self.shared.lock().request_count
+    }
+}
+
+/// A certificate of its own in the folder, and a server that shows it.
+fn tls(folder: &crate::folder::Folder) -> (PathBuf, ServerConfig) {
+    let key = KeyPair::generate().expect("a key");
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names).expect("names").self_signed(&key).expect("signed");
+    let file = folder.path().join("cert.pem");
+    std::fs::write(&file, certificate.pem()).expect("written");
+    let private = rustls_pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .expect("a certificate");
+    (file, config)
+}
+
+/// A trusted server that does TLS and names no protocol: something else answers at the address.
+pub struct WithoutProtocol {
+    pub address: String,
+    pub certificate: PathBuf,
+    _folder: crate::folder::Folder,
+}
+
+impl WithoutProtocol {
+    pub async fn start() -> Self {
+        let folder = crate::folder::Folder::new("gateway");
+        let (certificate, config) = tls(&folder);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                // Whoever says anything after the handshake was mistaken.
+                if let Ok(mut stream) = acceptor.accept(socket).await {
+                    let mut bytes = BytesMut::new();
+                    assert!(!matches!(stream.read_buf(&mut bytes).await, Ok(1..)), "it was spoken to");
+                }
+            }
+        });
+        Self { address, certificate, _folder: folder }
     }
 }
 
@@ -204,7 +243,8 @@ async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, f
     let mut caller = None;
     let mut bytes = BytesMut::from(&first[..]);
     loop {
-        let payloads = wire.decode(&bytes);
+        let (payloads, pong_count) = wire.decode(&bytes);
+        shared.lock().pong_count += pong_count;
         bytes.clear();
         for payload in payloads {
             let mut out = BytesMut::new();
@@ -280,8 +320,9 @@ fn take(
 }
 
 impl Wire {
-    fn decode(&mut self, bytes: &[u8]) -> Vec<Bytes> {
-        let mut payloads = Vec::new();
+    /// Payloads, and how many pongs were among them.
+    fn decode(&mut self, bytes: &[u8]) -> (Vec<Bytes>, usize) {
+        let (mut payloads, mut pong_count) = (Vec::new(), 0);
         match self {
             Wire::Native(decoder) => {
                 decoder.push(bytes);
@@ -292,13 +333,15 @@ impl Wire {
             Wire::WebSocket(decoder) => {
                 decoder.push(bytes);
                 while let Some(item) = decoder.next_item().expect("a good WebSocket") {
-                    if let websocket::Item::Binary(payload) = item {
-                        payloads.push(payload);
+                    match item {
+                        websocket::Item::Binary(payload) => payloads.push(payload),
+                        websocket::Item::Pong(_) => pong_count += 1,
+                        _ => {}
                     }
                 }
             }
         }
-        payloads
+        (payloads, pong_count)
     }
 
     fn encode(&self, payload: &[u8]) -> BytesMut {

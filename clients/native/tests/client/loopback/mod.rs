@@ -1,5 +1,6 @@
 //! The whole client over real sockets: TLS, WebSocket, REST, against the fake server.
 
+mod full_disk;
 mod gateway;
 mod http;
 mod kill;
@@ -8,8 +9,8 @@ use crate::folder::Folder;
 use gateway::Gateway;
 use ringline_client::engine::Failure;
 use ringline_client::{
-    Client, Config, ConnectionState, ConversationId, Error, Event, EventStream, Progress, RestError, Seq,
-    TransportKind, Trust,
+    Client, ClientMessageId, Config, ConnectionState, ConversationId, EntryKind, Error, Event, EventStream,
+    PendingState, Progress, RestError, Seq, TransportKind, Trust,
 };
 use std::time::Duration;
 
@@ -119,6 +120,8 @@ async fn two_people_chat(transport: TransportKind) {
     let group = bob.client.create_group("games", &["ada"]).await.expect("created");
     bob.client.send_text(group, "who plays?").await.expect("taken over");
     assert_eq!(ada.until_text("who plays?").await.0, group);
+    let answers_pings = transport != TransportKind::Native;
+    assert_eq!(gateway.pong_count() > 0, answers_pings, "{} pings were answered", gateway.pong_count());
     let failed = ada.client.create_direct("nobody").await;
     assert!(matches!(failed, Err(Error::Request(Failure::NoSuchUser(name))) if name == "nobody"));
 }
@@ -262,4 +265,80 @@ async fn older_history_is_fetched_when_it_is_asked_for() {
     assert_eq!(page.len(), 250);
     let older = second.client.history(room, Some(page[0].seq), 250).await.expect("fetched");
     assert_eq!(older.len(), 51, "fifty, and the entry of the creation");
+}
+
+#[tokio::test]
+async fn a_refused_message_waits_to_be_retried_or_discarded() {
+    let gateway = Gateway::start().await;
+    let mut ada = Person::register(&gateway, "ada", TransportKind::Native).await;
+    let _bob = Person::register(&gateway, "bob", TransportKind::Native).await;
+    let room = ada.client.create_direct("bob").await.expect("created");
+    let id = ada.client.send_text(room, "refuse me").await.expect("taken over");
+    let refused = |of: ClientMessageId| {
+        move |event: &Event| match event {
+            Event::Refused { client_message_id, .. } if *client_message_id == of => Some(()),
+            _ => None,
+        }
+    };
+    ada.until(refused(id)).await;
+    ada.client.send_text(room, "goes on").await.expect("taken over");
+    ada.until_text("goes on").await;
+    let states = async |client: &Client| -> Vec<(ClientMessageId, bool)> {
+        let pending = client.pending(room).await.expect("stored");
+        let state = |state: &PendingState| matches!(state, PendingState::Refused(_));
+        pending.iter().map(|message| (message.client_message_id, state(&message.state))).collect()
+    };
+    // It is still there after a restart, and is not sent by itself.
+    let mut ada = ada.reopen(&gateway, TransportKind::Native).await;
+    assert_eq!(states(&ada.client).await, [(id, true)]);
+    ada.client.retry(room, id).await.expect("taken over");
+    ada.until(refused(id)).await;
+    assert_eq!(states(&ada.client).await, [(id, true)]);
+    ada.client.discard(room, id).await.expect("taken over");
+    assert_eq!(states(&ada.client).await, []);
+    assert!(matches!(ada.client.retry(room, id).await, Err(Error::UnknownMessage)));
+    assert_eq!(gateway.texts(room), ["goes on"]);
+}
+
+#[tokio::test]
+async fn a_body_of_the_wrong_size_is_refused_at_once() {
+    let gateway = Gateway::start().await;
+    let ada = Person::register(&gateway, "ada", TransportKind::Native).await;
+    let _bob = Person::register(&gateway, "bob", TransportKind::Native).await;
+    let room = ada.client.create_direct("bob").await.expect("created");
+    let body_bytes_max = wire_protocol::limits::BODY_BYTES_MAX;
+    for bytes in [0, body_bytes_max + 1] {
+        let sent = ada.client.send(room, EntryKind::Image, vec![1; bytes].into()).await;
+        assert!(matches!(sent, Err(Error::BodySize)), "{bytes} bytes");
+    }
+    ada.client.send(room, EntryKind::Image, vec![1; body_bytes_max].into()).await.expect("taken over");
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_stored_before_it_is_used() {
+    let gateway = Gateway::start().await;
+    let mut ada = Person::register(&gateway, "ada", TransportKind::Native).await;
+    ada.until_state(ConnectionState::Online).await;
+    for round in 1..=3 {
+        // The stored access token and resume token are void: only the refresh token helps, and each only once.
+        gateway.forget_sessions_and_access_tokens();
+        ada = ada.reopen(&gateway, TransportKind::Native).await;
+        ada.until_state(ConnectionState::Online).await;
+        assert_eq!(gateway.refresh_count(), round);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_name_the_protocol_is_not_spoken_to() {
+    let server = gateway::WithoutProtocol::start().await;
+    let folder = Folder::new("loopback");
+    let mut config = Config::new(&server.address, folder.path());
+    config.trust = Trust::CertFile(server.certificate.clone());
+    let client = Client::open(config).await.expect("opened");
+    let refused = client.register("ada", "Ada", "password").await;
+    let error = match refused {
+        Err(Error::Rest(RestError::Connect(error))) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(error.contains("does not speak this protocol"), "{error}");
 }
