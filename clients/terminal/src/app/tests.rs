@@ -1,5 +1,5 @@
 use super::*;
-use ringline_client::{ConversationKind, DeviceId, EntryKind, UserId};
+use ringline_client::{ConversationKind, DeviceId, EntryKind, Refusal, UserId};
 
 pub fn own() -> Identity {
     let (user, device) = (UserId([1; 16]), DeviceId([9; 16]));
@@ -132,4 +132,44 @@ fn help_goes_by_any_key() {
     assert!(!app.help && app.composer.is_empty());
     let quit = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(app.handle_key(quit), [Wish::Quit]);
+}
+
+#[test]
+fn a_key_counts_once() {
+    let mut app = app();
+    let key = KeyEvent::new(KeyCode::Char('x'), KeyModifiers::NONE);
+    app.handle_key(key);
+    app.handle_key(KeyEvent { kind: KeyEventKind::Release, ..key });
+    assert_eq!(app.composer.text(), "x");
+}
+
+#[test]
+fn sending_goes_back_to_the_newest_message() {
+    let mut app = app();
+    app.scroll_up(20);
+    assert_eq!(enter(&mut app, "hello").len(), 1);
+    assert_eq!(app.scroll_rows, 0);
+}
+
+#[test]
+fn only_refused_messages_are_retried_or_discarded() {
+    let mut app = app();
+    let room = ConversationId([1; 16]);
+    let pending = |id: u64, state| PendingMessage {
+        conversation: room,
+        client_message_id: ClientMessageId(id),
+        kind: EntryKind::Text,
+        body: "hi".into(),
+        queued_ms: 0,
+        state,
+    };
+    let states =
+        [PendingState::Accepted(Seq(9)), PendingState::OnItsWay, PendingState::Refused(Refusal::Unconfirmed)];
+    let pending = (1..).zip(states).map(|(id, state)| pending(id, state)).collect();
+    app.take_messages(room, vec![message(1, 5)], pending);
+    assert_eq!(enter(&mut app, "/retry"), [Wish::Retry(room, ClientMessageId(3))]);
+    assert_eq!(enter(&mut app, "/discard"), [Wish::Discard(room, ClientMessageId(3))]);
+    app.take_messages(room, vec![message(1, 5)], Vec::new());
+    assert_eq!(enter(&mut app, "/retry"), []);
+    assert!(app.notice.is_some());
 }
