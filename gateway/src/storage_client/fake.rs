@@ -1,6 +1,6 @@
 //! Storage that a test answers by hand.
 
-use super::StorageEvent;
+use super::{StorageEvent, refusal};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,12 +23,13 @@ pub struct FakeLink {
 
 impl FakeLink {
     pub(super) fn submit(&mut self, request: ShardRequest) -> Result<(), RequestError> {
-        match &self.refusal {
-            Some(error) => Err(error.clone()),
-            None => {
-                self.requests.push_back(request);
-                Ok(())
-            }
+        if self.is_down {
+            return Err(refusal::away("storage is away"));
         }
+        if let Some(error) = &self.refusal {
+            return Err(error.clone());
+        }
+        self.requests.push_back(request);
+        Ok(())
     }
 }

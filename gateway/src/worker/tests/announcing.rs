@@ -8,6 +8,9 @@ use wire_protocol::limits::REQUEST_TIMEOUT_MS;
 use wire_protocol::v1::ErrorCode;
 use wire_protocol::v1::session_closing::Reason;
 
+/// More than two turns announce.
+const CROWD: usize = 600;
+
 fn link_lost_and_back(rig: &mut Rig) {
     rig.link.borrow_mut().is_down = true;
     rig.tell(StorageEvent::LinkDown(LinkIndex(0)));
@@ -143,5 +146,54 @@ fn whoever_has_not_finished_its_hello_is_not_announced() {
         rig.assert_no_request();
         rig.answer(attach.id, Ok(attached(true)));
         rig.serve_until(&mut client, "ready", |client| client.ready.is_some());
+    });
+}
+
+#[test]
+fn a_crowd_is_announced_whole_each_time_and_within_bounds() {
+    run(|mut rig| {
+        let _clients: Vec<Client> = (0..CROWD).map(|number| rig.connect(number as u8)).collect();
+        // Lost again in the middle: the next time begins at the first.
+        link_lost_and_back(&mut rig);
+        rig.turn();
+        assert!((1..CROWD).contains(&rig.link.borrow().requests.len()), "a turn stays short");
+        let begun = std::mem::take(&mut rig.link.borrow_mut().requests);
+        rig.link.borrow_mut().is_down = true;
+        let lost = RequestError::new(ErrorCode::ErrorUnavailable, "lost");
+        begun.iter().for_each(|request| rig.answer(request.id, Err(lost.clone())));
+        let mut homes: Vec<SessionAddress> = Vec::new();
+        for round in 0..5 {
+            link_lost_and_back(&mut rig);
+            announce_all(&mut rig);
+            let requests = std::mem::take(&mut rig.link.borrow_mut().requests);
+            let sessions = requests.iter().filter_map(|request| match &request.operation {
+                Some(shard_request::Operation::Attach(attach)) => attach.session,
+                _ => None,
+            });
+            let mut sessions: Vec<SessionAddress> = sessions.collect();
+            sessions.sort_by_key(|session| session.slot);
+            sessions.dedup();
+            assert_eq!(sessions.len(), CROWD, "round {round}");
+            assert_eq!(requests.len(), CROWD, "each once");
+            if round > 0 {
+                assert_eq!(sessions, homes);
+            }
+            homes = sessions;
+            requests.iter().for_each(|request| rig.answer(request.id, Ok(attached(true))));
+            rig.turn();
+        }
+        // Without answers there is an end to it: an eighth of what a link takes.
+        (0..4).for_each(|_| {
+            link_lost_and_back(&mut rig);
+            announce_all(&mut rig);
+        });
+        let unanswered = rig.link.borrow().requests.len();
+        assert!((CROWD..=1_024).contains(&unanswered), "{unanswered} announcements without an answer");
+        let requests = std::mem::take(&mut rig.link.borrow_mut().requests);
+        requests.iter().for_each(|request| rig.answer(request.id, Ok(attached(true))));
+        rig.turn();
+        announce_all(&mut rig);
+        let rest = rig.link.borrow().requests.len();
+        assert!(unanswered + rest > CROWD, "it goes on when there is room again");
     });
 }

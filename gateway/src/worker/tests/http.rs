@@ -1,6 +1,7 @@
 //! HTTP connections between their sockets and the HTTP runtime.
 
 use super::*;
+use crate::http::OUTBOUND_WINDOW_BYTES;
 use crate::worker::mailbox::CoreMessage;
 use bytes::Bytes;
 use wire_protocol::internal::{Answer, Refused, answer};
@@ -103,12 +104,34 @@ fn whoever_leaves_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_connection_carries_more_than_a_window_and_closes_when_it_is_asked_to() {
+    run(|mut rig| {
+        let mut browser = Browser::open(&rig);
+        let mut asked = 0;
+        while browser.read.len() <= 2 * OUTBOUND_WINDOW_BYTES && asked < 190 {
+            browser.write(LIVE);
+            asked += 1;
+            serve_until(&mut rig, &mut browser, "an answer", |browser| browser.answers() == asked);
+        }
+        assert!(browser.read.len() > OUTBOUND_WINDOW_BYTES, "the test must reach what it is about");
+        browser.write(&LIVE.replacen("\r\n", "\r\nConnection: close\r\n", 1));
+        serve_until(&mut rig, &mut browser, "the end", |browser| browser.is_over);
+        assert_eq!(browser.answers(), asked + 1);
+        drop(browser);
+        rig.turn_until("it is gone", |rig| rig.core.http.connection_count() == 0);
+    });
+}
+
+#[test]
 fn a_core_that_leaves_closes_idle_connections_at_once() {
     run(|mut rig| {
         let mut browser = Browser::open(&rig);
         browser.write(LIVE);
         serve_until(&mut rig, &mut browser, "an answer", |browser| browser.answers() == 1);
+        let before = rig.metric(Metric::MailboxTaken);
         assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
         serve_until(&mut rig, &mut browser, "the end", |browser| browser.is_over);
+        // The runtime, which ends idle connections in its own time, has said nothing of it.
+        assert_eq!(rig.metric(Metric::MailboxTaken), before + 1, "the order to leave alone");
     });
 }

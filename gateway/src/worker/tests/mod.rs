@@ -46,6 +46,8 @@ struct Rig {
     link: SharedLink,
     mailbox: CoreMailbox,
     issuer: Issuer,
+    /// Mints benchmark users.
+    minter: Issuer,
     now_ms: u64,
     /// Serves until the test is over.
     _http: HttpServer,
@@ -68,7 +70,10 @@ impl Rig {
         };
         let folder = FOLDERS.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("ringline-worker-{}-{folder}", std::process::id()));
-        let (issuer, verifier) = auth::open(&auth, &folder).expect("keys are made");
+        let (minter, _) = auth::open(&auth, &folder.join("benchmark")).expect("keys are made");
+        let benchmark_key = Some(folder.join("benchmark/signing-key.pem"));
+        let trusting = AuthConfig { benchmark_key, ..auth.clone() };
+        let (issuer, verifier) = auth::open(&trusting, &folder).expect("keys are made");
         std::fs::remove_dir_all(&folder).expect("the keys were just made there");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let front = Front::new(FrontConfig {
@@ -103,7 +108,7 @@ impl Rig {
             serving: Arc::new(AtomicUsize::new(1)),
         });
         let now_ms = core.now_ms;
-        Self { core, link, mailbox, issuer, now_ms, _http: http }
+        Self { core, link, mailbox, issuer, minter, now_ms, _http: http }
     }
 
     fn turn(&mut self) {
@@ -152,6 +157,12 @@ impl Rig {
         let attach = self.next_request();
         assert!(matches!(attach.operation, Some(shard_request::Operation::Attach(_))), "{attach:?}");
         (client, attach)
+    }
+
+    fn benchmark_token(&self) -> Proof {
+        let (user, device) = (UserId(*b"rl-bench\0\0\0\0\0\0\0\x07"), DeviceId([7; 16]));
+        let token = self.minter.issue_access(user, device, self.now_ms);
+        Proof::AccessToken(token.expect("the key signs").text)
     }
 
     /// A client whose session is ready.

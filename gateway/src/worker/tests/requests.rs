@@ -5,6 +5,7 @@ use crate::admission::{HEAVY_REQUESTS_MAX, SESSION_REQUESTS_MAX};
 use crate::session::timers::TIMER_SLOT_MS;
 use crate::worker::mailbox::{CoreMessage, ShardKey};
 use crate::worker::{DRAIN_FLUSH_MS, DRAIN_REQUESTS_MS, Stage};
+use std::net::Shutdown;
 use tokio::sync::oneshot;
 use wire_protocol::error::RequestError;
 use wire_protocol::internal::{Command, MessageApplied, Query};
@@ -85,6 +86,11 @@ fn a_tick_never_comes_without_its_outcome() {
         }
         assert_eq!(rig.metric(Metric::Acks), 0);
         assert!(rig.core.pending.is_empty());
+        let id = client.request(send(1));
+        let request = rig.next_request();
+        rig.answer(request.id, Ok(applied(4)));
+        rig.serve_until(&mut client, "the tick", |client| !client.answers.is_empty());
+        assert_eq!((seq_of(client.take_answer(id)), rig.metric(Metric::Acks)), (4, 1));
     });
 }
 
@@ -243,6 +249,35 @@ fn a_core_that_leaves_finishes_what_is_under_way() {
         assert_eq!(seq_of(client.take_answer(id)), 2);
         let closing = client.closing.take().expect("a reason");
         assert!(closing.reason() == Reason::Draining && closing.retry_after_ms > 0);
+    });
+}
+
+#[test]
+fn a_core_that_leaves_sends_what_it_owes_before_it_is_done() {
+    run(|mut rig| {
+        let mut client = rig.connect(1);
+        let token = rig.core.sessions.token_at(0).expect("the only one");
+        // The kernel takes no more, and the rest waits in the outbox.
+        rig.turn_until("something is owed", |rig| {
+            while rig.core.front.send(token, &[0; 1_000]).is_ok() {}
+            rig.core.front.flush(rig.now_ms);
+            rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
+        });
+        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        for _ in 0..10 {
+            rig.turn();
+        }
+        assert!(matches!(rig.core.stage, Stage::Flushing { .. }), "{:?}", rig.core.stage);
+        assert_eq!(rig.core.serving.load(Ordering::Acquire), 1);
+        let mut buffer = vec![0; 1 << 20];
+        rig.turn_until("the end", |rig| {
+            if !client.is_over && matches!(client.stream.read(&mut buffer), Ok(0)) {
+                client.is_over = true;
+                client.stream.shutdown(Shutdown::Both).expect("open until now");
+            }
+            client.is_over && rig.core.stage == Stage::Done
+        });
+        assert_eq!(rig.core.serving.load(Ordering::Acquire), 0);
     });
 }
 

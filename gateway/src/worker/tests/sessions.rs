@@ -4,7 +4,7 @@ use super::*;
 use crate::session::outbox::SLOW_READER_MS;
 use crate::session::timers::TIMER_SLOT_MS;
 use wire_protocol::error::RequestError;
-use wire_protocol::internal::{SessionAddress, delivery};
+use wire_protocol::internal::{RemoveDevice, SessionAddress, command, delivery};
 use wire_protocol::limits::{
     HEARTBEAT_S_MIN, HEARTBEATS_MISSED_MAX, HELLO_TIMEOUT_MS, OUTBOX_BYTES_MAX, REQUEST_TIMEOUT_MS,
 };
@@ -27,6 +27,13 @@ fn address(attach: &ShardRequest) -> SessionAddress {
 
 fn message(seq: u64, bytes: usize) -> delivery::Event {
     delivery::Event::Entry(v1::Entry { seq, body: vec![1; bytes].into(), ..Default::default() })
+}
+
+fn command_of(request: &ShardRequest) -> Option<&command::Kind> {
+    match &request.operation {
+        Some(shard_request::Operation::Command(command)) => command.kind.as_ref(),
+        _ => None,
+    }
 }
 
 fn detached(request: &ShardRequest) -> Option<SessionAddress> {
@@ -105,6 +112,51 @@ fn a_device_that_its_home_shard_does_not_know_is_refused() {
         assert_eq!(client.closing.map(|closing| closing.reason()), Some(Reason::Unauthenticated));
         assert!(client.ready.is_none());
         assert_eq!(rig.metric(Metric::SessionsReady), 0);
+    });
+}
+
+/// A benchmark user that nobody knows has said hello; the commands that make it.
+fn greet_benchmark_user(rig: &mut Rig) -> (Client, [ShardRequest; 2]) {
+    let proof = rig.benchmark_token();
+    let client = rig.hello(proof, 0);
+    let attach = rig.next_request();
+    rig.answer(attach.id, Ok(attached(false)));
+    (client, [rig.next_request(), rig.next_request()])
+}
+
+#[test]
+fn a_benchmark_user_is_let_in_once_both_it_and_its_device_are_stored() {
+    run(|mut rig| {
+        let (mut client, [user, device]) = greet_benchmark_user(&mut rig);
+        assert!(matches!(command_of(&user), Some(command::Kind::CreateUser(_))), "{user:?}");
+        assert!(matches!(command_of(&device), Some(command::Kind::AddDevice(_))), "{device:?}");
+        rig.answer(user.id, Ok(accepted()));
+        rig.turn();
+        rig.assert_no_request();
+        rig.answer(device.id, Ok(accepted()));
+        let attach = rig.next_request();
+        assert!(matches!(attach.operation, Some(shard_request::Operation::Attach(_))), "{attach:?}");
+        rig.answer(attach.id, Ok(attached(true)));
+        rig.serve_until(&mut client, "ready", |client| client.ready.is_some());
+    });
+}
+
+#[test]
+fn a_benchmark_user_that_is_not_stored_is_refused_in_time() {
+    run(|mut rig| {
+        let (mut refused, [user, device]) = greet_benchmark_user(&mut rig);
+        rig.answer(user.id, Ok(accepted()));
+        rig.answer(device.id, Err(RequestError::new(ErrorCode::ErrorUnavailable, "away").after_ms(300)));
+        rig.serve_until(&mut refused, "the end", |client| client.is_over);
+        let closing = refused.closing.expect("a reason");
+        assert_eq!((closing.reason(), closing.retry_after_ms), (Reason::Overloaded, 300));
+        rig.link.borrow_mut().requests.clear();
+
+        let (mut unanswered, _) = greet_benchmark_user(&mut rig);
+        rig.pass_ms(REQUEST_TIMEOUT_MS + 2 * TIMER_SLOT_MS);
+        rig.serve_until(&mut unanswered, "the end", |client| client.is_over);
+        assert_eq!(unanswered.closing.map(|closing| closing.reason()), Some(Reason::Overloaded));
+        assert!(rig.core.pending.is_empty());
     });
 }
 
@@ -259,6 +311,8 @@ fn a_log_out_is_answered_before_its_session_ends() {
         // Storage tells the sessions of the device before it answers.
         let id = client.request(client_frame::Body::LogOut(v1::LogOut {}));
         let request = rig.next_request();
+        let removed = RemoveDevice { user_id: vec![1; 16].into(), device_id: vec![1; 16].into() };
+        assert_eq!(command_of(&request), Some(&command::Kind::RemoveDevice(removed)));
         rig.deliver(delivery(&attach, delivery::Event::DeviceRemoved(true)));
         rig.turn();
         rig.answer(request.id, Ok(accepted()));
