@@ -40,11 +40,10 @@ pub fn page(runs: &[RunResult]) -> Result<String, TooManyRuns> {
     head(&mut page, runs, &names);
     runs.iter().zip(&names).for_each(|(run, name)| void(&mut page, run, name));
     overview(&mut page, runs, &names);
+    runs.iter().zip(&names).for_each(|(run, name)| circumstances(&mut page, run, name));
     for phase in phase_names(runs) {
         show_phase(&mut page, runs, &names, phase);
     }
-    page.element("h2", "", "How it was measured");
-    runs.iter().zip(&names).for_each(|(run, name)| circumstances(&mut page, run, name));
     Ok(markup::page(&title, &page.finish()))
 }
 
@@ -108,11 +107,23 @@ fn overview(page: &mut Markup, runs: &[RunResult], names: &[String]) {
                 page.close();
             }
         }
+        if run.tuning.iter().any(|fact| !fact.serves) {
+            page.element(
+                "p",
+                "soft",
+                &format!("{prefix}tuning of the servers' machine: {}", tuning_text(run)),
+            );
+        }
         if let Some(slope) = figures::run_slope(run) {
             let text = super::text::slope_text(&slope);
             page.element("p", "soft", &format!("{prefix}memory over the run: {text}"));
         }
     }
+}
+
+fn tuning_text(run: &RunResult) -> String {
+    let unfit = run.tuning.iter().filter(|fact| !fact.serves).count();
+    format!("{unfit} of {} settings do not serve", run.tuning.len())
 }
 
 fn show_phase(page: &mut Markup, runs: &[RunResult], names: &[String], phase: &str) {
@@ -337,8 +348,7 @@ fn details(page: &mut Markup, part: &Part<'_>, parts: usize) {
 }
 
 fn circumstances(page: &mut Markup, run: &RunResult, name: &str) {
-    page.open("section", "card");
-    page.element("h3", "", name);
+    page.open_folded(&format!("How {name} was measured: {}", run.command_line.join(" ")));
     let mut facts = vec![
         ("command".to_owned(), run.command_line.join(" ")),
         ("commit".to_owned(), run.commit.clone()),
@@ -347,8 +357,11 @@ fn circumstances(page: &mut Markup, run: &RunResult, name: &str) {
     ];
     facts.extend(run.hosts.iter().map(|host| (host.role.clone(), host_text(host))));
     for clock in &run.clocks {
-        let text =
-            format!("{} µs off the coordinator's, known to {} µs", clock.offset_us, grouped(clock.bound_us));
+        let bound = grouped(clock.bound_us);
+        let text = format!(
+            "its readings and {} µs are the coordinator's, off by at most {bound} µs",
+            clock.offset_us
+        );
         facts.push((format!("clock of agent {}", clock.agent), text));
     }
     let limits: Vec<String> =
@@ -356,8 +369,7 @@ fn circumstances(page: &mut Markup, run: &RunResult, name: &str) {
     facts.push(("limits".into(), limits.join(", ")));
     page.facts(&facts);
     if !run.tuning.is_empty() {
-        let unfit = run.tuning.iter().filter(|fact| !fact.serves).count();
-        page.open_folded(&format!("Tuning: {unfit} of {} settings do not serve", run.tuning.len()));
+        page.open_folded(&format!("Tuning: {}", tuning_text(run)));
         let row = |fact: &super::results::TuningFact| {
             let serves = if fact.serves { "yes" } else { "no" };
             vec![fact.setting.clone(), fact.present.clone(), fact.wanted.clone(), serves.to_owned()]
