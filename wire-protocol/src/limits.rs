@@ -55,8 +55,9 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 pub const IN_FLIGHT_RETRY_AFTER_MS: u32 = 100;
 /// Handles a session may hold: 16 bytes each. Later conversations go by their full id.
 pub const HANDLES_MAX: usize = 1_024;
-/// Members of a group, creator included (requirement D3's default is 256; beyond 99 fan-out is another path).
-pub const GROUP_MEMBERS_MAX: usize = 99;
+/// Members of a group, creator included (requirement D3's default). A group's members stand whole in one page of a
+/// sync, 48 bytes each.
+pub const GROUP_MEMBERS_MAX: usize = 256;
 /// Users in one look-up.
 pub const LOOK_UP_USERS_MAX: usize = 100;
 

@@ -39,7 +39,7 @@ pub(crate) struct FakeStorage {
 
 impl FakeStorage {
     pub(crate) fn with_users(count: u8) -> Self {
-        let users = (1..=count).map(|number| (user(number), format!("user{number}"))).collect();
+        let users = (0..=count).map(|number| (user(number), format!("user{number}"))).collect();
         Self {
             router: Router::embedded(4),
             users,

@@ -33,8 +33,9 @@ impl Room {
         let kind = ConversationKind::try_from(i32::from(row.byte()?))
             .map_err(|_| row.damaged("unknown kind of conversation"))?;
         let created_ms = row.varint()?;
-        let count = usize::from(row.byte()?);
-        let members = row.bytes(count * 16)?;
+        let count = usize::try_from(row.varint()?).map_err(|_| row.damaged("members beyond counting"))?;
+        let bytes = count.checked_mul(16).ok_or_else(|| row.damaged("members beyond counting"))?;
+        let members = row.bytes(bytes)?;
         Ok(Some(Room { kind, created_ms, members, title: row.rest() }))
     }
 
@@ -42,7 +43,7 @@ impl Room {
         RowWriter::new(16 + self.members.len() + self.title.len())
             .byte(self.kind as u8)
             .varint(self.created_ms)
-            .byte(self.member_count() as u8)
+            .varint(self.member_count() as u64)
             .bytes(&self.members)
             .bytes(&self.title)
             .finish()

@@ -20,7 +20,7 @@ export const DISPLAY_NAME_CHARS_MAX = 100;
 export const USERNAME_CHARS_MIN = 3;
 export const USERNAME_CHARS_MAX = 50;
 /** Members of a group, the creator included. */
-export const GROUP_MEMBERS_MAX = 99;
+export const GROUP_MEMBERS_MAX = 256;
 /** Users in one look-up. */
 export const LOOK_UP_USERS_MAX = 100;
 /** Entries in one page of history. */

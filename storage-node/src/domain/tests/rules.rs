@@ -290,10 +290,11 @@ fn a_time_that_falls_does_not_fall_in_the_conversation() {
 #[test]
 fn malformed_conversations_are_refused() {
     use ErrorCode::*;
+    let member = |number: usize| Bytes::from([&[7; 8], &number.to_be_bytes()[..]].concat());
     let group = |members: usize| internal::CreateConversation {
         conversation_id: ConversationId::group(id_of_user(0), 1).to_bytes(),
         kind: ConversationKind::Group as u32,
-        member_ids: (0..members).map(|user| id_of_user(user as u8).to_bytes()).collect(),
+        member_ids: (0..members).map(member).collect(),
         title: "title".into(),
     };
     let direct = || internal::CreateConversation {
@@ -303,7 +304,7 @@ fn malformed_conversations_are_refused() {
         title: String::new(),
     };
     let mut twice = group(3);
-    twice.member_ids.push(id_of_user(1).to_bytes());
+    twice.member_ids.push(member(1));
     let mut short = group(3);
     short.member_ids.push(Bytes::from_static(b"short"));
     let long_title = "é".repeat(TITLE_CHARS_MAX + 1);
@@ -331,6 +332,18 @@ fn malformed_conversations_are_refused() {
     let largest =
         internal::CreateConversation { title: "é".repeat(TITLE_CHARS_MAX), ..group(GROUP_MEMBERS_MAX) };
     assert_eq!(shard.refusal(command::Kind::CreateConversation(largest)), None);
+    let read = internal::ReadConversation {
+        conversation_id: ConversationId::group(id_of_user(0), 1).to_bytes(),
+        user_id: member(GROUP_MEMBERS_MAX - 1),
+        device_id: id_of_device(0, 0).to_bytes(),
+        with_members: true,
+        ..internal::ReadConversation::default()
+    };
+    let answer::Kind::Conversation(view) = shard.ask(internal::query::Kind::ReadConversation(read)) else {
+        panic!("the last of its members reads it");
+    };
+    let group = view.conversation.expect("it is there");
+    assert_eq!((group.members.len(), group.title.chars().count()), (GROUP_MEMBERS_MAX, TITLE_CHARS_MAX));
 }
 
 #[test]
