@@ -21,8 +21,8 @@ const HELP: &str = "ringline-bench COMMAND
                         highest rate of a phase's first stream whose answers' p99 stays below
   compare A B [--plan PLAN] [--runs 3] [--html FILE]
                         two folders with binaries, run in turn: ratios and their spread
-  peers [--list] [--only NAME,…] [--runs 1] [--out DIR] [--html FILE]
-                        Ringline and its peers by the same plans, in turn
+  peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]
+                        Ringline and its peers by the same plans, in turn: one table, each result, a page a plan
   report FILE… [--html FILE]      tables, and one page, of results
   agent …  relay …  authority …   load from many machines: docs/benchmarking.md
   null-server [--listen ADDRESS] [--certificate FILE]

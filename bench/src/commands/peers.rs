@@ -21,7 +21,8 @@ const PLANS: [&str; 5] = [
 
 /// `ringline-bench peers …`.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let mut flags = Flags::parse(arguments, &["--only", "--plans", "--out", "--html"], &["--list"])?;
+    let mut flags =
+        Flags::parse(arguments, &["--only", "--plans", "--runs", "--out", "--html"], &["--list"])?;
     flags.no_operand()?;
     if flags.has("--list") {
         for subject in subjects() {
@@ -29,30 +30,58 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let split = |list: Option<String>| -> Option<Vec<String>> {
-        list.map(|list| list.split(',').map(ToOwned::to_owned).collect())
-    };
-    let (only, wanted_plans) = (split(flags.one("--only")?), split(flags.one("--plans")?));
-    let (out, page) = (flags.one("--out")?, flags.one("--html")?);
+    let names =
+        chosen(flags.one("--only")?, std::iter::once("ringline").chain(subjects().iter().map(|s| s.name)))?;
+    let plans: Vec<Plan> =
+        PLANS.iter().map(|text| Plan::parse(text, Path::new("peers/plans"))).collect::<Result<_, _>>()?;
+    let wanted = chosen(flags.one("--plans")?, plans.iter().map(|plan| plan.name.as_str()))?;
+    let runs = flags.number("--runs")?.unwrap_or(1).max(1) as usize;
+    let (out, pages) = (flags.one("--out")?, flags.one("--html")?);
+    for folder in [&out, &pages].into_iter().flatten() {
+        std::fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
+    }
     let mut results = Vec::new();
-    for text in PLANS {
-        let plan = Plan::parse(text, Path::new("peers/plans"))?;
-        if wanted_plans.as_ref().is_some_and(|wanted| !wanted.contains(&plan.name)) {
-            continue;
+    for plan in plans.iter().filter(|plan| wanted.contains(&plan.name)) {
+        let from = results.len();
+        for round in 0..runs {
+            // Each round begins with another subject, so that what drifts on the machine favours none.
+            let order = names.iter().cycle().skip(round).take(names.len());
+            for name in order {
+                results.extend(one(name, plan, round, out.as_deref())?);
+            }
         }
-        let names = std::iter::once("ringline").chain(subjects().iter().map(|subject| subject.name));
-        for name in names.filter(|name| only.as_ref().is_none_or(|only| only.iter().any(|one| one == name))) {
-            results.extend(one(name, &plan, out.as_deref())?);
+        if let Some(pages) = &pages {
+            let page = Path::new(pages).join(format!("{}.html", plan.name));
+            let shown = results.get(from..).unwrap_or_default();
+            let shown = shown.get(..shown.len().min(html::RUNS_MAX)).unwrap_or_default();
+            if !shown.is_empty() {
+                let written = std::fs::write(&page, html::page(shown)?);
+                written.map_err(|error| format!("{}: {error}", page.display()))?;
+            }
         }
     }
-    if let Some(page) = page {
-        std::fs::write(&page, html::page(&results)?).map_err(|error| format!("{page}: {error}"))?;
+    let table = bench::report::peers::table(&results);
+    println!("{table}");
+    if let Some(out) = out {
+        let path = Path::new(&out).join("peers.md");
+        std::fs::write(&path, table).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Those of `known` that a list names, in the order of `known`; without a list all.
+fn chosen<'n>(list: Option<String>, known: impl Iterator<Item = &'n str>) -> Result<Vec<String>, Failure> {
+    let known: Vec<String> = known.map(ToOwned::to_owned).collect();
+    let Some(list) = list else { return Ok(known) };
+    let wanted: Vec<&str> = list.split(',').collect();
+    if let Some(stranger) = wanted.iter().find(|name| !known.iter().any(|one| one == *name)) {
+        return Err(format!("there is no {stranger}; there are: {}", known.join(", ")).into());
+    }
+    Ok(known.into_iter().filter(|name| wanted.contains(&name.as_str())).collect())
+}
+
 /// One subject by one plan; a peer that is not installed, or cannot do it, says so and is passed over.
-fn one(name: &str, plan: &Plan, out: Option<&str>) -> Result<Option<RunResult>, Failure> {
+fn one(name: &str, plan: &Plan, round: usize, out: Option<&str>) -> Result<Option<RunResult>, Failure> {
     let unsupported = bench::peers::subject(name).map_or([].as_slice(), |subject| subject.unsupported);
     let needs = plan.phases.iter().flat_map(|phase| &phase.streams).map(|stream| stream.action);
     if let Some(action) = needs.into_iter().find(|action| unsupported.contains(action)) {
@@ -65,7 +94,10 @@ fn one(name: &str, plan: &Plan, out: Option<&str>) -> Result<Option<RunResult>, 
         Ok(result) => {
             print!("{}", text::table(&result));
             if let Some(out) = out {
-                file::write(&Path::new(out).join(format!("{}-{name}.json", plan.name)), &result)?;
+                file::write(
+                    &Path::new(out).join(format!("{}-{name}-{}.json", plan.name, round + 1)),
+                    &result,
+                )?;
             }
             Ok(Some(result))
         }

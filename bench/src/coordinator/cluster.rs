@@ -54,6 +54,8 @@ pub struct Cluster {
     pub gateways: Vec<Server>,
     /// Storage nodes; empty when embedded.
     pub storages: Vec<Server>,
+    /// Metrics of the storage nodes, in their order.
+    pub storage_metrics: Vec<SocketAddr>,
     /// Where clients reach the gateways. The same after every restart.
     pub targets: Vec<Target>,
     folder: PathBuf,
@@ -100,6 +102,7 @@ impl Cluster {
         let mut cluster = Self {
             gateways: Vec::new(),
             storages: Vec::new(),
+            storage_metrics: Vec::new(),
             targets: Vec::new(),
             folder,
             cpus: launch.shape.cpus.clone(),
@@ -164,8 +167,9 @@ impl Cluster {
         for (index, address) in addresses.iter().enumerate() {
             let name = format!("storage-{}", index + 1);
             let data = self.folder.join(&name);
+            let metrics = free_address()?;
             let config = format!(
-                "data_dir = {data:?}\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
+                "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
                  cores = {cores}\n{nodes}\n[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
                 index + 1,
                 tls_keys(&links),
@@ -174,6 +178,7 @@ impl Cluster {
             std::fs::write(&file, config)?;
             let (server, _) = self.start_server(&name, "ringline-storage", &file)?;
             self.storages.push(server);
+            self.storage_metrics.push(metrics);
         }
         Ok(format!(
             "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",

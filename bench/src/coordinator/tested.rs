@@ -194,9 +194,11 @@ impl Tested {
                         let metrics = Some(MetricsPage::at(target.metrics));
                         Some(process(server.name().to_owned(), server.pid()?, Scope::Process, metrics))
                     });
-                let storages = cluster.storages.iter().filter_map(|server| {
-                    Some(process(server.name().to_owned(), server.pid()?, Scope::Process, None))
-                });
+                let storages =
+                    cluster.storages.iter().zip(&cluster.storage_metrics).filter_map(|(server, address)| {
+                        let metrics = Some(MetricsPage::at(*address));
+                        Some(process(server.name().to_owned(), server.pid()?, Scope::Process, metrics))
+                    });
                 gateways.chain(storages).collect()
             }
             Servers::Null(server) => server

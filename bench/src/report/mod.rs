@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! PhaseShare* -> merge -> PhaseResult -> RunResult -> file (JSON)
-//!                                         RunResult -> text | html | compare
+//!                                         RunResult -> text | html | compare | peers
 //! Progress*   -> merge -> progress (live)  and  Second
 //! ```
 //!
@@ -17,5 +17,6 @@ pub mod numbers;
 pub mod text;
 pub mod html;
 pub mod compare;
+pub mod peers;
 pub mod progress;
 pub mod example;
