@@ -34,6 +34,9 @@ impl Rooms for Population {
     }
 }
 
+/// Lost connections that an agent tells of, one by one, in a run.
+const FAULTS_TOLD_MAX: u64 = 16;
+
 /// The load of one agent.
 pub struct RunLoad {
     setup: LoadSetup,
@@ -48,6 +51,8 @@ struct Active {
     plan: Plan,
     phase: Option<PhaseUsage>,
     settling: bool,
+    /// Connections lost so far, told or not.
+    faults: u64,
 }
 
 /// The agent's own CPU within the running phase.
@@ -82,7 +87,7 @@ impl Load for RunLoad {
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
         let engine = Engine::new(targets, self.setup.sources.clone(), clients).map_err(|e| e.to_string())?;
         let load = AgentLoad::new(plan.clone(), share, run_id);
-        self.active = Some(Active { engine, load, plan, phase: None, settling: false });
+        self.active = Some(Active { engine, load, plan, phase: None, settling: false, faults: 0 });
         Ok(())
     }
 
@@ -121,7 +126,12 @@ impl Load for RunLoad {
         };
         let turned = active.engine.turn(&mut active.load, wait_us_max);
         for fault in active.engine.take_faults() {
-            eprintln!("fault: {fault}");
+            active.faults += 1;
+            if active.faults <= FAULTS_TOLD_MAX {
+                eprintln!("fault: {fault}");
+            } else if active.faults == FAULTS_TOLD_MAX + 1 {
+                eprintln!("fault: there are more; the result counts all by reason");
+            }
         }
         match turned {
             Err(error) => self.failed(format!("the engine's poll: {error}")),

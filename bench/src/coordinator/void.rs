@@ -3,10 +3,12 @@
 //! | rule | void when |
 //! | --- | --- |
 //! | `generator_busy` | an agent used more than 95 % of its one CPU: it, and not the server, set the pace |
-//! | `generator_late` | actions left late: 99 % of the lags are not below a millisecond nor below a fifth of the latency |
+//! | `generator_late` | more than 1 % of the actions, and ten at least, left later than a millisecond and than a fifth of the latency told |
 //! | `rate_missed` | less than 99 % of what was due was begun, or more than 1 % never answered |
 //! | `samples_lost` | a histogram lost values, or holds another number than was counted |
 //! | `connections_missing` | fewer connections at a phase's end than the plan promises |
+//! | `preparation_failed` | less than 99 % of what a preparation began went well: what is measured afterwards is something else |
+//! | `cpu_stolen` | the hypervisor kept more than 5 % of a CPU's time |
 //! | `ledger_full` | more messages than the ledger may hold |
 //! | `agent_lost` | an agent or relay went away (said by `agents.rs`) |
 
@@ -20,6 +22,15 @@ pub const GENERATOR_CPU_MILLI_MAX: u64 = 950;
 pub const LAG_US_MAX: u64 = 1_000;
 /// A lag may be this part of the latency that is told.
 pub const LAG_PART: u64 = 5;
+/// Share of actions that may leave later than that.
+pub const LATE_SHARE_MAX: f64 = 0.01;
+/// So few late ones say nothing of the agent: a single hiccup of the machine is 1 % of a hundred actions. What it
+/// adds is in the latencies told, which count from the due time.
+pub const LATE_ACTIONS_MIN: u64 = 10;
+/// Least share of a preparation that must go well.
+pub const PREPARED_SHARE_MIN: f64 = 0.99;
+/// Time that the hypervisor may keep of each CPU, in thousandths.
+pub const CPU_STOLEN_MILLI_MAX: u64 = 50;
 /// Least share of what was due that must have begun, and most that may stay unanswered.
 pub const BEGUN_SHARE_MIN: f64 = 0.99;
 /// See [`BEGUN_SHARE_MIN`].
@@ -28,8 +39,11 @@ pub const UNANSWERED_SHARE_MAX: f64 = 0.01;
 /// Everything that makes a run void; empty: it counts.
 pub fn reasons(plan: &Plan, phases: &[PhaseResult], ledger_full: bool) -> Vec<VoidReason> {
     let mut reasons = Vec::new();
-    for (phase, planned) in phases.iter().zip(&plan.phases).filter(|(phase, _)| !phase.preparation) {
-        phase_reasons(phase, planned, &mut reasons);
+    for (phase, planned) in phases.iter().zip(&plan.phases) {
+        match phase.preparation {
+            true => reasons.extend(phase.streams.iter().filter_map(|stream| unprepared(phase, stream))),
+            false => phase_reasons(phase, planned, &mut reasons),
+        }
     }
     if ledger_full {
         let detail = format!("more than {} messages of one agent", plan.ledger.messages_max);
@@ -67,10 +81,25 @@ fn phase_reasons(phase: &PhaseResult, planned: &Phase, reasons: &mut Vec<VoidRea
             );
         }
     }
+    for (cpu, milli) in phase.machine.cpu_stolen_milli.iter().enumerate() {
+        if *milli > CPU_STOLEN_MILLI_MAX {
+            void("cpu_stolen", format!("the hypervisor kept {:.1} % of CPU {cpu}", *milli as f64 / 10.0));
+        }
+    }
     if phase.connections.at_end < planned.connections_min {
         let (held, promised) = (phase.connections.at_end, planned.connections_min);
         void("connections_missing", format!("{held} at the end, {promised} promised"));
     }
+}
+
+fn unprepared(phase: &PhaseResult, stream: &StreamResult) -> Option<VoidReason> {
+    let StreamResult { action, begun, succeeded, .. } = stream;
+    if *succeeded as f64 >= *begun as f64 * PREPARED_SHARE_MIN {
+        return None;
+    }
+    let codes: Vec<String> = stream.errors.iter().map(|(code, count)| format!("{code} {count}")).collect();
+    let detail = format!("{action}: {succeeded} of {begun} went well; {}", codes.join(", "));
+    Some(VoidReason { phase: phase.name.clone(), rule: "preparation_failed".into(), detail })
 }
 
 /// The agents' own delay beside the latency of the quickest stream that counts from due times.
@@ -79,15 +108,18 @@ fn lateness(streams: &[StreamResult], generators: &[GeneratorResult]) -> Option<
     for generator in generators {
         lag.merge(&Latencies::from_text(&generator.lag).ok()?);
     }
-    let lag_us = lag.at(0.99);
     let told = streams.iter().filter(|stream| stream.open_loop).filter_map(|stream| {
         let latencies = Latencies::from_text(stream.histograms.get("answer")?).ok()?;
         Some(latencies.at(0.99))
     });
     let quickest_us = told.min()?;
-    (lag_us > LAG_US_MAX && lag_us > quickest_us / LAG_PART).then(|| {
+    let allowed_us = LAG_US_MAX.max(quickest_us / LAG_PART);
+    let late = lag.above(allowed_us);
+    (late >= LATE_ACTIONS_MIN && late as f64 > lag.count() as f64 * LATE_SHARE_MAX).then(|| {
+        let (all, lag_us) = (lag.count(), lag.at(0.99));
         format!(
-            "99 % of the actions left within {lag_us} us of their time; latency's p99 is {quickest_us} us"
+            "{late} of {all} actions left more than {allowed_us} us late, 99 % within {lag_us} us; latency's p99 is \
+             {quickest_us} us"
         )
     })
 }
@@ -153,7 +185,7 @@ mod tests {
         };
         load.connections.at_end = 2;
         spoil(&mut load);
-        // Preparations are no reason, whatever happens in them.
+        // How hard a preparation was for the agent is no reason.
         let setup = PhaseResult {
             name: "setup".into(),
             preparation: true,
@@ -173,12 +205,49 @@ mod tests {
         assert_eq!(rules(|phase| phase.generators[0].cpu_milli = 960), ["generator_busy"]);
         assert_eq!(rules(|phase| phase.generators[0].samples_lost = 1), ["samples_lost"]);
         assert_eq!(rules(|phase| phase.generators[0].lag = latencies(2_000, 1_000)), ["generator_late"]);
+        assert_eq!(rules(|phase| phase.generators[0].lag = latencies(2_000, 10)), ["generator_late"]);
+        assert_eq!(rules(|phase| phase.machine.cpu_stolen_milli = vec![50, 51]), ["cpu_stolen"]);
         assert_eq!(rules(|phase| phase.streams[0].begun = 980), ["rate_missed"]);
         assert_eq!(rules(|phase| phase.streams[0].unanswered = 20), ["rate_missed"]);
         assert_eq!(rules(|phase| phase.streams[0].succeeded = 999), ["samples_lost"]);
         assert_eq!(rules(|phase| phase.connections.at_end = 1), ["connections_missing"]);
         let plan = Plan::parse(PLAN, Path::new("t")).expect("a plan");
         assert_eq!(reasons(&plan, &[], true)[0].rule, "ledger_full");
+    }
+
+    #[test]
+    fn a_preparation_that_failed_spoils_what_follows() {
+        let plan = Plan::parse(PLAN, Path::new("t")).expect("a plan");
+        let rooms = |succeeded: u64| PhaseResult {
+            name: "setup".into(),
+            preparation: true,
+            streams: vec![StreamResult {
+                action: "open_room".into(),
+                begun: 200,
+                succeeded,
+                errors: [("ERROR_TOO_MANY_MEMBERS".to_owned(), 200 - succeeded)].into(),
+                ..StreamResult::default()
+            }],
+            ..PhaseResult::default()
+        };
+        assert_eq!(reasons(&plan, &[rooms(198)], false), []);
+        let [reason] = &reasons(&plan, &[rooms(197)], false)[..] else { panic!("one reason") };
+        assert_eq!((reason.phase.as_str(), reason.rule.as_str()), ("setup", "preparation_failed"));
+        assert!(reason.detail.contains("ERROR_TOO_MANY_MEMBERS 3"), "{}", reason.detail);
+    }
+
+    #[test]
+    fn a_few_late_actions_say_nothing_of_an_agent() {
+        let few = |late: u64| {
+            move |phase: &mut PhaseResult| {
+                let mut lag = Latencies::default();
+                (0..late).for_each(|_| lag.record(2_000));
+                (0..100).for_each(|_| lag.record(20));
+                phase.generators[0].lag = lag.to_text();
+            }
+        };
+        assert_eq!(rules(few(9)), Vec::<String>::new());
+        assert_eq!(rules(few(10)), ["generator_late"]);
     }
 
     #[test]

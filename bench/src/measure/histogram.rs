@@ -62,6 +62,11 @@ impl Latencies {
         if self.histogram.is_empty() { 0 } else { self.histogram.value_at_quantile(quantile) }
     }
 
+    /// Values above this, in microseconds, those in its own bucket left out.
+    pub fn above(&self, us: u64) -> u64 {
+        self.histogram.len() - self.histogram.count_between(0, us)
+    }
+
     /// Largest value, in microseconds.
     pub fn max(&self) -> u64 {
         self.histogram.max()

@@ -12,6 +12,8 @@ const TCP_PAGE_BYTES: u64 = 4_096;
 pub struct CpuTicks {
     /// Doing something, or taken by the hypervisor while something waited.
     pub busy: u64,
+    /// Taken by the hypervisor while something waited: part of busy.
+    pub stolen: u64,
     /// Everything.
     pub all: u64,
 }
@@ -45,7 +47,7 @@ pub fn parse_cpus(text: &str) -> Vec<CpuTicks> {
             line.split_whitespace().skip(1).take(8).filter_map(|n| n.parse().ok()).collect();
         let all = ticks.iter().sum();
         let idle: u64 = ticks.iter().skip(3).take(2).sum();
-        CpuTicks { busy: all - idle, all }
+        CpuTicks { busy: all - idle, stolen: ticks.get(7).copied().unwrap_or(0), all }
     });
     cpus.collect()
 }
@@ -97,12 +99,17 @@ pub fn read(interface: &str) -> io::Result<Machine> {
 
 /// What happened between two moments.
 pub fn difference(before: &Machine, after: &Machine) -> MachineResult {
-    let busy = before.cpus.iter().zip(&after.cpus).map(|(before, after)| {
-        let all = after.all.saturating_sub(before.all);
-        (after.busy.saturating_sub(before.busy) * 1_000).checked_div(all).unwrap_or(0)
-    });
+    let share = |ticks: fn(&CpuTicks) -> u64| {
+        let cpus = before.cpus.iter().zip(&after.cpus);
+        cpus.map(|(before, after)| {
+            let all = after.all.saturating_sub(before.all);
+            (ticks(after).saturating_sub(ticks(before)) * 1_000).checked_div(all).unwrap_or(0)
+        })
+        .collect()
+    };
     MachineResult {
-        cpu_busy_milli: busy.collect(),
+        cpu_busy_milli: share(|ticks| ticks.busy),
+        cpu_stolen_milli: share(|ticks| ticks.stolen),
         wire_bytes: after.traffic.bytes.saturating_sub(before.traffic.bytes),
         wire_packets: after.traffic.packets.saturating_sub(before.traffic.packets),
         kernel_bytes_start: before.kernel_bytes,
@@ -118,16 +125,15 @@ mod tests {
     fn a_cpu_is_busy_when_neither_idle_nor_waiting_for_the_disk() {
         let text = "cpu  211069 34274 14965 25393 1166 0 186 8134 0 0\ncpu0 100 10 20 300 40 1 2 27 5 5\n\
                     cpu1 0 0 0 9 0 0 0 0 0 0\nintr 1108950 0\n";
-        let expected = [CpuTicks { busy: 160, all: 500 }, CpuTicks { busy: 0, all: 9 }];
+        let expected =
+            [CpuTicks { busy: 160, stolen: 27, all: 500 }, CpuTicks { busy: 0, stolen: 0, all: 9 }];
         assert_eq!(parse_cpus(text), expected);
-        let later = [CpuTicks { busy: 210, all: 600 }, CpuTicks { busy: 0, all: 9 }];
+        let later = [CpuTicks { busy: 210, stolen: 35, all: 600 }, CpuTicks { busy: 0, stolen: 0, all: 9 }];
         let [before, after] =
             [expected, later].map(|cpus| Machine { cpus: cpus.into(), ..Machine::default() });
-        assert_eq!(
-            difference(&before, &after).cpu_busy_milli,
-            [500, 0],
-            "an unmoved clock divides by nothing"
-        );
+        let passed = difference(&before, &after);
+        assert_eq!(passed.cpu_busy_milli, [500, 0], "an unmoved clock divides by nothing");
+        assert_eq!(passed.cpu_stolen_milli, [80, 0]);
     }
 
     #[test]

@@ -242,6 +242,7 @@ fn phase(
         }],
         machine: MachineResult {
             cpu_busy_milli: vec![871, 455],
+            cpu_stolen_milli: vec![2, 11],
             wire_bytes: each(612.0),
             wire_packets: each(2.1),
             kernel_bytes_start: first.kernel_bytes,

@@ -251,6 +251,9 @@ pub struct ServerResult {
 pub struct MachineResult {
     /// Busy time of each CPU, in thousandths.
     pub cpu_busy_milli: Vec<u64>,
+    /// Of it, what the hypervisor took while something waited, in thousandths.
+    #[serde(default)]
+    pub cpu_stolen_milli: Vec<u64>,
     /// Bytes through the interface that the load uses (loopback counts each once).
     pub wire_bytes: u64,
     /// Packets likewise.
@@ -290,7 +293,7 @@ pub struct VoidReason {
     /// Which phase; empty: the whole run.
     pub phase: String,
     /// Which rule, a stable name: "generator_busy", "generator_late", "rate_missed", "samples_lost",
-    /// "connections_missing", "ledger_full", "agent_lost".
+    /// "connections_missing", "preparation_failed", "cpu_stolen", "ledger_full", "agent_lost".
     pub rule: String,
     /// With its numbers.
     pub detail: String,

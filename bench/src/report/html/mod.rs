@@ -10,7 +10,7 @@ pub mod charts;
 use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::results::{PhaseResult, RunResult, StreamResult};
-use super::text::{counts_text, host_text, ledger_text, server_text};
+use super::text::{busy_text, counts_text, host_text, ledger_text, server_text};
 use charts::Part;
 use markup::Markup;
 use plot::Stroke;
@@ -319,8 +319,7 @@ fn details(page: &mut Markup, part: &Part<'_>, parts: usize) {
     for server in &phase.servers {
         facts.push((server.name.clone(), server_text(server, phase.measured_s)));
     }
-    let busy: Vec<String> = phase.machine.cpu_busy_milli.iter().map(|milli| percent(*milli)).collect();
-    facts.push(("CPUs busy".into(), busy.join(", ")));
+    facts.push(("CPUs busy".into(), busy_text(&phase.machine)));
     let lag = figures::lag(phase);
     for generator in &phase.generators {
         let text = format!(

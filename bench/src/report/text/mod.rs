@@ -2,7 +2,9 @@
 
 use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
-use super::results::{HostFacts, LedgerResult, PhaseResult, RunResult, ServerResult, StreamResult};
+use super::results::{
+    HostFacts, LedgerResult, MachineResult, PhaseResult, RunResult, ServerResult, StreamResult,
+};
 use std::collections::BTreeMap;
 
 /// Columns of a line: what a terminal beside an editor has.
@@ -49,6 +51,16 @@ pub fn counts_text(counts: &BTreeMap<String, u64>) -> String {
     let each: Vec<String> =
         counts.iter().map(|(code, count)| format!("{code} {}", grouped(*count))).collect();
     if each.is_empty() { "none".into() } else { each.join(", ") }
+}
+
+/// How busy each CPU was, and what the hypervisor kept of it.
+pub fn busy_text(machine: &MachineResult) -> String {
+    let shares = |milli: &[u64]| milli.iter().map(|milli| percent(*milli)).collect::<Vec<_>>().join(", ");
+    let busy = shares(&machine.cpu_busy_milli);
+    match machine.cpu_stolen_milli.iter().any(|milli| *milli > 0) {
+        true => format!("{busy}; taken by the hypervisor: {}", shares(&machine.cpu_stolen_milli)),
+        false => busy,
+    }
 }
 
 /// A machine in a line.
@@ -163,9 +175,8 @@ impl Page {
         for server in &phase.servers {
             self.named(&server.name, &server_text(server, phase.measured_s));
         }
-        let busy: Vec<String> = phase.machine.cpu_busy_milli.iter().map(|milli| percent(*milli)).collect();
-        if !busy.is_empty() {
-            self.named("CPUs busy", &busy.join(", "));
+        if !phase.machine.cpu_busy_milli.is_empty() {
+            self.named("CPUs busy", &busy_text(&phase.machine));
         }
         self.generators(phase);
         if !phase.faults.is_empty() {

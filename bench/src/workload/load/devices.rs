@@ -20,6 +20,8 @@ pub(super) struct Device {
     /// Whether it is to come back when its connection is lost.
     pub(super) wanted: bool,
     pub(super) paused: bool,
+    /// The plan made it stop reading in this phase: how late its messages come is the plan's doing.
+    pub(super) slowed: bool,
     /// Tries since it was last ready.
     pub(super) tries: u32,
     /// When it was lost without having been asked to.

@@ -272,7 +272,9 @@ impl AgentLoad {
         {
             let stream = &mut phase.figures.streams[number];
             stream.deliveries += 1;
-            stream.delivery.record(now_us.saturating_sub(stamp.due_us));
+            if !self.devices.look(device).slowed {
+                stream.delivery.record(now_us.saturating_sub(stamp.due_us));
+            }
             return;
         }
         // What a device fetches that was away counts for the stream that made it fetch.

@@ -149,11 +149,13 @@ impl AgentLoad {
         let mut due = 0.0;
         for place in 0..self.devices.count() {
             let device = self.devices.at(place);
+            self.devices.of(device).slowed = false;
             if self.devices.look(device).stage == Stage::Ready {
                 due += share;
                 if due >= 1.0 {
                     due -= 1.0;
-                    self.devices.of(device).paused = true;
+                    let one = self.devices.of(device);
+                    (one.paused, one.slowed) = (true, true);
                     self.actions.push_back(Action::Pause { device });
                 }
             }

@@ -375,6 +375,8 @@ fn slow_readers_neither_send_nor_read_until_the_phase_ends() {
     let messages = world.phase(2);
     assert_eq!(messages.streams[0].succeeded, 800, "those that read still send");
     assert!(messages.streams[0].deliveries < 800 * 2, "{}", messages.streams[0].deliveries);
+    let delivery = Latencies::from_text(&messages.streams[0].histograms["delivery"]).expect("ours");
+    assert!(delivery.count() > 0 && delivery.max() < 1_000_000, "only those that read: {}", delivery.max());
     assert!(world.settle().is_balanced());
 }
 
