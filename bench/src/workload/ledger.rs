@@ -14,6 +14,7 @@ use super::population::{DeviceIndex, RoomIndex};
 use super::stamp::Stamp;
 use crate::report::results::LedgerResult;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 /// Faults that are told in words.
 const EXAMPLES_MAX: usize = 20;
@@ -25,6 +26,12 @@ pub struct MessageKey {
     pub sender: DeviceIndex,
     /// The sender's count, from 1.
     pub number: u64,
+}
+
+impl fmt::Display for MessageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} of {}", self.number, self.sender)
+    }
 }
 
 impl From<Stamp> for MessageKey {
@@ -101,7 +108,7 @@ impl Ledger {
             && first != seq
         {
             self.answered_twice
-                .push(format!("{room:?}: {message:?} was accepted as {first:?} and as {seq:?}"));
+                .push(format!("{room}: {message} was accepted as {} and as {}", number(first), number(seq)));
         }
         *fate = Fate::Accepted(seq);
     }
@@ -149,11 +156,11 @@ impl Ledger {
             result.unacknowledged += ledger.sent.len() as u64 - accepted;
             for device in members(*room) {
                 let kept = ledger.devices.get(&device).map(Vec::as_slice).unwrap_or_default();
-                let place = Place { what: format!("{room:?} on {device:?}"), own: Some(device) };
+                let place = Place { what: format!("{room} on {device}"), own: Some(device) };
                 ledger.compare(&place, kept, &mut result);
             }
             if let Some(history) = &ledger.history {
-                let place = Place { what: format!("{room:?} in history"), own: None };
+                let place = Place { what: format!("{room} in history"), own: None };
                 ledger.compare(&place, history, &mut result);
             }
         }
@@ -190,7 +197,7 @@ impl RoomLedger {
                 result.reordered += 1;
                 example(result, || {
                     format!(
-                        "{}: number {} is {:?} and {:?}",
+                        "{}: number {} is {} and {}",
                         place.what, pair[0].seq, pair[0].message, pair[1].message
                     )
                 });
@@ -202,7 +209,7 @@ impl RoomLedger {
                     result.altered += 1;
                     example(result, || {
                         format!(
-                            "{}: {:?} stands at {}, acknowledged as {seq}",
+                            "{}: {} stands at {}, acknowledged as {seq}",
                             place.what, entry.message, entry.seq
                         )
                     });
@@ -211,7 +218,7 @@ impl RoomLedger {
                 None => {
                     result.altered += 1;
                     example(result, || {
-                        format!("{}: {:?} at {} was never sent", place.what, entry.message, entry.seq)
+                        format!("{}: {} at {} was never sent", place.what, entry.message, entry.seq)
                     });
                 }
             }
@@ -225,12 +232,12 @@ impl RoomLedger {
             let newest = last.entry(entry.message.sender).or_default();
             if entry.message.number < *newest {
                 result.reordered += 1;
-                example(result, || format!("{}: {:?} came after number {newest}", place.what, entry.message));
+                example(result, || format!("{}: {} came after number {newest}", place.what, entry.message));
             }
             *newest = (*newest).max(entry.message.number);
             if !self.sent.contains_key(&entry.message) {
                 result.altered += 1;
-                example(result, || format!("{}: {:?} was never sent", place.what, entry.message));
+                example(result, || format!("{}: {} was never sent", place.what, entry.message));
             }
         }
     }
@@ -245,7 +252,7 @@ impl RoomLedger {
             result.checked += u64::from(!is_own);
             if count > 1 {
                 result.doubled += 1;
-                example(result, || format!("{}: {message:?} is there {count} times", place.what));
+                example(result, || format!("{}: {message} is there {count} times", place.what));
             }
             if count == 0
                 && !is_own
@@ -253,11 +260,19 @@ impl RoomLedger {
             {
                 result.lost += 1;
                 example(result, || {
-                    format!("{}: {message:?}, acknowledged as {seq:?}, is missing", place.what)
+                    format!("{}: {message}, acknowledged{}, is missing", place.what, as_number(*seq))
                 });
             }
         }
     }
+}
+
+fn number(seq: Option<u64>) -> String {
+    seq.map_or_else(|| "one without a number".into(), |seq| seq.to_string())
+}
+
+fn as_number(seq: Option<u64>) -> String {
+    seq.map_or_else(String::new, |seq| format!(" as {seq}"))
 }
 
 fn example(result: &mut LedgerResult, text: impl FnOnce() -> String) {
@@ -336,7 +351,7 @@ mod tests {
                 entries.remove(4);
             });
             assert_eq!((result.lost, result.doubled), (1, 0), "{result:?}");
-            assert!(result.examples[0].contains("number: 5"), "{result:?}");
+            assert!(result.examples[0].contains("message 5 of device 0"), "{result:?}");
         }
         let last = balance_of(true, |entries| {
             entries.pop();

@@ -12,6 +12,7 @@
 
 use super::plan;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::ops::Range;
 
 /// A user of the run, 0 to `users` - 1.
@@ -25,6 +26,18 @@ pub struct DeviceIndex(pub u32);
 /// A room of the run: those of cell 0 first, in each cell the direct ones first.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct RoomIndex(pub u32);
+
+impl fmt::Display for DeviceIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device {}", self.0)
+    }
+}
+
+impl fmt::Display for RoomIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "room {}", self.0)
+    }
+}
 
 /// Everybody of a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
