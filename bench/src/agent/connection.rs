@@ -35,18 +35,65 @@ pub enum Route {
 pub struct Target {
     /// TLS port.
     pub tls: SocketAddr,
-    /// Plain loopback port.
+    /// As HTTP names it over TLS: host and port.
+    pub authority: String,
+    /// Name in its certificate.
+    pub tls_name: String,
+    /// Whom to believe that it is the one.
+    pub trust: Trust,
+    /// What only a gateway of this machine offers.
+    pub loopback: Option<Loopback>,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Those in this file, PEM.
+    File(PathBuf),
+    /// Those that the system believes.
+    System,
+}
+
+/// Ports without TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Loopback {
+    /// HTTP and WebSocket.
     pub plain: SocketAddr,
     /// Prometheus text.
     pub metrics: SocketAddr,
-    /// Certificate to trust.
-    pub certificate: PathBuf,
+}
+
+impl Trust {
+    fn roots(&self) -> Result<rustls::RootCertStore, AgentError> {
+        let mut roots = rustls::RootCertStore::empty();
+        match self {
+            Self::File(file) => {
+                let unusable = |error: String| AgentError::Trust(format!("{}: {error}", file.display()));
+                let found =
+                    CertificateDer::pem_file_iter(file).map_err(|error| unusable(error.to_string()))?;
+                for certificate in found {
+                    let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+                    roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+                }
+                if roots.is_empty() {
+                    return Err(unusable("no certificate in it".into()));
+                }
+            }
+            Self::System => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    return Err(AgentError::Trust("the system believes no certificate".into()));
+                }
+            }
+        }
+        Ok(roots)
+    }
 }
 
 /// Longest wait for one answer, in milliseconds: beyond it the server is taken for dead.
 pub const ANSWER_MS_MAX: u64 = 30_000;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 enum Codec {
@@ -78,17 +125,14 @@ impl Connection {
     }
 
     async fn open_unbounded(target: &Target, route: Route, proof: Proof) -> Result<Self, AgentError> {
-        let address = if route == Route::WebSocketPlain { target.plain } else { target.tls };
-        let tcp = TcpStream::connect(address).await?;
-        tcp.set_nodelay(true)?;
-        let mut stream: Box<dyn Stream> = match route {
-            Route::WebSocketPlain => Box::new(tcp),
-            Route::Native => Box::new(tls(target, ALPN_NATIVE, tcp).await?),
-            Route::WebSocketTls => Box::new(tls(target, ALPN_HTTP, tcp).await?),
+        let (mut stream, host) = match route {
+            Route::WebSocketPlain => plain(target).await?,
+            Route::Native => tls(target, ALPN_NATIVE).await?,
+            Route::WebSocketTls => tls(target, ALPN_HTTP).await?,
         };
         let codec = match route {
             Route::Native => Codec::Native(FrameDecoder::new(FRAME_BYTES_MAX)),
-            _ => Codec::WebSocket(Box::new(upgrade(&mut stream, address).await?)),
+            _ => Codec::WebSocket(Box::new(upgrade(&mut stream, &host).await?)),
         };
         let started = clock::now();
         let mut connection = Self {
@@ -180,6 +224,17 @@ impl Connection {
         }
     }
 
+    /// Pings if a ping is due; an error if the server has been silent for too long.
+    pub async fn keep_alive(&mut self) -> Result<(), AgentError> {
+        let mut ping = BytesMut::new();
+        self.session.handle_timeout(clock::since_ms(self.started), &mut ping)?;
+        if !ping.is_empty() {
+            self.queue(&ping);
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
     async fn take_one(&mut self) -> Result<(), AgentError> {
         let within = Duration::from_millis(ANSWER_MS_MAX);
         let event = tokio::time::timeout(within, self.receive()).await;
@@ -255,32 +310,41 @@ impl Connection {
     }
 }
 
-async fn tls(
-    target: &Target,
-    alpn: &[u8],
-    tcp: TcpStream,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, AgentError> {
-    let certificate = CertificateDer::from_pem_file(&target.certificate)
-        .map_err(|error| AgentError::Protocol(format!("{}: {error}", target.certificate.display())))?;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate).map_err(|error| AgentError::Protocol(error.to_string()))?;
+/// What HTTP is spoken over, and the host that it names: the plain port where there is one, or else TLS.
+pub(super) async fn http(target: &Target) -> Result<(Box<dyn Stream>, String), AgentError> {
+    match target.loopback {
+        Some(_) => plain(target).await,
+        None => tls(target, ALPN_HTTP).await,
+    }
+}
+
+async fn plain(target: &Target) -> Result<(Box<dyn Stream>, String), AgentError> {
+    let none = || AgentError::Protocol(format!("{}: no port without TLS is known", target.authority));
+    let address = target.loopback.ok_or_else(none)?.plain;
+    let tcp = TcpStream::connect(address).await?;
+    tcp.set_nodelay(true)?;
+    Ok((Box::new(tcp), address.to_string()))
+}
+
+async fn tls(target: &Target, alpn: &[u8]) -> Result<(Box<dyn Stream>, String), AgentError> {
+    let tcp = TcpStream::connect(target.tls).await?;
+    tcp.set_nodelay(true)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| AgentError::Protocol(error.to_string()))?
-        .with_root_certificates(roots)
+        .with_root_certificates(target.trust.roots()?)
         .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
-    let name = ServerName::try_from("localhost").map_err(|error| AgentError::Protocol(error.to_string()))?;
-    Ok(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await?)
+    let name = ServerName::try_from(target.tls_name.clone())
+        .map_err(|_| AgentError::Trust(format!("{:?} is no name of a host", target.tls_name)))?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    Ok((Box::new(connector.connect(name, tcp).await?), target.authority.clone()))
 }
 
 /// The HTTP upgrade. Returns the decoder with whatever came behind the response's head.
-async fn upgrade(
-    stream: &mut Box<dyn Stream>,
-    address: SocketAddr,
-) -> Result<websocket::Decoder, AgentError> {
-    let (request, accept) = websocket::upgrade_request(&address.to_string(), *b"ringline-bench-1");
+async fn upgrade(stream: &mut Box<dyn Stream>, host: &str) -> Result<websocket::Decoder, AgentError> {
+    let (request, accept) = websocket::upgrade_request(host, *b"ringline-bench-1");
     stream.write_all(&request).await?;
     stream.flush().await?;
     let mut head = Vec::new();

@@ -13,7 +13,7 @@ pub mod null_server;
 pub mod service;
 pub mod load;
 
-pub use connection::{Connection, Route, Target};
+pub use connection::{Connection, Loopback, Route, Target, Trust};
 pub use rest::Identity;
 
 use std::io;
@@ -44,6 +44,17 @@ pub enum AgentError {
     /// An HTTP call failed.
     #[error("http: {0}")]
     Http(String),
+    /// An HTTP call was answered with a refusal.
+    #[error("http status {status}: {answer}")]
+    HttpRefused {
+        /// HTTP's number.
+        status: u16,
+        /// What the server said.
+        answer: String,
+    },
+    /// Nobody can be believed to be the server.
+    #[error("certificates: {0}")]
+    Trust(String),
 }
 
 impl From<ClientFault> for AgentError {
@@ -58,6 +69,8 @@ impl AgentError {
         match self {
             Self::Connection(_) | Self::TimedOut(_) => true,
             Self::Refused(error) => error.retryable,
+            // RFC 9110 and 6585: it took too long, came too often, or the server is at fault.
+            Self::HttpRefused { status, .. } => matches!(status, 408 | 429 | 500..),
             Self::Closing(closing) => closing.reason != v1::session_closing::Reason::ProtocolError as i32,
             _ => false,
         }

@@ -1,13 +1,14 @@
-//! Register and log in over HTTP, on the gateway's plain loopback port.
+//! Register and log in over HTTP: on the gateway's plain loopback port where there is one, or else over TLS.
 
+use super::connection::{ANSWER_MS_MAX, http};
 use super::{AgentError, Target};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::net::TcpStream;
+use std::time::Duration;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::session::Proof;
 
@@ -41,6 +42,8 @@ struct LoggedIn {
     refresh_token: String,
 }
 
+/// Longest answer that is read, in bytes: tokens are below 2 KiB each.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The password of every user that the harness registers.
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -53,9 +56,19 @@ pub async fn register(target: &Target, username: &str) -> Result<Identity, Agent
     logged_in(username, status, 201, &answer)
 }
 
-/// Logs a further device in.
+/// Logs a further device of a registered user in.
 pub async fn log_in(target: &Target, username: &str) -> Result<Identity, AgentError> {
-    let body = json!({ "username": username, "password": PASSWORD, "device_name": "another" });
+    log_in_with(target, username, PASSWORD, "another").await
+}
+
+/// Logs a further device of anybody in.
+pub async fn log_in_with(
+    target: &Target,
+    username: &str,
+    password: &str,
+    device_name: &str,
+) -> Result<Identity, AgentError> {
+    let body = json!({ "username": username, "password": password, "device_name": device_name });
     let (status, answer) = call(target, Method::POST, "/v1/login", Some(body.to_string())).await?;
     logged_in(username, status, 200, &answer)
 }
@@ -99,7 +112,7 @@ fn logged_in(username: &str, status: u16, expected: u16, answer: &[u8]) -> Resul
 }
 
 fn refused(status: u16, answer: &[u8]) -> AgentError {
-    AgentError::Http(format!("status {status}: {}", String::from_utf8_lossy(answer)))
+    AgentError::HttpRefused { status, answer: String::from_utf8_lossy(answer).into_owned() }
 }
 
 /// One HTTP call on a connection of its own. Returns status and body.
@@ -109,31 +122,44 @@ pub async fn call(
     path: &str,
     body: Option<String>,
 ) -> Result<(u16, Bytes), AgentError> {
-    call_at(target.plain, method, path, body).await
+    let within = Duration::from_millis(ANSWER_MS_MAX);
+    let called = tokio::time::timeout(within, call_unbounded(target, method, path, body));
+    called.await.unwrap_or(Err(AgentError::TimedOut(ANSWER_MS_MAX)))
 }
 
-/// The same at an address of one's own.
-pub async fn call_at(
-    address: std::net::SocketAddr,
+async fn call_unbounded(
+    target: &Target,
     method: Method,
     path: &str,
     body: Option<String>,
 ) -> Result<(u16, Bytes), AgentError> {
-    let http = |error: hyper::Error| AgentError::Http(error.to_string());
-    let stream = TcpStream::connect(address).await?;
+    let failed = |error: hyper::Error| AgentError::Http(error.to_string());
+    let (stream, host) = http(target).await?;
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let driver = tokio::spawn(connection);
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("host", address.to_string())
+        .header("host", host)
         .header("content-type", "application/json")
         .body(Full::new(Bytes::from(body.unwrap_or_default())))
         .map_err(|error| AgentError::Http(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(http)?;
-    let status = response.status().as_u16();
-    let body = response.into_body().collect().await.map_err(http)?.to_bytes();
-    driver.abort();
-    Ok((status, body))
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body))
+    };
+    // The connection moves on only while it is waited for, too; it ends with this call.
+    let driver = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    let (status, body) = tokio::select! {
+        biased;
+        answer = exchange => answer.map_err(failed)?,
+        () = driver => unreachable!("it waits for ever"),
+    };
+    let body = body.map_err(|error| AgentError::Http(error.to_string()))?;
+    Ok((status, body.to_bytes()))
 }

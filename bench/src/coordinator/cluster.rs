@@ -3,7 +3,7 @@
 
 use super::certificates::{self, LinkCertificates, SERVER_NAME};
 use super::server::{Server, binary};
-use crate::agent::Target;
+use crate::agent::{Loopback, Target, Trust};
 use crate::workload::plan::ServerShape;
 use std::fmt::Write;
 use std::io;
@@ -152,6 +152,11 @@ impl Cluster {
         &self.folder
     }
 
+    /// What every gateway shows to clients, PEM.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.join("gateway-1/tls/cert.pem")
+    }
+
     /// Storage nodes, each with its part of the shards. Gives what gateways write about them.
     fn start_storages(&mut self, storages: u32, cores: usize) -> Result<String, ClusterError> {
         let links = certificates::make(&self.folder)?;
@@ -206,7 +211,7 @@ impl Cluster {
         if number > 1 {
             let (signing, resume) = (first.join("signing-key.pem"), first.join("resume-key"));
             write!(config, "signing_key = {signing:?}\nresume_key = {resume:?}\n").expect("a string grows");
-            let (cert, key) = (first.join("tls/cert.pem"), first.join("tls/key.pem"));
+            let (cert, key) = (self.certificate(), first.join("tls/key.pem"));
             write!(config, "[tls]\ncert = {cert:?}\nkey = {key:?}\n").expect("a string grows");
         }
         write!(config, "[storage]\n{storage}").expect("a string grows");
@@ -214,7 +219,7 @@ impl Cluster {
         std::fs::write(&file, config)?;
         let (server, ready) = self.start_server(&name, "ringline-gateway", &file)?;
         self.gateways.push(server);
-        self.targets.push(target(&ready, first.join("tls/cert.pem"))?);
+        self.targets.push(target(&ready, self.certificate())?);
         Ok(())
     }
 }
@@ -247,10 +252,15 @@ fn target(ready: &str, certificate: PathBuf) -> Result<Target, ClusterError> {
         word.split('/').next().and_then(|address| address.parse::<SocketAddr>().ok())
     });
     let (plain, tls, metrics) = (addresses.next(), addresses.next(), addresses.next());
+    let tls = tls.ok_or_else(wrong)?;
     Ok(Target {
-        plain: plain.ok_or_else(wrong)?,
-        tls: tls.ok_or_else(wrong)?,
-        metrics: metrics.ok_or_else(wrong)?,
-        certificate,
+        tls,
+        authority: tls.to_string(),
+        tls_name: "localhost".into(),
+        trust: Trust::File(certificate),
+        loopback: Some(Loopback {
+            plain: plain.ok_or_else(wrong)?,
+            metrics: metrics.ok_or_else(wrong)?,
+        }),
     })
 }

@@ -107,10 +107,10 @@ impl Tested {
         let cluster = Cluster::launch(launch)?;
         let mut targets = Vec::new();
         for target in &cluster.targets {
-            let ca_pem = read(&target.certificate)?;
+            let ca_pem = read(&cluster.certificate())?;
             targets.push(TargetAddress {
                 address: target.tls.to_string(),
-                tls_name: "localhost".into(),
+                tls_name: target.tls_name.clone(),
                 ca_pem,
             });
         }
@@ -191,7 +191,7 @@ impl Tested {
             Servers::Ringline(cluster) => {
                 let gateways =
                     cluster.gateways.iter().zip(&cluster.targets).filter_map(|(server, target)| {
-                        let metrics = Some(MetricsPage::at(target.metrics));
+                        let metrics = target.loopback.map(|ports| MetricsPage::at(ports.metrics));
                         Some(process(server.name().to_owned(), server.pid()?, Scope::Process, metrics))
                     });
                 let storages =

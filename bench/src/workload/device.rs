@@ -174,10 +174,7 @@ impl Device {
                 cursors: std::mem::take(&mut cursors),
                 named_only: false,
             };
-            let page = match self.connection()?.request(client_frame::Body::Sync(sync)).await? {
-                server_frame::Body::SyncPage(page) => page,
-                other => return Err(unexpected("a sync page", &other)),
-            };
+            let page = self.sync_page(sync).await?;
             pages += 1;
             for delta in page.conversations {
                 let conversation = delta.conversation.unwrap_or_default();
@@ -208,17 +205,64 @@ impl Device {
             let after_seq = log.last_key_value().map_or(0, |(seq, _)| *seq);
             // Both bounds 0 means the newest; the first page is asked for from below its end.
             let (after_seq, before_seq) = if after_seq == 0 { (0, 2) } else { (after_seq, 0) };
-            let history =
-                v1::History { handle: 0, conversation_id: id.to_bytes(), before_seq, after_seq, limit: 0 };
-            let page = match self.connection()?.request(client_frame::Body::History(history)).await? {
-                server_frame::Body::HistoryPage(page) => page,
-                other => return Err(unexpected("a page of history", &other)),
-            };
+            let page = self.history_page(id, before_seq, after_seq).await?;
             let empty = page.entries.is_empty();
             append(&mut log, page.entries)?;
             if empty || log.len() as u64 >= page.head_seq {
                 return Ok(log);
             }
+        }
+    }
+
+    /// One page of history, as many entries as the server gives; see `History` for its bounds.
+    pub async fn history_page(
+        &mut self,
+        id: ConversationId,
+        before_seq: u64,
+        after_seq: u64,
+    ) -> Result<v1::HistoryPage, AgentError> {
+        let history =
+            v1::History { handle: 0, conversation_id: id.to_bytes(), before_seq, after_seq, limit: 0 };
+        match self.connection()?.request(client_frame::Body::History(history)).await? {
+            server_frame::Body::HistoryPage(page) => Ok(page),
+            other => Err(unexpected("a page of history", &other)),
+        }
+    }
+
+    /// One page of what changed.
+    pub async fn sync_page(&mut self, sync: v1::Sync) -> Result<v1::SyncPage, AgentError> {
+        match self.connection()?.request(client_frame::Body::Sync(sync)).await? {
+            server_frame::Body::SyncPage(page) => Ok(page),
+            other => Err(unexpected("a sync page", &other)),
+        }
+    }
+
+    /// A page of the list of conversations, from the token that the page before gave.
+    pub async fn list_page(&mut self, page_token: bytes::Bytes) -> Result<v1::ConversationPage, AgentError> {
+        let list = v1::ListConversations { limit: 0, page_token };
+        match self.connection()?.request(client_frame::Body::List(list)).await? {
+            server_frame::Body::ConversationPage(page) => Ok(page),
+            other => Err(unexpected("a page of conversations", &other)),
+        }
+    }
+
+    /// A conversation as it is now.
+    pub async fn look_at(&mut self, id: ConversationId) -> Result<v1::Conversation, AgentError> {
+        let get = v1::GetConversation { handle: 0, conversation_id: id.to_bytes() };
+        self.conversation(client_frame::Body::Get(get)).await
+    }
+
+    /// Ends the session and forgets the device.
+    pub async fn log_out(&mut self) -> Result<(), AgentError> {
+        match self.connection()?.request(client_frame::Body::LogOut(v1::LogOut {})).await {
+            Ok(server_frame::Body::Done(_)) => Ok(()),
+            Ok(other) => Err(unexpected("done", &other)),
+            Err(AgentError::Closing(closing))
+                if closing.reason == v1::session_closing::Reason::LoggedOut as i32 =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -264,11 +308,19 @@ impl Device {
     }
 
     async fn create(&mut self, create: v1::CreateConversation) -> Result<ConversationId, AgentError> {
-        match self.connection()?.request(client_frame::Body::Create(create)).await? {
-            server_frame::Body::Conversation(conversation) => {
-                ConversationId::from_slice(&conversation.conversation_id)
-                    .ok_or_else(|| AgentError::Protocol("a conversation id of another length".into()))
-            }
+        let conversation = self.open(create).await?;
+        ConversationId::from_slice(&conversation.conversation_id)
+            .ok_or_else(|| AgentError::Protocol("a conversation id of another length".into()))
+    }
+
+    /// Creates a conversation, or opens the one that is there.
+    pub async fn open(&mut self, create: v1::CreateConversation) -> Result<v1::Conversation, AgentError> {
+        self.conversation(client_frame::Body::Create(create)).await
+    }
+
+    async fn conversation(&mut self, body: client_frame::Body) -> Result<v1::Conversation, AgentError> {
+        match self.connection()?.request(body).await? {
+            server_frame::Body::Conversation(conversation) => Ok(conversation),
             other => Err(unexpected("a conversation", &other)),
         }
     }
