@@ -258,9 +258,6 @@ fn target(ready: &str, certificate: PathBuf) -> Result<Target, ClusterError> {
         authority: tls.to_string(),
         tls_name: "localhost".into(),
         trust: Trust::File(certificate),
-        loopback: Some(Loopback {
-            plain: plain.ok_or_else(wrong)?,
-            metrics: metrics.ok_or_else(wrong)?,
-        }),
+        loopback: Some(Loopback { plain: plain.ok_or_else(wrong)?, metrics: metrics.ok_or_else(wrong)? }),
     })
 }

@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `generator_busy` | an agent used more than 95 % of its one CPU: it, and not the server, set the pace |
 //! | `generator_late` | more than 1 % of the actions, and ten at least, left later than a millisecond and than a fifth of the latency told |
-//! | `rate_missed` | less than 99 % of what was due was begun, or more than 1 % never answered |
+//! | `rate_missed` | less than 99 % of what was due was begun, or more than 1 % never answered; not where servers were killed |
+//! | `generator_ports`, `generator_files` | a connection was not made because an agent had no port, or no file, left for it |
 //! | `samples_lost` | a histogram lost values, or holds another number than was counted |
 //! | `connections_missing` | fewer connections at a phase's end than the plan promises |
 //! | `preparation_failed` | less than 99 % of what a preparation began went well: what is measured afterwards is something else |
@@ -36,6 +37,31 @@ pub const BEGUN_SHARE_MIN: f64 = 0.99;
 /// See [`BEGUN_SHARE_MIN`].
 pub const UNANSWERED_SHARE_MAX: f64 = 0.01;
 
+/// A failure that an agent's own machine is to blame for, whatever the server did.
+struct OwnFault {
+    /// In tables of errors and losses.
+    code: &'static str,
+    rule: &'static str,
+    what: &'static str,
+    remedy: &'static str,
+}
+
+/// Codes are those of [`reason`](crate::agent::engine::sockets::reason).
+const OWN_FAULTS: [OwnFault; 2] = [
+    OwnFault {
+        code: "no_port",
+        rule: "generator_ports",
+        what: "found no free port on their agent's side",
+        remedy: "give agents more source addresses (--source), or use more machines",
+    },
+    OwnFault {
+        code: "no_file",
+        rule: "generator_files",
+        what: "met their agent's limit of open files",
+        remedy: "use more agent processes (--agents), or raise the limit (ulimit -n)",
+    },
+];
+
 /// Everything that makes a run void; empty: it counts.
 pub fn reasons(plan: &Plan, phases: &[PhaseResult], ledger_full: bool) -> Vec<VoidReason> {
     let mut reasons = Vec::new();
@@ -65,11 +91,19 @@ fn phase_reasons(phase: &PhaseResult, planned: &Phase, reasons: &mut Vec<VoidRea
             void("samples_lost", format!("agent {}: {} values", generator.agent, generator.samples_lost));
         }
     }
+    for fault in OWN_FAULTS {
+        let count = count_of(phase, fault.code);
+        if count > 0 {
+            void(fault.rule, format!("{count} connections {}: {}", fault.what, fault.remedy));
+        }
+    }
     if let Some(detail) = lateness(&phase.streams, &phase.generators) {
         void("generator_late", detail);
     }
     for stream in &phase.streams {
-        if let Some(detail) = missed_rate(stream) {
+        // While the only server is dead nothing can begin: that is what the run is to show, and stands in its errors.
+        let missed = if phase.faults.is_empty() { missed_rate(stream) } else { None };
+        if let Some(detail) = missed {
             void("rate_missed", detail);
         }
         let answers = stream.histograms.get("answer").map_or("", String::as_str);
@@ -100,6 +134,14 @@ fn unprepared(phase: &PhaseResult, stream: &StreamResult) -> Option<VoidReason> 
     let codes: Vec<String> = stream.errors.iter().map(|(code, count)| format!("{code} {count}")).collect();
     let detail = format!("{action}: {succeeded} of {begun} went well; {}", codes.join(", "));
     Some(VoidReason { phase: phase.name.clone(), rule: "preparation_failed".into(), detail })
+}
+
+/// How often connections of a phase failed in this way: as an action's failure, or as a loss by the way. One failure
+/// may be counted as both, so the larger count is told.
+fn count_of(phase: &PhaseResult, code: &str) -> u64 {
+    let as_errors = phase.streams.iter().filter_map(|stream| stream.errors.get(code)).sum();
+    let as_losses = phase.losses.get(code).copied().unwrap_or(0);
+    as_losses.max(as_errors)
 }
 
 /// The agents' own delay beside the latency of the quickest stream that counts from due times.
@@ -208,9 +250,18 @@ mod tests {
         assert_eq!(rules(|phase| phase.generators[0].lag = latencies(2_000, 10)), ["generator_late"]);
         assert_eq!(rules(|phase| phase.machine.cpu_stolen_milli = vec![50, 51]), ["cpu_stolen"]);
         assert_eq!(rules(|phase| phase.streams[0].begun = 980), ["rate_missed"]);
+        let killed = |phase: &mut PhaseResult| {
+            phase.streams[0].begun = 980;
+            phase.faults = vec![(1, "gateway-1 killed".into())];
+        };
+        assert_eq!(rules(killed), Vec::<String>::new(), "nothing begins where the only server is dead");
         assert_eq!(rules(|phase| phase.streams[0].unanswered = 20), ["rate_missed"]);
         assert_eq!(rules(|phase| phase.streams[0].succeeded = 999), ["samples_lost"]);
         assert_eq!(rules(|phase| phase.connections.at_end = 1), ["connections_missing"]);
+        for (code, rule) in [("no_port", "generator_ports"), ("no_file", "generator_files")] {
+            assert_eq!(rules(|phase| drop(phase.losses.insert(code.into(), 1))), [rule]);
+            assert_eq!(rules(|phase| drop(phase.streams[0].errors.insert(code.into(), 1))), [rule]);
+        }
         let plan = Plan::parse(PLAN, Path::new("t")).expect("a plan");
         assert_eq!(reasons(&plan, &[], true)[0].rule, "ledger_full");
     }
@@ -248,6 +299,26 @@ mod tests {
         };
         assert_eq!(rules(few(9)), Vec::<String>::new());
         assert_eq!(rules(few(10)), ["generator_late"]);
+    }
+
+    #[test]
+    fn faults_of_the_agents_machine_name_their_remedy_and_are_counted_once() {
+        let plan = Plan::parse(PLAN, Path::new("t")).expect("a plan");
+        let counts = [("no_port".to_owned(), 7), ("no_file".to_owned(), 2), ("refused".to_owned(), 9)];
+        let stream = StreamResult { errors: counts.clone().into(), ..StreamResult::default() };
+        let load = PhaseResult { losses: counts.into(), streams: vec![stream], ..PhaseResult::default() };
+        let setup = PhaseResult { preparation: true, ..load.clone() };
+        let found = reasons(&plan, &[setup, load], false);
+        let detail = |rule: &str| {
+            let of_rule: Vec<_> = found.iter().filter(|reason| reason.rule == rule).collect();
+            assert_eq!(of_rule.len(), 1, "{found:?}");
+            of_rule[0].detail.clone()
+        };
+        let (ports, files) = (detail("generator_ports"), detail("generator_files"));
+        assert!(ports.starts_with("7 ") && ports.contains("source addresses"), "{ports}");
+        assert!(files.starts_with("2 ") && files.contains("agent processes"), "{files}");
+        // What a server does is its own matter: refusals are told, and void nothing.
+        assert_eq!(rules(|phase| drop(phase.losses.insert("refused".into(), 9))), Vec::<String>::new());
     }
 
     #[test]
