@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "everything else asks here")]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How far the machine's wall clock may be ahead of ours before we follow it, in milliseconds: more than
 /// slewing ever makes, less than any timeout of a session.
@@ -44,6 +44,13 @@ impl Clock {
 /// A moment, for measuring how long something took.
 pub fn moment() -> Instant {
     Instant::now()
+}
+
+/// Stops this thread for a while: a fraction of a millisecond that a loop gives to others (see `worker/pace.rs`).
+pub fn pause(pause: Duration) {
+    if !pause.is_zero() {
+        std::thread::sleep(pause);
+    }
 }
 
 fn wall_ms() -> u64 {

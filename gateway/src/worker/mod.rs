@@ -14,6 +14,7 @@ pub mod mailbox;
 pub mod wake;
 pub mod pending;
 pub mod wait;
+pub mod pace;
 pub mod start;
 mod connections;
 mod requests;
@@ -24,7 +25,7 @@ mod numbers;
 #[cfg(test)]
 mod tests;
 
-use crate::clock::{Clock, moment};
+use crate::clock::{Clock, moment, pause};
 use crate::domain::Calls;
 use crate::domain::auth::Verifier;
 use crate::front::{Front, FrontEvent};
@@ -37,6 +38,7 @@ use attach::Announcements;
 use bytes::BytesMut;
 use http_pipes::HttpPipes;
 use mailbox::{CoreInbox, CoreMessage};
+use pace::Pace;
 use pending::PendingTable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -165,8 +167,13 @@ impl Core {
 
     /// Serves until the core is told to drain, or cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), CoreError> {
+        let (mut pace, mut ended) = (Pace::default(), moment());
         loop {
+            let started = moment();
             self.turn();
+            let slept = started.duration_since(ended);
+            ended = moment();
+            pause(pace.turned(slept, ended.duration_since(started)));
             if let Some(failure) = self.storage.failure() {
                 if self.stage != Stage::Done {
                     self.serving.fetch_sub(1, Ordering::AcqRel);
