@@ -107,8 +107,11 @@ impl Ledger {
         if let Fate::Accepted(first) = *fate
             && first != seq
         {
-            self.answered_twice
-                .push(format!("{room}: {message} was accepted as {} and as {}", number(first), number(seq)));
+            self.answered_twice.push(format!(
+                "{room}: {message} was accepted as {} and as {}",
+                number(first),
+                number(seq)
+            ));
         }
         *fate = Fate::Accepted(seq);
     }
