@@ -10,7 +10,7 @@ pub mod charts;
 use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::results::{PhaseResult, RunResult, StreamResult};
-use super::text::{busy_text, counts_text, host_text, ledger_text, server_text};
+use super::text::{busy_text, counts_text, host_text, ledger_text, recovery_text, server_text};
 use charts::Part;
 use markup::Markup;
 use plot::Stroke;
@@ -312,6 +312,7 @@ fn details(page: &mut Markup, part: &Part<'_>, parts: usize) {
             ),
         ),
         ("connections lost".to_owned(), counts_text(&phase.losses)),
+        ("ready again".to_owned(), recovery_text(phase).unwrap_or_else(|| "none was lost".into())),
     ];
     for stream in phase.streams.iter().filter(|stream| !stream.errors.is_empty()) {
         facts.push((format!("errors of {}", stream.action), counts_text(&stream.errors)));

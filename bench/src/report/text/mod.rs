@@ -5,6 +5,7 @@ use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::results::{
     HostFacts, LedgerResult, MachineResult, PhaseResult, RunResult, ServerResult, StreamResult,
 };
+use crate::measure::histogram::Latencies;
 use std::collections::BTreeMap;
 
 /// Columns of a line: what a terminal beside an editor has.
@@ -51,6 +52,16 @@ pub fn counts_text(counts: &BTreeMap<String, u64>) -> String {
     let each: Vec<String> =
         counts.iter().map(|(code, count)| format!("{code} {}", grouped(*count))).collect();
     if each.is_empty() { "none".into() } else { each.join(", ") }
+}
+
+/// How long lost connections took to be ready again; `None`: none was lost, or none came back.
+pub fn recovery_text(phase: &PhaseResult) -> Option<String> {
+    let recovery = Latencies::from_text(&phase.recovery).ok()?;
+    let all = Percentiles::of(&recovery);
+    (all.count > 0).then(|| {
+        let (count, p50, p99) = (grouped(all.count), ms(all.p50_us), ms(all.p99_us));
+        format!("{count} of the lost ones, after p50 {p50}, p99 {p99}, at most {} ms", ms(all.max_us))
+    })
 }
 
 /// How busy each CPU was, and what the hypervisor kept of it.
@@ -280,6 +291,9 @@ impl Page {
             counts_text(&phase.losses)
         );
         self.named("connections", &text);
+        if let Some(text) = recovery_text(phase) {
+            self.named("ready again", &text);
+        }
     }
 
     fn generators(&mut self, phase: &PhaseResult) {
