@@ -14,6 +14,7 @@ pub mod merge;
 pub mod file;
 pub mod figures;
 pub mod numbers;
+pub mod remedies;
 pub mod text;
 pub mod html;
 pub mod compare;

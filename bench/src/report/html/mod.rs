@@ -9,6 +9,7 @@ pub mod charts;
 
 use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
+use super::remedies;
 use super::results::{PhaseResult, RunResult, StreamResult};
 use super::text::{busy_text, counts_text, host_text, ledger_text, recovery_text, server_text};
 use charts::Part;
@@ -317,6 +318,7 @@ fn details(page: &mut Markup, part: &Part<'_>, parts: usize) {
     for stream in phase.streams.iter().filter(|stream| !stream.errors.is_empty()) {
         facts.push((format!("errors of {}", stream.action), counts_text(&stream.errors)));
     }
+    facts.extend(remedies::of_phase(phase).into_iter().map(|(code, remedy)| (code.into(), remedy.into())));
     for server in &phase.servers {
         facts.push((server.name.clone(), server_text(server, phase.measured_s)));
     }

@@ -2,6 +2,7 @@
 
 use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
+use super::remedies;
 use super::results::{
     HostFacts, LedgerResult, MachineResult, PhaseResult, RunResult, ServerResult, StreamResult,
 };
@@ -179,6 +180,9 @@ impl Page {
         self.line(&format!("{title}{}{measured}", "─".repeat(fill)));
         self.streams(phase);
         self.connections(phase);
+        for (code, remedy) in remedies::of_phase(phase) {
+            self.named("", &format!("{code}: {remedy}"));
+        }
         self.costs(phase);
         if let Some(slope) = figures::phase_slope(phase) {
             self.named("memory", &slope_text(&slope));
