@@ -12,4 +12,5 @@ pub mod agent;
 pub mod workload;
 pub mod measure;
 pub mod report;
+pub mod verify;
 pub mod peers;

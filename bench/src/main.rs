@@ -24,6 +24,12 @@ const HELP: &str = "ringline-bench COMMAND
   peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]
                         Ringline and its peers by the same plans, in turn: one table, each result, a page a plan
   report FILE… [--html FILE]      tables, and one page, of results
+  verify --target HOST:PORT… --accounts FILE [--ca FILE] [--tls-name NAME]
+                        a cluster that runs already: is each acknowledged message on every device, in order, once,
+                        and in history? Ends with 0: it is, 1: it is not, 2: could not be checked
+      [--messages 200] [--rate 20] [--seconds 120] [--group]      how much is sent, into direct rooms and a group
+      [--history-only]                sends nothing: is what is there whole, and the same for everybody?
+      [--out FILE]                    the outcome as JSON
   agent …  relay …  authority …   load from many machines: docs/benchmarking.md
   null-server [--listen ADDRESS] [--certificate FILE]
                         a server that only answers

@@ -5,6 +5,7 @@ mod peers;
 mod report;
 mod run;
 mod search;
+mod verify;
 
 use bench::agent::load::RunLoad;
 use bench::agent::null_server::NullServer;
@@ -29,6 +30,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         "compare" => compare::command(rest),
         "peers" => peers::command(rest),
         "report" => report::command(rest),
+        "verify" => Ok(verify::command(rest)),
         "agent" => agent(rest),
         "relay" => relay::command(rest, merging()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         "authority" => authority_command(rest),
