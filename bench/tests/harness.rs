@@ -40,8 +40,9 @@ fn assert_whole(result: &RunResult) {
     let ledger = result.ledger.as_ref().expect("the plan keeps a ledger");
     assert!(ledger.is_balanced(), "{ledger:?}");
     assert!(ledger.acknowledged > 1_000 && ledger.checked > ledger.acknowledged, "{ledger:?}");
-    // Only the generator's own troubles may void it here.
-    assert!(result.void.iter().all(|reason| reason.rule.starts_with("generator")), "{:?}", result.void);
+    // Only the generator's own troubles, and the machine's, may void it here.
+    let slow_day = |rule: &str| rule.starts_with("generator") || rule == "cpu_stolen";
+    assert!(result.void.iter().all(|reason| slow_day(&reason.rule)), "{:?}", result.void);
 }
 
 #[test]

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 /// Longest pause, in microseconds: about two of a disk's syncs.
 pub const PAUSE_US_MAX: u64 = 500;
-/// Share of time spent in turns from which on the loop pauses, in thousandths.
-const BUSY_MILLI: u64 = 500;
+/// The whole of the time, in which shares of it are counted: fine enough that no turn is rounded away.
+const WHOLE: u64 = 1_000_000;
+/// Share of time spent in turns from which on the loop pauses.
+const BUSY: u64 = WHOLE / 2;
 /// A turn this long, in microseconds, carries enough.
 const LONG_TURN_US: u64 = 1_000;
 /// Time over which the share is taken, in microseconds: tens of turns.
@@ -19,7 +21,7 @@ const MEMORY_US: u64 = 20_000;
 /// Share of time that turns took lately.
 #[derive(Debug, Default)]
 pub struct Pace {
-    busy_milli: u64,
+    busy: u64,
 }
 
 impl Pace {
@@ -27,11 +29,11 @@ impl Pace {
     pub fn turned(&mut self, slept: Duration, turn: Duration) -> Duration {
         let (slept_us, turn_us) = (micros(slept), micros(turn));
         let passed_us = (slept_us + turn_us).clamp(1, MEMORY_US);
-        let share_milli = turn_us.min(passed_us) * 1_000 / passed_us;
-        self.busy_milli = (self.busy_milli * (MEMORY_US - passed_us) + share_milli * passed_us) / MEMORY_US;
-        let busy_milli = self.busy_milli.saturating_sub(BUSY_MILLI);
+        let share = turn_us.min(passed_us) * WHOLE / passed_us;
+        self.busy = (self.busy * (MEMORY_US - passed_us) + share * passed_us) / MEMORY_US;
         let short_us = LONG_TURN_US.saturating_sub(turn_us);
-        let pause_us = PAUSE_US_MAX * busy_milli / (1_000 - BUSY_MILLI) * short_us / LONG_TURN_US;
+        let pause_us =
+            PAUSE_US_MAX * self.busy.saturating_sub(BUSY) / (WHOLE - BUSY) * short_us / LONG_TURN_US;
         Duration::from_micros(pause_us)
     }
 }
@@ -81,8 +83,8 @@ mod tests {
     #[test]
     fn a_load_that_ends_is_forgotten() {
         let mut pace = Pace::default();
-        (0..1_000).for_each(|_| drop(pace.turned(us(0), us(200))));
-        assert!(pace.turned(us(0), us(200)) > us(300));
+        let busy = (0..1_000).fold(Duration::ZERO, |_, _| pace.turned(us(0), us(200)));
+        assert!(busy > us(300), "{busy:?}");
         assert_eq!(pace.turned(us(1_000_000), us(200)), Duration::ZERO);
     }
 }

@@ -183,6 +183,9 @@ impl Page {
         for (code, remedy) in remedies::of_phase(phase) {
             self.named("", &format!("{code}: {remedy}"));
         }
+        if let Some(text) = recovery_text(phase) {
+            self.named("ready again", &text);
+        }
         self.costs(phase);
         if let Some(slope) = figures::phase_slope(phase) {
             self.named("memory", &slope_text(&slope));
@@ -295,9 +298,6 @@ impl Page {
             counts_text(&phase.losses)
         );
         self.named("connections", &text);
-        if let Some(text) = recovery_text(phase) {
-            self.named("ready again", &text);
-        }
     }
 
     fn generators(&mut self, phase: &PhaseResult) {
