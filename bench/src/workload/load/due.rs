@@ -101,6 +101,11 @@ impl AgentLoad {
                     self.leave(device, true);
                 }
                 let token = self.operations.begin(operation);
+                // What it asks leaves when the server's half of the handshakes is done: the agent's part ends here.
+                if let (Some(_), Some(phase)) = (operation.stream, &mut self.phase) {
+                    phase.figures.lag.record(now_us.saturating_sub(operation.due_us));
+                }
+                self.hold_up(token);
                 self.devices.of(device).connecting = Some(token);
                 self.connect(device);
             }

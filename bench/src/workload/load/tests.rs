@@ -302,6 +302,11 @@ fn a_quiet_server_gets_what_the_schedule_says_and_the_ledger_balances() {
     assert_eq!((away.streams[0].succeeded, away.connections.at_end), (20, 28));
     let back = world.phase(4);
     assert_eq!((back.streams[0].succeeded, back.connections.at_end), (20, 48));
+    for (phase, began) in [(&connected, 48), (&back, 20)] {
+        let lag = Latencies::from_text(&phase.generators[0].lag).expect("ours");
+        assert_eq!(lag.count(), began, "connecting is late until it is begun");
+        assert!(lag.max() < WAY_US, "what the server takes for it is not the agent's: {}", lag.max());
+    }
     let settled = world.settle();
     assert!(settled.is_balanced(), "{settled:?}");
     assert!(settled.acknowledged > 1_100, "{settled:?}");
