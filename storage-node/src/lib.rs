@@ -9,6 +9,8 @@
 
 pub mod config;
 pub mod clock;
+mod disk;
+mod failpoint;
 pub mod server;
 pub mod worker;
 pub mod placement;
@@ -19,6 +21,8 @@ pub mod engine;
 pub mod feed;
 pub mod jobs;
 pub mod observe;
+#[cfg(test)]
+mod sim;
 
 pub use config::{LinkTls, LogConfig, NodeConfig, StorageConfig};
 pub use worker::{

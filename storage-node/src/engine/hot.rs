@@ -23,11 +23,11 @@ pub struct HotRows<'a> {
     rows: RefCell<Generations>,
 }
 
-#[derive(Default)]
 struct Generations {
     young: HashMap<Key, Bytes>,
     old: HashMap<Key, Bytes>,
     young_bytes: usize,
+    young_bytes_max: usize,
 }
 
 impl Generations {
@@ -45,7 +45,7 @@ impl Generations {
         if let Some(replaced) = self.young.insert(key, value) {
             self.young_bytes -= ROW_BYTES + replaced.len();
         }
-        if self.young_bytes > GENERATION_BYTES_MAX {
+        if self.young_bytes > self.young_bytes_max {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
@@ -62,7 +62,13 @@ impl Generations {
 impl<'a> HotRows<'a> {
     /// In front of the store that this thread alone writes its shards' rows to.
     pub fn new(reader: &'a dyn Reader) -> Self {
-        Self { reader, rows: RefCell::default() }
+        Self::with_generations_of(reader, GENERATION_BYTES_MAX)
+    }
+
+    /// As [`Self::new`], with another bound than [`GENERATION_BYTES_MAX`].
+    pub fn with_generations_of(reader: &'a dyn Reader, young_bytes_max: usize) -> Self {
+        let (young, old) = (HashMap::new(), HashMap::new());
+        Self { reader, rows: RefCell::new(Generations { young, old, young_bytes: 0, young_bytes_max }) }
     }
 
     /// The rows of a batch that are kept here: to be taken before the store takes the batch.

@@ -273,6 +273,53 @@ fn another_shard_count_and_foreign_data_are_refused() {
 }
 
 #[test]
+fn a_bit_that_rots_in_a_table_is_an_error_and_never_a_value() {
+    let folder = Folder::new();
+    let rows: Vec<Key> = (1..=600).map(|seq| keys::message(ConversationId([7; 16]), Seq(seq))).collect();
+    let value = |place: usize| Bytes::from(format!("{place:0100}").repeat(1 + place % 3));
+    let store = open(&folder.0).unwrap();
+    let mut batch = WriteBatch::new();
+    rows.iter().enumerate().for_each(|(place, key)| batch.put(*key, value(place)));
+    store.write(batch).unwrap();
+    store.sync().unwrap();
+    drop(store);
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
+    let listed = std::fs::read_dir(&folder.0).unwrap().map(|file| file.unwrap().path());
+    let tables: Vec<PathBuf> = listed.filter(is_table).collect();
+    let (mut unreadable, mut refused) = (0, 0);
+    for table in tables {
+        let whole = std::fs::read(&table).unwrap();
+        for at in (0..whole.len()).step_by(whole.len() / 60 + 1) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            std::fs::write(&table, &flipped).unwrap();
+            match open(&folder.0) {
+                Err(error) => {
+                    refused += 1;
+                    let name = table.file_name().unwrap().to_string_lossy();
+                    assert!(error.to_string().contains(&*name), "byte {at}: {error}");
+                }
+                Ok(store) => {
+                    for (place, key) in rows.iter().enumerate() {
+                        match store.value(key) {
+                            Ok(found) => assert_eq!(found, Some(value(place)), "byte {at}"),
+                            Err(error) => {
+                                unreadable += 1;
+                                assert!(error.to_string().contains(".sst"), "byte {at}: {error}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        std::fs::write(&table, &whole).unwrap();
+    }
+    assert!(unreadable > 100, "{unreadable} reads failed, {refused} openings were refused");
+    let store = open(&folder.0).unwrap();
+    assert!(rows.iter().enumerate().all(|(place, key)| store.value(key).unwrap() == Some(value(place))));
+}
+
+#[test]
 fn a_folder_is_opened_once_at_a_time() {
     let folder = Folder::new();
     let first = open(&folder.0).unwrap();

@@ -1,6 +1,7 @@
 //! What happens beside the way of a message: making the store durable, and cutting the log behind it.
 
 use crate::clock;
+use crate::failpoint::{self, Failpoint};
 use crate::replication::ReplicationError;
 use crate::worker::NodeShared;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -73,6 +74,7 @@ pub(crate) fn persist(shared: &NodeShared) -> Result<(), String> {
     let applied: Vec<u64> =
         shards.iter().map(|shard| shared.marks_of(*shard).applied.load(Ordering::Acquire)).collect();
     shared.store.sync().map_err(|error| error.to_string())?;
+    failpoint::pass(Failpoint::Flushed);
     shared.metrics.store_syncs.increment();
     cut_log(shared, shards.into_iter().zip(applied)).map_err(|error| error.to_string())
 }
@@ -81,10 +83,12 @@ fn cut_log(
     shared: &NodeShared,
     persisted: impl Iterator<Item = (ShardId, u64)>,
 ) -> Result<(), ReplicationError> {
-    for (shard, persisted) in persisted {
-        let cut = persisted.min(shared.marks_of(shard).feed_cut.load(Ordering::Acquire));
-        shared.log.cut(shard, cut)?;
-    }
+    let below_feed = |(shard, persisted): (ShardId, u64)| {
+        (shard, persisted.min(shared.marks_of(shard).feed_cut.load(Ordering::Acquire)))
+    };
+    let cuts: Vec<(ShardId, u64)> = persisted.map(below_feed).collect();
+    shared.log.cut(&cuts)?;
+    failpoint::pass(Failpoint::Cut);
     shared.log.purge()?;
     shared.metrics.log_used_bytes.set(shared.log.used_bytes() as u64);
     Ok(())

@@ -1,7 +1,7 @@
 //! One shard's Raft group, with one voter for now: a log of one. `raft-rs` decides, this drives it: writes go to
 //! the log thread, and nothing is committed before that thread reports them persisted.
 
-use super::log::{Log, LogWrite, Vote};
+use super::log::{Log, LogRange, LogWrite, Vote};
 use super::{LogEntry, ReplicationError};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{Config, GetEntriesContext, RaftState, RawNode, Storage, StorageError};
@@ -135,6 +135,12 @@ impl ShardLog {
         let mut opened =
             Self { log, shard, first, last, last_term: 0, unapplied: VecDeque::new(), vote, applied };
         opened.last_term = opened.stored_term(last)?;
+        if opened.vote.term < opened.last_term {
+            let (vote, entry) = (opened.vote.term, opened.last_term);
+            let detail = format!("the vote is of term {vote}, the last entry of term {entry}");
+            return Err(opened.log.damaged(shard, detail));
+        }
+        opened.log.check_entries(shard, LogRange { above: applied, up_to: last })?;
         Ok(opened)
     }
 

@@ -1,10 +1,14 @@
 //! The log files of a node: every shard's entries and votes in one engine.
 
-use super::{LogEntry, ReplicationError};
+use super::files::LogFiles;
+use super::{LogEntry, RECORD_VERSION, ReplicationError};
 use crate::config::LogConfig;
+use crate::disk::Disk;
 use raft::eraftpb::{Entry, HardState};
+use raft_engine::internals::FilePipeLog;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use wire_protocol::ids::ShardId;
 
 /// Key of a shard's vote in the engine.
@@ -81,19 +85,34 @@ impl MessageExt for EntryIndex {
     }
 }
 
+/// Bytes of entries that are looked through at once at a start.
+const CHECK_BYTES: usize = 2 * 1024 * 1024;
+
 /// The engine. Writes may come from several threads; one thread is what makes one sync serve many.
 pub struct Log {
-    engine: Engine,
+    engine: Engine<LogFiles, FilePipeLog<LogFiles>>,
+    files: LogFiles,
     folder: PathBuf,
+    /// Held from the beginning of a write to the end of its sync: only the last write can be torn, and damage
+    /// before it is known as such (`damage.rs`).
+    writing: Mutex<()>,
 }
 
 impl Log {
     /// Opens the log files, making them if there are none. A torn write at the end is dropped: it was never
     /// acknowledged. Damage elsewhere is an error.
     pub fn open(folder: &Path, config: &LogConfig) -> Result<Self, ReplicationError> {
+        Self::open_on(Disk::Real, folder, config)
+    }
+
+    /// As [`Self::open`], on any disk.
+    pub(crate) fn open_on(disk: Disk, folder: &Path, config: &LogConfig) -> Result<Self, ReplicationError> {
         let engine_config = Config {
             dir: folder.to_string_lossy().into_owned(),
             recovery_mode: RecoveryMode::TolerateTailCorruption,
+            // One file after another, so that an error is about the file that was looked into last. Files are read
+            // as fast as a disk gives them all the same.
+            recovery_threads: 1,
             // Bodies are opaque, often encrypted: compressing them costs and gains nothing.
             batch_compression_threshold: ReadableSize(0),
             target_file_size: ReadableSize(config.file_bytes),
@@ -103,14 +122,23 @@ impl Log {
             prefill_limit: config.prefill.then_some(ReadableSize(config.keep_bytes)),
             ..Config::default()
         };
-        let engine = Engine::open(engine_config).map_err(|error| ReplicationError::Engine {
-            folder: folder.to_owned(),
-            detail: error.to_string(),
-        })?;
-        Ok(Self { engine, folder: folder.to_owned() })
+        let failed = |detail: String| ReplicationError::Engine { folder: folder.to_owned(), detail };
+        let no_folder = |error: std::io::Error| failed(error.to_string());
+        disk.create_folder(folder).map_err(no_folder)?;
+        if let Some(above) = folder.parent() {
+            disk.sync_folder(above).map_err(no_folder)?;
+        }
+        let files = LogFiles::new(disk);
+        let engine = Engine::open_with_file_system(engine_config, Arc::new(files.clone()))
+            .map_err(|error| failed(described(&files, &error)))?;
+        files.opened();
+        match files.failure() {
+            None => Ok(Self { engine, files, folder: folder.to_owned(), writing: Mutex::default() }),
+            Some(detail) => Err(failed(detail)),
+        }
     }
 
-    /// Writes and syncs everything given; all of it is durable on return. Gives the bytes written.
+    /// Writes and syncs everything given; all of it is durable on return.
     pub fn write(&self, writes: &[LogWrite]) -> Result<usize, ReplicationError> {
         let mut batch = LogBatch::default();
         for write in writes {
@@ -120,7 +148,51 @@ impl Log {
                 batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
             }
         }
-        self.engine.write(&mut batch, true).map_err(|error| self.failed(&error))
+        self.write_synced(&mut batch)
+    }
+
+    fn write_synced(&self, batch: &mut LogBatch) -> Result<usize, ReplicationError> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.settle()?;
+        let bytes = self.engine.write(batch, true).map_err(|error| self.failed(&error))?;
+        self.check_files()?;
+        Ok(bytes)
+    }
+
+    fn settle(&self) -> Result<(), ReplicationError> {
+        let failed = |error: std::io::Error| self.failed(&raft_engine::Error::Io(error));
+        self.files.settle().map_err(failed)
+    }
+
+    fn check_files(&self) -> Result<(), ReplicationError> {
+        match self.files.failure() {
+            None => Ok(()),
+            Some(detail) => Err(ReplicationError::Engine { folder: self.folder.clone(), detail }),
+        }
+    }
+
+    /// Reads what a start will apply, so that damage is found before anything is served.
+    pub(super) fn check_entries(&self, shard: ShardId, range: LogRange) -> Result<(), ReplicationError> {
+        let mut above = range.above;
+        while above < range.up_to {
+            let entries = self.entries(shard, above + 1, range.up_to + 1, CHECK_BYTES)?;
+            for entry in &entries {
+                if entry.index != above + 1 {
+                    return Err(self.damaged(shard, format!("entry {} is missing", above + 1)));
+                }
+                if let Some(version) = entry.data.first().filter(|version| **version != RECORD_VERSION) {
+                    let index = entry.index;
+                    let detail =
+                        format!("entry {index} is of format {version}, this program reads {RECORD_VERSION}");
+                    return Err(self.damaged(shard, detail));
+                }
+                above += 1;
+            }
+            if entries.is_empty() {
+                return Err(self.damaged(shard, format!("entry {} is missing", above + 1)));
+            }
+        }
+        Ok(())
     }
 
     /// Entries above `above` up to `up_to`, ascending: as many as fit `bytes_max`, one at least. Entries that are
@@ -175,22 +247,27 @@ impl Log {
         Vote::decode(&value).ok_or_else(|| self.damaged(shard, "the vote is of an unknown format".to_owned()))
     }
 
-    /// Lets entries below `index` go (see [`Self::cut_index`]). The entry at `index` stays: the log continues from its term.
-    pub fn cut(&self, shard: ShardId, index: u64) -> Result<(), ReplicationError> {
-        let group = group_id(shard);
-        if self.engine.first_index(group).is_none_or(|first| first >= index) {
-            return Ok(());
-        }
+    /// Lets entries below each shard's index go (see [`Self::cut_index`]). The entry at the index stays: the log
+    /// continues from its term. Synced, as every write.
+    pub fn cut(&self, cuts: &[(ShardId, u64)]) -> Result<(), ReplicationError> {
         let mut batch = LogBatch::default();
-        batch.add_command(group, Command::Compact { index });
-        self.engine.write(&mut batch, false).map_err(|error| self.failed(&error))?;
+        for &(shard, index) in cuts {
+            let group = group_id(shard);
+            if self.engine.first_index(group).is_some_and(|first| first < index) {
+                batch.add_command(group, Command::Compact { index });
+            }
+        }
+        if !batch.is_empty() {
+            self.write_synced(&mut batch)?;
+        }
         Ok(())
     }
 
     /// Frees files that hold nothing needed any more. Blocks for as long as rewriting what is still needed takes.
     pub fn purge(&self) -> Result<(), ReplicationError> {
+        self.settle()?;
         self.engine.purge_expired_files().map_err(|error| self.failed(&error))?;
-        Ok(())
+        self.check_files()
     }
 
     /// Bytes of the files in use.
@@ -204,11 +281,21 @@ impl Log {
     }
 
     fn failed(&self, error: &raft_engine::Error) -> ReplicationError {
-        ReplicationError::Engine { folder: self.folder.clone(), detail: error.to_string() }
+        ReplicationError::Engine { folder: self.folder.clone(), detail: described(&self.files, error) }
     }
 
     pub(super) fn damaged(&self, shard: ShardId, detail: String) -> ReplicationError {
         ReplicationError::Damaged { folder: self.folder.clone(), shard, detail }
+    }
+}
+
+/// What the engine says, and of which file.
+fn described(files: &LogFiles, error: &raft_engine::Error) -> String {
+    match (error, files.culprit()) {
+        (raft_engine::Error::Corruption(detail), Some(file)) => {
+            format!("{}: damaged: {detail}", file.display())
+        }
+        _ => error.to_string(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Log, LogWrite, ReplicationError};
 use crate::clock;
+use crate::failpoint::{self, Failpoint};
 use crossbeam_channel::Receiver;
 use std::time::Duration;
 
@@ -44,40 +45,66 @@ pub fn run_log_thread(
     requests: &Receiver<LogRequest>,
     mut report: impl FnMut(SyncedWrite<'_>),
 ) -> Result<(), ReplicationError> {
-    let mut writes = Vec::new();
-    let mut cores = Vec::new();
-    let mut running = true;
-    while running {
-        let Ok(mut request) = requests.recv() else { break };
-        let mut bytes_queued = 0;
-        loop {
-            match request {
-                LogRequest::Stop => {
-                    running = false;
-                    break;
-                }
-                LogRequest::Write { core, write } => {
-                    bytes_queued += write.bytes();
-                    writes.push(write);
-                    cores.push(core);
-                }
-            }
-            if bytes_queued >= LOG_BATCH_BYTES_MAX {
-                break;
-            }
-            match requests.try_recv() {
-                Ok(next) => request = next,
-                Err(_) => break,
-            }
+    let mut queued = QueuedWrites::default();
+    while let Ok(request) = requests.recv() {
+        if queued.take(request, requests) == Queue::Ends {
+            return queued.write(log, &mut report);
         }
-        if writes.is_empty() {
-            continue;
-        }
-        let started = clock::now();
-        let bytes = log.write(&writes)?;
-        report(SyncedWrite { writes: &writes, cores: &cores, bytes, duration: started.elapsed() });
-        writes.clear();
-        cores.clear();
+        queued.write(log, &mut report)?;
     }
     Ok(())
+}
+
+/// Whether more is to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Queue {
+    GoesOn,
+    Ends,
+}
+
+/// What goes into one synced write.
+#[derive(Default)]
+pub(crate) struct QueuedWrites {
+    writes: Vec<LogWrite>,
+    cores: Vec<usize>,
+}
+
+impl QueuedWrites {
+    /// Takes a request and those that wait behind it, as many as fit one write.
+    pub fn take(&mut self, first: LogRequest, requests: &Receiver<LogRequest>) -> Queue {
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                LogRequest::Stop => return Queue::Ends,
+                LogRequest::Write { core, write } => {
+                    bytes += write.bytes();
+                    self.writes.push(write);
+                    self.cores.push(core);
+                }
+            }
+            next = if bytes < LOG_BATCH_BYTES_MAX { requests.try_recv().ok() } else { None };
+        }
+        Queue::GoesOn
+    }
+
+    /// Writes and syncs what was taken, and reports it.
+    pub fn write(
+        &mut self,
+        log: &Log,
+        report: &mut impl FnMut(SyncedWrite<'_>),
+    ) -> Result<(), ReplicationError> {
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        let started = clock::now();
+        failpoint::pass(Failpoint::LogWriting);
+        let bytes = log.write(&self.writes)?;
+        failpoint::pass(Failpoint::LogSynced);
+        let duration = started.elapsed();
+        report(SyncedWrite { writes: &self.writes, cores: &self.cores, bytes, duration });
+        self.writes.clear();
+        self.cores.clear();
+        Ok(())
+    }
 }

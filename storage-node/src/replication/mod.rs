@@ -14,6 +14,8 @@
 //! applied index that the group was opened with.
 
 mod record;
+mod damage;
+mod files;
 mod log;
 mod log_thread;
 mod group;
@@ -24,6 +26,8 @@ pub use group::{Group, GroupOutput};
 pub use log::{Log, LogRange, LogWrite};
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
+#[cfg(test)]
+pub(crate) use {damage::whole_batch_behind, log_thread::QueuedWrites};
 
 use bytes::Bytes;
 use std::path::PathBuf;

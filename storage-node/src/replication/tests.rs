@@ -95,7 +95,7 @@ fn a_cut_log_goes_on_where_it_was() {
         assert_eq!(settle(&mut group, &log).len(), 10);
         group.applied(10);
         assert_eq!(log.cut_index(SHARD), 0);
-        log.cut(SHARD, 6).expect("it cuts");
+        log.cut(&[(SHARD, 6)]).expect("it cuts");
         assert_eq!(log.cut_index(SHARD), 6);
         let range = LogRange { above: 6, up_to: 9 };
         let read = log.read(SHARD, range, usize::MAX).expect("it reads");
@@ -111,7 +111,7 @@ fn a_cut_log_goes_on_where_it_was() {
     assert_eq!(indexes(&settle(&mut group, &log)), [7, 8, 9, 10, 11]);
     // Everything but the last entry is cut.
     group.applied(11);
-    log.cut(SHARD, 11).expect("it cuts");
+    log.cut(&[(SHARD, 11)]).expect("it cuts");
     drop(group);
     let mut group = Group::open(Arc::clone(&log), SHARD, 11).expect("it opens");
     assert_eq!(indexes(&settle(&mut group, &log)), [12]);

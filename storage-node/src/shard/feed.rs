@@ -2,6 +2,7 @@
 //! home it merges what it gets, pushes it to attached sessions, and makes it durable by checkpoints of its own.
 
 use super::{Effects, ReadJob, ReadWork, Shard, Stage};
+use crate::failpoint::{self, Failpoint};
 use crate::feed::HomeFeed;
 use crate::feed::source::BATCHES_IN_FLIGHT_MAX;
 use std::sync::atomic::Ordering;
@@ -33,6 +34,7 @@ impl Shard {
         };
         self.metrics.feed_batches.increment();
         let taken = home.take(batch);
+        failpoint::pass(Failpoint::FeedTaken);
         if taken.ack.replay {
             self.metrics.feed_gaps.increment();
         }
@@ -80,6 +82,7 @@ impl Shard {
     pub(super) fn checkpoint(&mut self, now_ms: u64) {
         let Stage::Serving(home) = &mut self.stage else { return };
         let Some(checkpoint) = home.poll_checkpoint(now_ms) else { return };
+        failpoint::pass(Failpoint::CheckpointProposing);
         let command = Command { kind: Some(command::Kind::FeedCheckpoint(checkpoint)) };
         if self.pipeline.take(None, command).is_err() {
             home.checkpoint_refused();
@@ -91,6 +94,7 @@ impl Shard {
     pub(super) fn checkpointed(&mut self, checkpoint: &FeedCheckpoint, effects: &mut Effects) {
         // While the log is replayed there is no home feed yet, and the positions are read afterwards.
         if let Stage::Serving(home) = &mut self.stage {
+            failpoint::pass(Failpoint::Checkpointed);
             effects.acks.extend(home.checkpointed(checkpoint));
         }
     }

@@ -3,6 +3,7 @@
 use super::effects::AppliedJob;
 use super::{Effects, ReadJob, ReadWork, Shard, Stage, respond};
 use crate::domain::Event;
+use crate::failpoint::{self, Failpoint};
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{Delivery, FeedItem, delivery};
@@ -10,6 +11,7 @@ use wire_protocol::internal::{Delivery, FeedItem, delivery};
 impl Shard {
     /// The rows of these entries are readable: answers commands, records and carries out events.
     pub fn applied(&mut self, now_ms: u64, job: AppliedJob, effects: &mut Effects) {
+        failpoint::pass(Failpoint::Answering);
         self.pipeline.job_done();
         for entry in job.entries {
             let proposed = self.pipeline.applied(entry.index, entry.time_ms);
@@ -34,6 +36,7 @@ impl Shard {
             self.stage = Stage::Loading;
             effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Positions });
         }
+        failpoint::pass(Failpoint::FeedSending);
         self.send_feed(now_ms, effects);
     }
 

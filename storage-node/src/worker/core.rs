@@ -30,7 +30,7 @@ const MAILBOX_RETRY_MS: u64 = 1;
 
 /// Ways to the threads that work for a core.
 #[derive(Clone)]
-pub(super) struct Threads {
+pub(crate) struct Threads {
     pub log: Sender<LogRequest>,
     pub store: Sender<StoreRequest>,
     pub reads: Sender<ReadRequest>,
@@ -60,7 +60,7 @@ pub struct StorageCore {
 }
 
 impl StorageCore {
-    pub(super) fn new(shared: Arc<NodeShared>, core: usize, threads: Threads, shards: Vec<Shard>) -> Self {
+    pub(crate) fn new(shared: Arc<NodeShared>, core: usize, threads: Threads, shards: Vec<Shard>) -> Self {
         let mut places = vec![None; shared.map.shard_count() as usize];
         for (place, shard) in shards.iter().enumerate() {
             places[shard.id().0 as usize] = Some(place);

@@ -7,9 +7,9 @@
 //! ```
 
 use super::node::StartError;
+use crate::disk::Disk;
 use serde::Deserialize;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// Format of the folder as a whole: which parts there are and how they relate.
@@ -32,9 +32,21 @@ impl Identity {
     }
 }
 
+/// Who uses a data folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Owner {
+    /// The node.
+    pub node_id: u32,
+    /// Shards of the fleet.
+    pub shard_count: u32,
+    /// Those of this node.
+    pub shards: Vec<u32>,
+}
+
 /// A checked data folder.
 #[derive(Debug)]
-pub(super) struct DataFolder {
+pub(crate) struct DataFolder {
+    disk: Disk,
     folder: PathBuf,
     identity: Identity,
     is_new: bool,
@@ -42,15 +54,16 @@ pub(super) struct DataFolder {
 
 impl DataFolder {
     /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards.
-    pub fn open(folder: &Path, node_id: u32, shard_count: u32, shards: Vec<u32>) -> Result<Self, StartError> {
-        fs::create_dir_all(folder).map_err(|error| failed("make the data folder", folder, error))?;
+    pub fn open(disk: Disk, folder: &Path, owner: Owner) -> Result<Self, StartError> {
+        disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
+        let Owner { node_id, shard_count, shards } = owner;
         let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards };
-        let mut opened = Self { folder: folder.to_owned(), identity, is_new: false };
+        let mut opened = Self { disk, folder: folder.to_owned(), identity, is_new: false };
         let file = opened.identity_file();
-        match fs::read_to_string(&file) {
+        match opened.disk.read_text(&file) {
             Ok(text) => opened.check(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if opened.log().exists() {
+                if opened.disk.exists(&opened.log()) {
                     let detail = "is missing beside a log: this is no whole data folder".to_owned();
                     return Err(StartError::DataFolder { file, detail });
                 }
@@ -98,11 +111,13 @@ impl DataFolder {
         let unfinished = self.folder.join("node.toml.new");
         let text = self.identity.to_text();
         let write = || {
-            let mut new = File::create(&unfinished)?;
-            new.write_all(text.as_bytes())?;
-            new.sync_all()?;
-            fs::rename(&unfinished, &file)?;
-            File::open(&self.folder)?.sync_all()
+            // Everything above the file first: once it is there, no later start looks after that again.
+            if let Some(above) = self.folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+                self.disk.sync_folder(above)?;
+            }
+            self.disk.write_synced(&unfinished, &text)?;
+            self.disk.rename(&unfinished, &file)?;
+            self.disk.sync_folder(&self.folder)
         };
         write().map_err(|error| failed("write", &file, error))
     }

@@ -27,10 +27,18 @@ pub use node::{StartError, StorageNode};
 pub use read_threads::READ_THREADS;
 pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 
+#[cfg(test)]
+pub(crate) use self::core::Threads;
 pub(crate) use link::{Origin, SessionKey};
+#[cfg(test)]
+pub(crate) use node::{OpenedShards, open_node, report_synced};
+#[cfg(test)]
+pub(crate) use read_threads::{ReadRequest, read_and_report};
 #[cfg(test)]
 pub(crate) use shared::NodeParts;
 pub(crate) use shared::NodeShared;
+#[cfg(test)]
+pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;
 use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardResponse};

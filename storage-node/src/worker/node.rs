@@ -1,15 +1,16 @@
 //! Starting and stopping a node.
 
 use super::core::{StorageCore, Threads};
-use super::data_folder::DataFolder;
+use super::data_folder::{DataFolder, Owner};
 use super::read_threads::{READ_THREADS, ReadRequest, run_read_thread};
 use super::reread::open_source;
 use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::{StoreRequest, run_store_thread};
 use crate::config::{ConfigError, StorageConfig};
+use crate::disk::Disk;
 use crate::domain;
-use crate::engine::StoreError;
 use crate::engine::rocks::{RocksOptions, RocksStore};
+use crate::engine::{Store, StoreError};
 use crate::jobs;
 use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
@@ -18,7 +19,7 @@ use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, Sh
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use wire_protocol::ids::ShardId;
@@ -68,22 +69,10 @@ impl StorageNode {
     /// cores; requests that arrive meanwhile wait.
     pub fn start(config: StorageConfig, cores: usize) -> Result<(StorageNode, Vec<StorageCore>), StartError> {
         config.check()?;
-        let map = ShardMap::new(&config, cores)?;
-        let own: Vec<u32> = map.own_shards().into_iter().map(|shard| shard.0).collect();
-        let folder = DataFolder::open(&config.data_dir, config.node_id, config.shard_count, own)?;
-        let store = RocksStore::open(&folder.rows(), &RocksOptions::new(config.shard_count))?;
-        folder.claim()?;
-        let log = Arc::new(Log::open(&folder.log(), &config.log)?);
-        let epoch = getrandom::u64().map_err(|error| StartError::Io {
-            what: "draw the node's epoch".to_owned(),
-            error: std::io::Error::other(error.to_string()),
-        })?;
-        let parts = NodeParts { node_id: config.node_id, epoch, map, log, store: Box::new(store), cores };
-        let shared = Arc::new(NodeShared::new(parts));
-        let mut opened = Vec::with_capacity(cores);
-        for core in 0..cores {
-            opened.push(open_shards(&shared, core)?);
-        }
+        let open_store = |folder: &Path| {
+            Ok(Box::new(RocksStore::open(folder, &RocksOptions::new(config.shard_count))?) as _)
+        };
+        let (shared, opened) = open_node(&config, cores, &Disk::Real, open_store)?;
         let mut node = StorageNode { shared, threads: Vec::new(), stops: Vec::new() };
         let cores = node.start_threads(opened, config.log.keep_bytes)?;
         Ok((node, cores))
@@ -195,10 +184,34 @@ impl Drop for StorageNode {
     }
 }
 
+/// Opens everything that a start reads, or makes it if the folder is new: all but the threads.
+pub(crate) fn open_node(
+    config: &StorageConfig,
+    cores: usize,
+    disk: &Disk,
+    open_store: impl FnOnce(&Path) -> Result<Box<dyn Store>, StoreError>,
+) -> Result<(Arc<NodeShared>, Vec<OpenedShards>), StartError> {
+    let map = ShardMap::new(config, cores)?;
+    let shards: Vec<u32> = map.own_shards().into_iter().map(|shard| shard.0).collect();
+    let owner = Owner { node_id: config.node_id, shard_count: config.shard_count, shards };
+    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner)?;
+    let store = open_store(&folder.rows())?;
+    folder.claim()?;
+    let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
+    let epoch = getrandom::u64().map_err(|error| StartError::Io {
+        what: "draw the node's epoch".to_owned(),
+        error: std::io::Error::other(error.to_string()),
+    })?;
+    let parts = NodeParts { node_id: config.node_id, epoch, map, log, store, cores };
+    let shared = Arc::new(NodeShared::new(parts));
+    let opened = (0..cores).map(|core| open_shards(&shared, core)).collect::<Result<_, _>>()?;
+    Ok((shared, opened))
+}
+
 /// The shards of one core, and the times of their stored states for the core's store thread.
-struct OpenedShards {
-    shards: Vec<Shard>,
-    times: HashMap<ShardId, u64>,
+pub(crate) struct OpenedShards {
+    pub shards: Vec<Shard>,
+    pub times: HashMap<ShardId, u64>,
 }
 
 fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartError> {
@@ -224,21 +237,22 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
 }
 
 fn run_log(shared: &NodeShared, requests: &Receiver<LogRequest>) -> Result<(), String> {
-    let mut cores_to_signal = vec![false; shared.inboxes.len()];
-    let report = |done: SyncedWrite<'_>| {
-        shared.metrics.log_syncs.increment();
-        shared.metrics.log_bytes.add(done.bytes as u64);
-        shared.metrics.log_sync_us.record(done.duration);
-        for (write, &core) in done.writes.iter().zip(done.cores) {
-            let completion = Completion::Persisted { shard: write.shard(), number: write.number() };
-            shared.inboxes[core].complete(completion);
-            cores_to_signal[core] = true;
+    run_log_thread(&shared.log, requests, |done| report_synced(shared, &done))
+        .map_err(|error| error.to_string())
+}
+
+/// Tells the cores what is durable now.
+pub(crate) fn report_synced(shared: &NodeShared, done: &SyncedWrite<'_>) {
+    shared.metrics.log_syncs.increment();
+    shared.metrics.log_bytes.add(done.bytes as u64);
+    shared.metrics.log_sync_us.record(done.duration);
+    for (write, &core) in done.writes.iter().zip(done.cores) {
+        let completion = Completion::Persisted { shard: write.shard(), number: write.number() };
+        shared.inboxes[core].complete(completion);
+    }
+    for core in 0..shared.inboxes.len() {
+        if done.cores.contains(&core) {
+            shared.inboxes[core].signal();
         }
-        for (core, to_signal) in cores_to_signal.iter_mut().enumerate() {
-            if std::mem::take(to_signal) {
-                shared.inboxes[core].signal();
-            }
-        }
-    };
-    run_log_thread(&shared.log, requests, report).map_err(|error| error.to_string())
+    }
 }

@@ -5,6 +5,7 @@ use super::shared::{Completion, NodeShared};
 use crate::clock;
 use crate::domain::{self, Overlay};
 use crate::engine::HotRows;
+use crate::failpoint::{self, Failpoint};
 use crate::replication::decode_record;
 use crate::shard::{AppliedEntry, AppliedJob, ApplyJob, ApplyWork};
 use crossbeam_channel::Receiver;
@@ -32,69 +33,89 @@ pub(crate) fn run_store_thread(
     shared: &NodeShared,
     core: usize,
     requests: &Receiver<StoreRequest>,
-    mut times: HashMap<ShardId, u64>,
+    times: HashMap<ShardId, u64>,
 ) -> Result<(), String> {
-    let hot = HotRows::new(&*shared.store);
-    let mut jobs = Vec::new();
-    let mut running = true;
-    while running {
-        let Ok(mut request) = requests.recv() else { break };
-        let mut bytes = 0;
-        loop {
-            match request {
-                StoreRequest::Stop => {
-                    running = false;
-                    break;
-                }
-                StoreRequest::Apply(job) => {
-                    bytes += job.bytes;
-                    jobs.push(job);
-                }
-            }
-            if bytes >= STORE_BATCH_BYTES {
-                break;
-            }
-            match requests.try_recv() {
-                Ok(next) => request = next,
-                Err(_) => break,
-            }
-        }
-        if !jobs.is_empty() {
-            apply_jobs(shared, core, &hot, jobs.drain(..), &mut times)?;
+    let mut applier = Applier::new(shared, core, HotRows::new(&*shared.store), times);
+    while let Ok(request) = requests.recv() {
+        if !applier.carry_out(request, requests)? {
+            break;
         }
     }
     Ok(())
 }
 
-fn apply_jobs(
-    shared: &NodeShared,
+/// What a store thread keeps between two batches.
+pub(crate) struct Applier<'a> {
+    shared: &'a NodeShared,
     core: usize,
-    hot: &HotRows<'_>,
-    jobs: impl Iterator<Item = ApplyJob>,
-    times: &mut HashMap<ShardId, u64>,
-) -> Result<(), String> {
-    let started = clock::now();
-    let mut overlay = Overlay::new(hot);
-    let mut done = Vec::with_capacity(jobs.size_hint().0);
-    for job in jobs {
-        let time_ms = times.entry(job.shard).or_default();
-        done.push(apply_job(&mut overlay, job, time_ms)?);
+    hot: HotRows<'a>,
+    times: HashMap<ShardId, u64>,
+    jobs: Vec<ApplyJob>,
+}
+
+impl<'a> Applier<'a> {
+    /// `times`: of the stored states of the core's shards.
+    pub fn new(shared: &'a NodeShared, core: usize, hot: HotRows<'a>, times: HashMap<ShardId, u64>) -> Self {
+        Self { shared, core, hot, times, jobs: Vec::new() }
     }
-    let batch = overlay.into_batch();
-    let hot_rows = HotRows::hot_rows(&batch);
-    shared.store.write(batch).map_err(|error| error.to_string())?;
-    hot.written(hot_rows);
-    let inbox = &shared.inboxes[core];
-    for job in done {
-        if let Some(last) = job.entries.last() {
-            shared.marks_of(job.shard).applied.store(last.index, Ordering::Release);
+
+    /// Takes a request and those that wait behind it, as many as fit one batch, and applies them. False: it was told
+    /// to stop.
+    pub fn carry_out(
+        &mut self,
+        first: StoreRequest,
+        requests: &Receiver<StoreRequest>,
+    ) -> Result<bool, String> {
+        let mut bytes = 0;
+        let mut goes_on = true;
+        let mut next = Some(first);
+        while let Some(request) = next {
+            match request {
+                StoreRequest::Stop => {
+                    goes_on = false;
+                    break;
+                }
+                StoreRequest::Apply(job) => {
+                    bytes += job.bytes;
+                    self.jobs.push(job);
+                }
+            }
+            next = if bytes < STORE_BATCH_BYTES { requests.try_recv().ok() } else { None };
         }
-        inbox.complete(Completion::Applied(job));
+        if !self.jobs.is_empty() {
+            self.apply_jobs()?;
+        }
+        Ok(goes_on)
     }
-    inbox.signal();
-    shared.metrics.store_writes.increment();
-    shared.metrics.store_write_us.record(started.elapsed());
-    Ok(())
+
+    fn apply_jobs(&mut self) -> Result<(), String> {
+        let started = clock::now();
+        let shared = self.shared;
+        failpoint::pass(Failpoint::Committed);
+        let mut overlay = Overlay::new(&self.hot);
+        let mut done = Vec::with_capacity(self.jobs.len());
+        for job in self.jobs.drain(..) {
+            let time_ms = self.times.entry(job.shard).or_default();
+            done.push(apply_job(&mut overlay, job, time_ms)?);
+        }
+        let batch = overlay.into_batch();
+        let hot_rows = HotRows::hot_rows(&batch);
+        failpoint::pass(Failpoint::Applied);
+        shared.store.write(batch).map_err(|error| error.to_string())?;
+        failpoint::pass(Failpoint::RowsWritten);
+        self.hot.written(hot_rows);
+        let inbox = &shared.inboxes[self.core];
+        for job in done {
+            if let Some(last) = job.entries.last() {
+                shared.marks_of(job.shard).applied.store(last.index, Ordering::Release);
+            }
+            inbox.complete(Completion::Applied(job));
+        }
+        inbox.signal();
+        shared.metrics.store_writes.increment();
+        shared.metrics.store_write_us.record(started.elapsed());
+        Ok(())
+    }
 }
 
 fn apply_job(overlay: &mut Overlay<'_>, job: ApplyJob, time_ms: &mut u64) -> Result<AppliedJob, String> {

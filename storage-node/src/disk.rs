@@ -1,0 +1,88 @@
+//! The disk that a node's own small files and its log files are on: the machine's, or in tests a simulated one that
+//! loses what was not synced.
+//!
+//! It knows names, bytes and syncs, and refuses to know what the files mean: `worker/data_folder.rs` and
+//! `replication/files.rs` decide that. RocksDB has its own way to the disk; its contract is in `engine/`.
+//!
+//! # What is durable when
+//! As POSIX says and no more: a file's bytes and size after a sync of the file, its name after a sync of the folder
+//! that holds it. ext4 and xfs keep a new file's name with its first sync, but promise it nowhere.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+#[cfg(test)]
+use crate::sim::SimDisk;
+
+/// Where files are kept.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Disk {
+    /// The machine's.
+    #[default]
+    Real,
+    /// Made up, for tests.
+    #[cfg(test)]
+    Simulated(std::sync::Arc<SimDisk>),
+}
+
+impl Disk {
+    /// Makes the folder and those above it. Their names are durable once [`Self::sync_folder`] was called for the
+    /// folder above each.
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::create_dir_all(folder),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.create_folder(folder),
+        }
+    }
+
+    /// Whether there is a file or folder of this name.
+    pub fn exists(&self, path: &Path) -> bool {
+        match self {
+            Self::Real => path.exists(),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.exists(path),
+        }
+    }
+
+    /// A small file's text.
+    pub fn read_text(&self, file: &Path) -> io::Result<String> {
+        match self {
+            Self::Real => fs::read_to_string(file),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.read_text(file),
+        }
+    }
+
+    /// Writes a small file anew and syncs it. Its name is not durable yet.
+    pub fn write_synced(&self, file: &Path, text: &str) -> io::Result<()> {
+        match self {
+            Self::Real => {
+                let mut new = File::create(file)?;
+                new.write_all(text.as_bytes())?;
+                new.sync_all()
+            }
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.write_synced(file, text),
+        }
+    }
+
+    /// Gives a file another name, at once and wholly. Durable after [`Self::sync_folder`].
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::rename(from, to),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.rename(from, to),
+        }
+    }
+
+    /// The names in this folder are durable on return.
+    pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => File::open(folder)?.sync_all(),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.sync_folder(folder),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Named places on a message's way at which a test lets the process die: always compiled, so that tests kill the very
+//! program that runs elsewhere, and inert unless the environment names one.
+//!
+//! `RINGLINE_FAILPOINT=rows-written:7` ends the process when it comes to that place for the seventh time: at once,
+//! without unwinding, flushing or closing anything. Places are passed once a batch, not once a message.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The variable that arms one.
+const VARIABLE: &str = "RINGLINE_FAILPOINT";
+
+/// The places, in the order in which a message comes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Failpoint {
+    /// The log thread has a batch and has written nothing.
+    LogWriting,
+    /// The batch is synced; no core knows.
+    LogSynced,
+    /// Committed entries are with the store thread; nothing is applied.
+    Committed,
+    /// They are applied to the overlay; no row is written.
+    Applied,
+    /// Rows are written; no core knows.
+    RowsWritten,
+    /// Outcomes are with the core; nobody is answered, no feed is sent.
+    Answering,
+    /// Answers are on their way; no feed is sent.
+    FeedSending,
+    /// A home shard took a batch; it has not acknowledged it.
+    FeedTaken,
+    /// A home shard is about to propose a checkpoint.
+    CheckpointProposing,
+    /// The checkpoint is applied; no source knows.
+    Checkpointed,
+    /// Rows are durable; the log is not cut.
+    Flushed,
+    /// The log is cut; old files are still there.
+    Cut,
+}
+
+impl Failpoint {
+    /// As the variable names it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::LogWriting => "log-writing",
+            Self::LogSynced => "log-synced",
+            Self::Committed => "committed",
+            Self::Applied => "applied",
+            Self::RowsWritten => "rows-written",
+            Self::Answering => "answering",
+            Self::FeedSending => "feed-sending",
+            Self::FeedTaken => "feed-taken",
+            Self::CheckpointProposing => "checkpoint-proposing",
+            Self::Checkpointed => "checkpointed",
+            Self::Flushed => "flushed",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+struct Armed {
+    name: String,
+    /// Passes until the process ends.
+    left: AtomicU64,
+}
+
+static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+
+/// Ends the process if the environment says so.
+pub(crate) fn pass(place: Failpoint) {
+    let Some(armed) = ARMED.get_or_init(armed) else { return };
+    if armed.name == place.name() && armed.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        std::process::abort();
+    }
+}
+
+fn armed() -> Option<Armed> {
+    let text = std::env::var(VARIABLE).ok()?;
+    let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
+    tracing::warn!("{VARIABLE} is set: this process will end at {name}");
+    let left = AtomicU64::new(passes.parse().ok().filter(|passes| *passes > 0).unwrap_or(1));
+    Some(Armed { name: name.to_owned(), left })
+}

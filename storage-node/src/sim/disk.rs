@@ -1,0 +1,650 @@
+//! A disk that keeps what was synced, and of the rest whatever the seed says.
+//!
+//! - **Bytes**: each file has its durable bytes and a list of unsynced changes (writes, cuts, growth). A sync of the
+//!   file makes all of them durable. A power failure keeps any subset of them, and of each kept write any subset of
+//!   its sectors of 512 bytes, or a part that ends at any byte.
+//! - **Names**: a folder has its durable names and a list of unsynced changes (made, renamed, deleted). A sync of the
+//!   folder makes them durable. A power failure keeps a prefix of each folder's list: journals of ext4 and xfs
+//!   write changes of one folder in their order, and a rename wholly or not at all.
+//! - **Steps**: each change and each sync is a step. A test stops the node at any of them: that step is left
+//!   half done, and every later one fails.
+//!
+//! The log engine lists its folder by itself, so every name also exists as an empty file in a real folder.
+
+use super::Random;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a disk writes wholly or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// What a failing sync says.
+pub const SYNC_ERROR: &str = "Input/output error of the simulated disk";
+
+/// What the node is doing, as the test says: it names the syncs of that time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Doing {
+    Starting,
+    LogThread,
+    StoreThread,
+    Maintenance,
+}
+
+/// The syncs of a node, by what they are for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum SyncKind {
+    /// The name of the data folder in the folder above.
+    DataFolderName,
+    /// The bytes of `node.toml`.
+    Identity,
+    /// The names in the data folder.
+    DataFolder,
+    /// The names in the log's folder.
+    LogFolder,
+    /// A log file, by the log thread.
+    LogWrite,
+    /// A log file, by maintenance: the log is cut.
+    LogCut,
+    /// A log file, while it is opened.
+    LogOpening,
+    /// What the log engine keeps of old files.
+    Rewrite,
+    /// The rows.
+    Rows,
+}
+
+/// What becomes of unsynced changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Crash {
+    /// The process dies: the machine still has everything.
+    Process,
+    /// Power fails; nothing that was not synced is there.
+    PowerKeepsNothing,
+    /// Power fails; everything had just been written.
+    PowerKeepsAll,
+    /// Power fails; some of it is there, partly torn.
+    PowerKeepsSome,
+}
+
+impl Crash {
+    pub const ALL: [Self; 4] =
+        [Self::PowerKeepsNothing, Self::PowerKeepsSome, Self::Process, Self::PowerKeepsAll];
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { at: usize, bytes: Vec<u8> },
+    Size(usize),
+    Grow(usize),
+}
+
+impl Change {
+    fn apply(&self, image: &mut Vec<u8>) {
+        match self {
+            Self::Write { at, bytes } => {
+                let end = at + bytes.len();
+                if image.len() < end {
+                    image.resize(end, 0);
+                }
+                image[*at..end].copy_from_slice(bytes);
+            }
+            Self::Size(size) => image.resize(*size, 0),
+            Self::Grow(size) => image.resize(image.len().max(*size), 0),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+impl File {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.now);
+        self.unsynced.push(change);
+    }
+
+    fn sync(&mut self) {
+        for change in self.unsynced.drain(..) {
+            change.apply(&mut self.durable);
+        }
+    }
+
+    /// The sync failed. As on Linux, the bytes can still be read, are not on the disk, and no later sync writes them.
+    fn sync_failed(&mut self) {
+        self.unsynced.clear();
+    }
+
+    fn lose(&mut self, crash: Crash, random: &mut Random) {
+        for change in std::mem::take(&mut self.unsynced) {
+            match crash {
+                Crash::PowerKeepsNothing => {}
+                Crash::PowerKeepsAll | Crash::Process => change.apply(&mut self.durable),
+                Crash::PowerKeepsSome if random.one_in(2) => {
+                    for kept in torn(change, random) {
+                        kept.apply(&mut self.durable);
+                    }
+                }
+                Crash::PowerKeepsSome => {}
+            }
+        }
+        self.now.clone_from(&self.durable);
+    }
+}
+
+/// What is kept of a change that was being written.
+fn torn(change: Change, random: &mut Random) -> Vec<Change> {
+    let Change::Write { at, bytes } = change else { return vec![change] };
+    match random.below(3) {
+        0 => vec![Change::Write { at, bytes }],
+        1 => {
+            let end = random.below(bytes.len() + 1);
+            vec![Change::Write { at, bytes: bytes[..end].to_vec() }]
+        }
+        _ => {
+            let mut kept = Vec::new();
+            let mut from = 0;
+            while from < bytes.len() {
+                let to = ((at + from) / SECTOR_BYTES * SECTOR_BYTES + SECTOR_BYTES - at).min(bytes.len());
+                if random.one_in(2) {
+                    kept.push(Change::Write { at: at + from, bytes: bytes[from..to].to_vec() });
+                }
+                from = to;
+            }
+            kept
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Node {
+    Folder,
+    File(usize),
+}
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Made(PathBuf, Node),
+    Gone(PathBuf),
+    Renamed(PathBuf, PathBuf),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
+        match self {
+            Self::Made(path, node) => drop(names.insert(path.clone(), *node)),
+            Self::Gone(path) => drop(names.remove(path)),
+            Self::Renamed(from, to) => {
+                // The file may have vanished before its new name became durable.
+                if let Some(node) = names.remove(from) {
+                    names.insert(to.clone(), node);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    files: Vec<File>,
+    names: BTreeMap<PathBuf, Node>,
+    durable_names: BTreeMap<PathBuf, Node>,
+    /// By folder.
+    unsynced_names: BTreeMap<PathBuf, Vec<NameChange>>,
+    doing: Option<Doing>,
+    steps: u64,
+    stop_at: Option<u64>,
+    stopped: bool,
+    skipped: Option<SyncKind>,
+    /// Syncs of this kind fail from this step on.
+    failing: Option<(SyncKind, u64)>,
+    bytes_max: Option<usize>,
+    trace: Vec<String>,
+}
+
+/// The disk.
+pub struct SimDisk {
+    root: PathBuf,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SimDisk").field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+fn stopped_error() -> io::Error {
+    io::Error::other("the node was stopped")
+}
+
+impl State {
+    /// Counts a step. `Err`: the node is gone. The step at which it goes is half done: `Ok(false)`.
+    fn step(&mut self, what: impl FnOnce() -> String) -> io::Result<bool> {
+        if self.stopped {
+            return Err(stopped_error());
+        }
+        self.steps += 1;
+        let doing = self.doing;
+        self.trace.push(format!("{:>4} {doing:?} {}", self.steps, what()));
+        self.stopped = self.stop_at == Some(self.steps);
+        Ok(!self.stopped)
+    }
+
+    /// Counts a sync. True: it is to be carried out.
+    fn sync_step(&mut self, kind: SyncKind) -> io::Result<bool> {
+        if !self.step(|| format!("sync {kind:?}"))? {
+            return Err(stopped_error());
+        }
+        if self.failing.is_some_and(|(failing, from)| failing == kind && from <= self.steps) {
+            return Err(io::Error::other(SYNC_ERROR));
+        }
+        Ok(self.skipped != Some(kind))
+    }
+
+    fn file(&self, path: &Path) -> io::Result<usize> {
+        match self.names.get(path) {
+            Some(Node::File(file)) => Ok(*file),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn rename_now(&mut self, change: NameChange, folder: &Path) {
+        change.apply(&mut self.names);
+        self.unsynced_names.entry(folder.to_owned()).or_default().push(change);
+    }
+
+    fn check_room(&self, more: usize) -> io::Result<()> {
+        let used: usize = self.names.values().map(|node| self.size(node)).sum();
+        match self.bytes_max {
+            Some(bytes_max) if used + more > bytes_max => {
+                Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn size(&self, node: &Node) -> usize {
+        match node {
+            Node::Folder => 0,
+            Node::File(file) => self.files[*file].now.len(),
+        }
+    }
+}
+
+impl SimDisk {
+    /// Nothing is on it. `root`: a real, empty folder that mirrors the names; it and what is above it are there.
+    pub fn new(root: &Path) -> Arc<Self> {
+        Arc::new(Self { root: root.to_owned(), state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on; names the syncs that follow.
+    pub fn set_doing(&self, doing: Doing) {
+        self.state().doing = Some(doing);
+    }
+
+    /// The node goes in the middle of this step, counted from now; `None`: never.
+    pub fn stop_after(&self, steps: Option<u64>) {
+        let mut state = self.state();
+        state.stop_at = steps.map(|steps| state.steps + steps);
+    }
+
+    /// Whether the node is gone.
+    pub fn is_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
+    /// Steps so far.
+    pub fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// Syncs of this kind do nothing and say that all is well.
+    pub fn skip(&self, kind: Option<SyncKind>) {
+        self.state().skipped = kind;
+    }
+
+    /// Syncs of this kind fail from this step on, counted from now; `None`: none does.
+    pub fn fail(&self, failing: Option<(SyncKind, u64)>) {
+        let mut state = self.state();
+        state.failing = failing.map(|(kind, steps)| (kind, state.steps + steps));
+    }
+
+    /// All files together have no more bytes than this.
+    pub fn set_bytes_max(&self, bytes_max: Option<usize>) {
+        self.state().bytes_max = bytes_max;
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> usize {
+        let state = self.state();
+        state.names.values().map(|node| state.size(node)).sum()
+    }
+
+    /// The last steps, for a failing test to show.
+    pub fn last_steps(&self, count: usize) -> String {
+        let state = self.state();
+        state.trace[state.trace.len().saturating_sub(count)..].join("\n")
+    }
+
+    /// A step of the rows. True: the node is still there.
+    pub fn rows_step(&self) -> io::Result<bool> {
+        self.state().step(|| "write rows".to_owned())
+    }
+
+    /// A sync of the rows. True: it is to be carried out.
+    pub fn rows_sync(&self) -> io::Result<bool> {
+        self.state().sync_step(SyncKind::Rows)
+    }
+
+    /// What is left is what the next start finds.
+    pub fn crash(&self, crash: Crash, random: &mut Random) {
+        let mut state = self.state();
+        let state = &mut *state;
+        (state.stopped, state.stop_at) = (false, None);
+        state.trace.push(format!("     crash: {crash:?}"));
+        if crash == Crash::Process {
+            return;
+        }
+        for (_, changes) in std::mem::take(&mut state.unsynced_names) {
+            let kept = match crash {
+                Crash::PowerKeepsNothing => 0,
+                Crash::PowerKeepsAll | Crash::Process => changes.len(),
+                Crash::PowerKeepsSome => random.below(changes.len() + 1),
+            };
+            changes[..kept].iter().for_each(|change| change.apply(&mut state.durable_names));
+        }
+        state.files.iter_mut().for_each(|file| file.lose(crash, random));
+        // What stands in a folder that is not there is not there.
+        let all = state.durable_names.clone();
+        let is_reachable = |path: &Path| {
+            let mut above = path.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
+            above.all(|above| above == self.root || all.get(above) == Some(&Node::Folder))
+        };
+        state.durable_names.retain(|path, _| is_reachable(path));
+        state.names.clone_from(&state.durable_names);
+        self.mirror(&state.names);
+    }
+
+    /// Makes the real folder hold the same names.
+    fn mirror(&self, names: &BTreeMap<PathBuf, Node>) {
+        for entry in
+            std::fs::read_dir(&self.root).expect("the test's folder").map(|entry| entry.expect("it lists"))
+        {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                std::fs::remove_dir_all(entry.path()).expect("it removes");
+            }
+        }
+        for (path, node) in names {
+            match node {
+                Node::Folder => std::fs::create_dir(path).expect("it makes"),
+                Node::File(_) => drop(std::fs::File::create(path).expect("it makes")),
+            }
+        }
+    }
+
+    pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if folder == self.root || state.names.get(folder) == Some(&Node::Folder) {
+            return Ok(());
+        }
+        let above = folder.parent().ok_or(io::ErrorKind::NotFound)?;
+        let done = state.step(|| format!("make {}", folder.display()))?;
+        state.rename_now(NameChange::Made(folder.to_owned(), Node::Folder), above);
+        std::fs::create_dir(folder)?;
+        if done { Ok(()) } else { Err(stopped_error()) }
+    }
+
+    pub fn exists(&self, path: &Path) -> bool {
+        self.state().names.contains_key(path)
+    }
+
+    pub fn read_text(&self, file: &Path) -> io::Result<String> {
+        let state = self.state();
+        let file = state.file(file)?;
+        String::from_utf8(state.files[file].now.clone()).map_err(io::Error::other)
+    }
+
+    pub fn write_synced(self: &Arc<Self>, path: &Path, text: &str) -> io::Result<()> {
+        let file = self.create(path)?;
+        file.truncate(0)?;
+        file.write(0, text.as_bytes())?;
+        file.sync_as(SyncKind::Identity)
+    }
+
+    pub fn create(self: &Arc<Self>, path: &Path) -> io::Result<SimFile> {
+        let mut state = self.state();
+        if let Ok(number) = state.file(path) {
+            return Ok(self.opened(path, number));
+        }
+        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let done = state.step(|| format!("make {}", path.display()))?;
+        state.files.push(File::default());
+        let number = state.files.len() - 1;
+        state.rename_now(NameChange::Made(path.to_owned(), Node::File(number)), folder);
+        std::fs::File::create(path)?;
+        if done { Ok(self.opened(path, number)) } else { Err(stopped_error()) }
+    }
+
+    pub fn open(self: &Arc<Self>, path: &Path) -> io::Result<SimFile> {
+        let number = self.state().file(path)?;
+        Ok(self.opened(path, number))
+    }
+
+    fn opened(self: &Arc<Self>, path: &Path, number: usize) -> SimFile {
+        SimFile { disk: Arc::clone(self), number, path: path.into() }
+    }
+
+    pub fn delete(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.file(path)?;
+        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let done = state.step(|| format!("delete {}", path.display()))?;
+        state.rename_now(NameChange::Gone(path.to_owned()), folder);
+        std::fs::remove_file(path)?;
+        if done { Ok(()) } else { Err(stopped_error()) }
+    }
+
+    /// Within one folder.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.file(from)?;
+        let folder = from.parent().ok_or(io::ErrorKind::NotFound)?;
+        assert_eq!(Some(folder), to.parent(), "nothing is moved between folders");
+        let done = state.step(|| format!("rename {} {}", from.display(), to.display()))?;
+        state.rename_now(NameChange::Renamed(from.to_owned(), to.to_owned()), folder);
+        std::fs::rename(from, to)?;
+        if done { Ok(()) } else { Err(stopped_error()) }
+    }
+
+    pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        let kind = if folder == self.root {
+            SyncKind::DataFolderName
+        } else if folder.parent() == Some(&self.root) {
+            SyncKind::DataFolder
+        } else {
+            SyncKind::LogFolder
+        };
+        let mut state = self.state();
+        if state.sync_step(kind)? {
+            let state = &mut *state;
+            for change in state.unsynced_names.remove(folder).unwrap_or_default() {
+                change.apply(&mut state.durable_names);
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns one bit of a file round, on the disk itself. False: the file is not that long.
+    pub fn flip(&self, path: &Path, at: usize, bit: u8) -> bool {
+        let mut state = self.state();
+        let Ok(number) = state.file(path) else { return false };
+        let file = &mut state.files[number];
+        for image in [&mut file.now, &mut file.durable] {
+            if let Some(byte) = image.get_mut(at) {
+                *byte ^= 1 << (bit % 8);
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A file's bytes.
+    pub fn bytes_of(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.file(path).map_or_else(|_| Vec::new(), |number| state.files[number].now.clone())
+    }
+
+    /// Takes a file away, as a person might.
+    pub fn lose_file(&self, path: &Path) {
+        let mut state = self.state();
+        state.names.remove(path);
+        state.durable_names.remove(path);
+        let _ = std::fs::remove_file(path);
+    }
+
+    /// Every file and its length up to the last byte that is not 0.
+    pub fn files(&self) -> Vec<(PathBuf, usize)> {
+        let state = self.state();
+        let used = |number: usize| {
+            state.files[number].now.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
+        };
+        let file = |(path, node): (&PathBuf, &Node)| match node {
+            Node::Folder => None,
+            Node::File(number) => Some((path.clone(), used(*number))),
+        };
+        state.names.iter().filter_map(file).collect()
+    }
+}
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub struct SimFile {
+    disk: Arc<SimDisk>,
+    number: usize,
+    path: Arc<Path>,
+}
+
+impl SimFile {
+    fn change(&self, what: &str, change: Change) -> io::Result<()> {
+        let mut state = self.disk.state();
+        if let Change::Write { at, bytes } = &change {
+            let grows = (at + bytes.len()).saturating_sub(state.files[self.number].now.len());
+            state.check_room(grows)?;
+        }
+        let done = state.step(|| format!("{what} {}", self.path.display()))?;
+        // What was being done when the node went may be on the disk or not: that is for the crash to say.
+        state.files[self.number].change(change);
+        if done { Ok(()) } else { Err(stopped_error()) }
+    }
+
+    pub fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        self.change("write", Change::Write { at, bytes: bytes.to_vec() })
+    }
+
+    pub fn truncate(&self, size: usize) -> io::Result<()> {
+        self.change("cut", Change::Size(size))
+    }
+
+    pub fn size(&self) -> usize {
+        self.disk.state().files[self.number].now.len()
+    }
+
+    pub fn sync(&self) -> io::Result<()> {
+        let is_rewrite = self.path.extension().is_some_and(|extension| extension == "rewrite");
+        let doing = self.disk.state().doing;
+        self.sync_as(match doing {
+            _ if is_rewrite => SyncKind::Rewrite,
+            Some(Doing::LogThread) => SyncKind::LogWrite,
+            Some(Doing::Maintenance) => SyncKind::LogCut,
+            _ => SyncKind::LogOpening,
+        })
+    }
+
+    fn sync_as(&self, kind: SyncKind) -> io::Result<()> {
+        let mut state = self.disk.state();
+        match state.sync_step(kind) {
+            Ok(true) => state.files[self.number].sync(),
+            Ok(false) => {}
+            Err(error) => {
+                if !state.stopped {
+                    state.files[self.number].sync_failed();
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn cursor(&self) -> SimCursor {
+        SimCursor { file: self.clone(), at: 0 }
+    }
+}
+
+/// A place in an open file.
+pub struct SimCursor {
+    file: SimFile,
+    at: usize,
+}
+
+impl SimCursor {
+    pub fn truncate(&mut self, offset: usize) -> io::Result<()> {
+        self.file.truncate(offset)?;
+        self.at = offset;
+        Ok(())
+    }
+
+    pub fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
+        self.file.disk.state().check_room(size)?;
+        self.file.change("grow", Change::Grow(offset + size))
+    }
+}
+
+impl Read for SimCursor {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let state = self.file.disk.state();
+        let rest = state.files[self.file.number].now.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        drop(state);
+        self.at += count;
+        Ok(count)
+    }
+}
+
+impl Write for SimCursor {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(self.at, bytes)?;
+        self.at += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for SimCursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let of =
+            |base: usize, by: i64| base.checked_add_signed(by as isize).ok_or(io::ErrorKind::InvalidInput);
+        self.at = match to {
+            SeekFrom::Start(at) => at as usize,
+            SeekFrom::Current(by) => of(self.at, by)?,
+            SeekFrom::End(by) => of(self.file.size(), by)?,
+        };
+        Ok(self.at as u64)
+    }
+}

@@ -1,0 +1,23 @@
+//! A whole storage node on a disk that loses what was not synced, driven step by step from one seed.
+//!
+//! ```text
+//! World: SimDisk and SimStore (what survives), Ledger (what users were told)
+//!   live -> open_node, cores, log, store, reads, maintenance as steps of one thread   (node.rs)
+//!   crash -> what was not synced is lost, kept, or torn
+//!   live -> recovers, finishes, and the ledger checks every promise
+//! ```
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+
+mod random;
+mod disk;
+mod store;
+mod ledger;
+mod node;
+mod world;
+mod tests;
+
+pub use disk::{Crash, Doing, SYNC_ERROR, SimCursor, SimDisk, SimFile, SyncKind};
+pub use node::Ended;
+pub use random::Random;
+pub use store::SimStore;
+pub use world::World;

@@ -1,0 +1,72 @@
+//! Rows on the simulated disk: what the store's contract promises, and nothing more.
+
+use super::Random;
+use super::disk::{Crash, SimDisk};
+use crate::engine::format::{self, IsNew};
+use crate::engine::{Direction, MemoryStore, Reader, Store, StoreError, WriteBatch};
+use bytes::Bytes;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows whose writes and syncs are steps of a disk. Clones are the same rows.
+#[derive(Clone)]
+pub struct SimStore {
+    disk: Arc<SimDisk>,
+    rows: Arc<MemoryStore>,
+}
+
+impl SimStore {
+    /// No rows.
+    pub fn new(disk: &Arc<SimDisk>) -> Self {
+        Self { disk: Arc::clone(disk), rows: Arc::default() }
+    }
+
+    /// As a start opens it.
+    pub fn open(&self, folder: &Path, shard_count: u32) -> Result<Box<dyn Store>, StoreError> {
+        let is_new = if self.rows.rows().is_empty() { IsNew::Yes } else { IsNew::No };
+        format::check(self, folder, is_new, shard_count)?;
+        Ok(Box::new(self.clone()))
+    }
+
+    /// A prefix of what was written since the last sync is kept. A process that dies has its rows in its memory.
+    pub fn crash(&self, crash: Crash, random: &mut Random) {
+        let unsynced = self.rows.unsynced_batches();
+        self.rows.crash_keeping(match crash {
+            Crash::PowerKeepsNothing => 0,
+            Crash::PowerKeepsAll => unsynced,
+            Crash::PowerKeepsSome | Crash::Process => random.below(unsynced + 1),
+        });
+    }
+}
+
+impl Reader for SimStore {
+    fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.rows.value(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.rows.scan(from, to, direction, visit)
+    }
+}
+
+fn failed(error: std::io::Error) -> StoreError {
+    StoreError::Engine(error.to_string())
+}
+
+impl Store for SimStore {
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        let done = self.disk.rows_step().map_err(failed)?;
+        self.rows.write(batch)?;
+        if done { Ok(()) } else { Err(StoreError::Engine("the node was stopped".to_owned())) }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        if self.disk.rows_sync().map_err(failed)? { self.rows.sync() } else { Ok(()) }
+    }
+}
