@@ -55,7 +55,7 @@ impl Random {
 
 /// How much of what was read before is read again.
 #[derive(Clone, Copy)]
-enum Extent {
+pub enum Extent {
     New,
     All,
 }
@@ -67,7 +67,7 @@ enum Lives {
     Long,
 }
 
-struct World {
+pub struct World {
     chats: Vec<Chat>,
     random: Random,
     /// Messages acknowledged, and those sent that nothing was heard of.
@@ -116,13 +116,13 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
     assert!(rounds >= 5 && acknowledged > 1_000 && unknown > 0, "the test did not try hard enough");
 }
 
-fn setup<'a>(folder: &'a Path, tls: &'a LinkTls) -> Setup<'a> {
+pub fn setup<'a>(folder: &'a Path, tls: &'a LinkTls) -> Setup<'a> {
     let listen = ([127, 0, 0, 1], 0).into();
     Setup { folder, node_id: 1, shards: SHARDS, cores: CORES, nodes: &[], tls, listen }
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let chats = (0..PAIRS)
             .map(|pair| {
                 let people = [person(2 * pair), person(2 * pair + 1)];
@@ -133,7 +133,7 @@ impl World {
         Self { chats, random: Random(seed), acknowledged: 0, unknown: 0, repeats_known: 0 }
     }
 
-    fn create(&self, link: &mut Link) -> io::Result<()> {
+    pub fn create(&self, link: &mut Link) -> io::Result<()> {
         for chat in &self.chats {
             for person in chat.people {
                 link.call(requests::create_user(SHARDS, person))?;
@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Reads what is new, or everything, and holds it against what was acknowledged.
-    fn check(&mut self, link: &mut Link, extent: Extent) -> io::Result<()> {
+    pub fn check(&mut self, link: &mut Link, extent: Extent) -> io::Result<()> {
         for chat in &mut self.chats {
             let known = match extent {
                 Extent::New => chat.read.len(),
@@ -181,7 +181,7 @@ impl World {
     }
 
     /// Sends again what nothing was heard of, and some of what was acknowledged: all at once, in order.
-    fn repeat(&mut self, link: &mut Link) -> io::Result<()> {
+    pub fn repeat(&mut self, link: &mut Link) -> io::Result<()> {
         let mut begun = Vec::new();
         for (place, chat) in self.chats.iter().enumerate() {
             for (side, sent) in chat.sent.iter().enumerate() {
@@ -220,16 +220,9 @@ impl World {
         };
         let lives = Duration::from_millis(shortest_ms + self.random.below(LIFE_MS_MAX));
         let started = clock::now();
-        let mut in_flight: HashMap<u64, (usize, usize, u64)> = HashMap::new();
+        let mut in_flight = HashMap::new();
         while started.elapsed() < lives {
-            while in_flight.len() < IN_FLIGHT && link.can_send() {
-                let (place, side) = (self.random.below(PAIRS) as usize, self.random.below(2) as usize);
-                let chat = &mut self.chats[place];
-                let client_id = chat.sent[side].len() as u64 + 1;
-                chat.sent[side].insert(client_id, None);
-                let call = requests::send(SHARDS, chat.people[side], chat.conversation, client_id);
-                in_flight.insert(link.begin(call), (place, side, client_id));
-            }
+            self.send(&mut link, &mut in_flight);
             link.pump(Duration::from_millis(1)).expect("it lives");
             self.take_answers(&mut link, &mut in_flight);
         }
@@ -237,6 +230,31 @@ impl World {
         while link.pump(Duration::from_millis(1)).is_ok() {}
         self.take_answers(&mut link, &mut in_flight);
         self.unknown += in_flight.len();
+    }
+
+    /// Many sends in flight until the process ends by itself. Answers that still arrive count.
+    pub fn load_until_it_dies(&mut self, mut link: Link) {
+        let started = clock::now();
+        let mut in_flight = HashMap::new();
+        let mut lives = true;
+        while lives {
+            assert!(started.elapsed() < crate::process::PATIENCE, "it does not die");
+            self.send(&mut link, &mut in_flight);
+            lives = link.pump(Duration::from_millis(1)).is_ok();
+            self.take_answers(&mut link, &mut in_flight);
+        }
+        self.unknown += in_flight.len();
+    }
+
+    fn send(&mut self, link: &mut Link, in_flight: &mut HashMap<u64, (usize, usize, u64)>) {
+        while in_flight.len() < IN_FLIGHT && link.can_send() {
+            let (place, side) = (self.random.below(PAIRS) as usize, self.random.below(2) as usize);
+            let chat = &mut self.chats[place];
+            let client_id = chat.sent[side].len() as u64 + 1;
+            chat.sent[side].insert(client_id, None);
+            let call = requests::send(SHARDS, chat.people[side], chat.conversation, client_id);
+            in_flight.insert(link.begin(call), (place, side, client_id));
+        }
     }
 
     fn take_answers(&mut self, link: &mut Link, in_flight: &mut HashMap<u64, (usize, usize, u64)>) {
@@ -252,7 +270,7 @@ impl World {
     }
 
     /// The change feeds of all users end up at the heads.
-    fn check_feeds(&self, link: &mut Link) -> io::Result<()> {
+    pub fn check_feeds(&self, link: &mut Link) -> io::Result<()> {
         for chat in &self.chats {
             let head = chat.read.len() as u64;
             for person in chat.people {

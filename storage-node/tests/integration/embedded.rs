@@ -114,6 +114,17 @@ impl Embedded {
         self.responses.remove(&id).expect("it is there")
     }
 
+    /// As [`Self::finish`]; `None`: the node failed, and answers nothing any more.
+    pub fn finish_unless_failed(&mut self, id: u64) -> Option<ShardResponse> {
+        let started = clock::now();
+        while !self.responses.contains_key(&id) && self.cores[0].failure().is_none() {
+            assert!(started.elapsed() < PATIENCE, "neither an answer nor a failure");
+            self.turn();
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        self.cores[0].failure().is_none().then(|| self.responses.remove(&id).expect("it is there"))
+    }
+
     /// Sends a request over the link of core 0 and waits for its answer.
     pub fn call(&mut self, call: Call) -> ShardResponse {
         let id = self.begin(0, call);

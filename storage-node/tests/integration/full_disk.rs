@@ -2,8 +2,10 @@
 
 use crate::certificates;
 use crate::process::{Link, PATIENCE, Process, Setup};
-use crate::requests::{applied, body, create_direct, create_user, person, read_after, send, view};
+use crate::requests::{Person, applied, body, create_direct, create_user, person, read_after, send, view};
+use crate::small_disk::SmallDisk;
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::time::Duration;
 use storage_node::clock;
 use wire_protocol::ids::ConversationId;
@@ -30,6 +32,56 @@ fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
     for call in [create_user(SHARDS, ada), create_user(SHARDS, bob), create_direct(SHARDS, ada, bob)] {
         link.call(call).expect("there is room for a start");
     }
+    let acknowledged = send_until_it_ends(&mut link, ada, conversation);
+    assert!(!process.wait().success(), "it ends with an error");
+    assert!(!acknowledged.is_empty());
+
+    // There is room again.
+    let process = Process::start(&setup);
+    let mut link = Link::open(process.address, &tls).expect("it is ready");
+    check(&mut link, ada, bob, &acknowledged);
+    process.terminate();
+}
+
+#[test]
+fn a_file_system_that_is_full_stops_the_node_and_serves_again_when_there_is_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tls = certificates::make(folder.path());
+    let listen = ([127, 0, 0, 1], 0).into();
+    let setup =
+        Setup { folder: folder.path(), node_id: 1, shards: SHARDS, cores: 1, nodes: &[], tls: &tls, listen };
+    let Some((mut disk, address)) = SmallDisk::start(&setup, "64m") else {
+        println!("nobody may mount here: only the limit on a file's size was tried");
+        return;
+    };
+    let (ada, bob) = (person(1), person(2));
+    let conversation = ConversationId::direct(ada.user, bob.user);
+    let mut link = Link::open(address, &tls).expect("it is ready");
+    for call in [create_user(SHARDS, ada), create_user(SHARDS, bob), create_direct(SHARDS, ada, bob)] {
+        link.call(call).expect("there is room for a start");
+    }
+    // Somebody else fills the disk, but for less than the log takes for its next file.
+    let ballast = disk.file("ballast");
+    let full = std::fs::File::create(&ballast).and_then(|mut file| {
+        loop {
+            if let Err(error) = file.write_all(&[1; 4096]) {
+                break Ok(error);
+            }
+        }
+    });
+    assert_eq!(full.expect("it makes").kind(), std::io::ErrorKind::StorageFull);
+    let acknowledged = send_until_it_ends(&mut link, ada, conversation);
+    assert_eq!(disk.ended(), "ended 1", "it ends with an error");
+
+    // There is room again.
+    std::fs::remove_file(&ballast).expect("it removes");
+    let mut link = Link::open(disk.start_again(), &tls).expect("it is ready");
+    check(&mut link, ada, bob, &acknowledged);
+    assert!(!acknowledged.is_empty());
+}
+
+/// Sends until the node is gone; the numbers of what was acknowledged, by client id.
+fn send_until_it_ends(link: &mut Link, ada: Person, conversation: ConversationId) -> BTreeMap<u64, u64> {
     let mut acknowledged = BTreeMap::new();
     let mut in_flight: HashMap<u64, u64> = HashMap::new();
     let (mut sent, mut lives) = (0, true);
@@ -49,12 +101,12 @@ fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
             }
         }
     }
-    assert!(!process.wait().success(), "it ends with an error");
-    assert!(!acknowledged.is_empty());
+    acknowledged
+}
 
-    // There is room again.
-    let process = Process::start(&setup);
-    let mut link = Link::open(process.address, &tls).expect("it is ready");
+/// Everything acknowledged is there, where it was said to be.
+fn check(link: &mut Link, ada: Person, bob: Person, acknowledged: &BTreeMap<u64, u64>) {
+    let conversation = ConversationId::direct(ada.user, bob.user);
     let mut bodies = vec![bytes::Bytes::new()];
     loop {
         let page =
@@ -65,7 +117,6 @@ fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
         }
     }
     for (client_id, seq) in acknowledged {
-        assert_eq!(bodies.get(seq as usize - 1), Some(&body(ada, client_id)), "message {client_id}");
+        assert_eq!(bodies.get(*seq as usize - 1), Some(&body(ada, *client_id)), "message {client_id}");
     }
-    process.terminate();
 }

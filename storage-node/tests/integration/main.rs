@@ -10,5 +10,8 @@ mod feed;
 mod refusals;
 mod two_nodes;
 mod links;
+mod small_disk;
 mod full_disk;
+mod bad_disks;
 mod crash;
+mod failpoints;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,8 @@ use wire_protocol::link::{CallerEvent, CallerLink, decode};
 
 /// Nothing takes that long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-const PROGRAM: &str = env!("CARGO_BIN_EXE_ringline-storage");
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringline-storage");
 
 /// What one process is told.
 pub struct Setup<'a> {
@@ -36,6 +37,13 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// Writes the configuration; gives its file.
+    pub fn write_config(&self) -> PathBuf {
+        let config = self.folder.join(format!("node-{}.toml", self.node_id));
+        std::fs::write(&config, self.to_toml()).expect("it writes");
+        config
+    }
+
     fn to_toml(&self) -> String {
         let mut text = format!(
             "data_dir = {:?}\nnode_id = {}\nshard_count = {}\ncores = {}\nlisten = \"{}\"\n\
@@ -86,12 +94,24 @@ impl Process {
         Self::ready(Self::spawn_by(shell, setup))
     }
 
-    fn ready(mut child: Child) -> Self {
+    fn ready(child: Child) -> Self {
+        Self::ready_or_ended(child).unwrap_or_else(|status| panic!("not ready: {status:?}"))
+    }
+
+    fn ready_or_ended(mut child: Child) -> Result<Self, ExitStatus> {
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it reads");
-        let address = line.trim_end().strip_prefix("ringline-storage ready: ");
-        let address = address.unwrap_or_else(|| panic!("not ready: {line:?}, {:?}", child.wait()));
-        Self { address: address.parse().expect("an address"), child }
+        match line.trim_end().strip_prefix("ringline-storage ready: ") {
+            Some(address) => Ok(Self { address: address.parse().expect("an address"), child }),
+            None => Err(child.wait().expect("it ends")),
+        }
+    }
+
+    /// Starts it with a failpoint armed. `Err`: it came there before it was ready.
+    pub fn start_dying_at(setup: &Setup<'_>, failpoint: &str) -> Result<Self, ExitStatus> {
+        let mut program = Command::new(PROGRAM);
+        program.env("RINGLINE_FAILPOINT", failpoint);
+        Self::ready_or_ended(Self::spawn_by(program, setup))
     }
 
     /// Starts it and kills it after this long, wherever it is by then.
@@ -108,8 +128,7 @@ impl Process {
     }
 
     fn spawn_by(mut program: Command, setup: &Setup<'_>) -> Child {
-        let config = setup.folder.join(format!("node-{}.toml", setup.node_id));
-        std::fs::write(&config, setup.to_toml()).expect("it writes");
+        let config = setup.write_config();
         program
             .arg("--config")
             .arg(&config)
