@@ -67,9 +67,13 @@ impl RocksStore {
     /// Opens the database in `folder`, and makes it if the folder holds none. Refuses other formats by name.
     pub fn open(folder: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
         let logged_ms = Arc::new(AtomicU64::new(0));
-        let unusable = |error: rocksdb::Error| StoreError::Unusable {
-            folder: folder.to_owned(),
-            detail: error.to_string(),
+        let unusable = |error: rocksdb::Error| {
+            let mut detail = error.to_string();
+            // RocksDB blames its manifest also when a table's own description is damaged.
+            if detail.contains("MANIFEST") {
+                detail.push_str(" (that, or a table beside it)");
+            }
+            StoreError::Unusable { folder: folder.to_owned(), detail }
         };
         let database = DB::open(&database_options(options, &logged_ms), folder).map_err(unusable)?;
         let mut write_options = WriteOptions::default();
