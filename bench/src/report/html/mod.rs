@@ -18,6 +18,8 @@ use plot::Stroke;
 
 /// Runs that one page shows: more cannot be told apart by colour.
 pub const RUNS_MAX: usize = 8;
+/// So many runs are named in the title, and their circumstances stand before the figures.
+const FEW_RUNS: usize = 2;
 
 /// More runs than a page can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -41,9 +43,18 @@ pub fn page(runs: &[RunResult]) -> Result<String, TooManyRuns> {
     head(&mut page, runs, &names);
     runs.iter().zip(&names).for_each(|(run, name)| void(&mut page, run, name));
     overview(&mut page, runs, &names);
-    runs.iter().zip(&names).for_each(|(run, name)| circumstances(&mut page, run, name));
+    let tell_circumstances =
+        |page: &mut Markup| runs.iter().zip(&names).for_each(|(run, name)| circumstances(page, run, name));
+    // Before the figures, unless there are so many that they would hide them.
+    let are_few = runs.len() <= FEW_RUNS;
+    if are_few {
+        tell_circumstances(&mut page);
+    }
     for phase in phase_names(runs) {
         show_phase(&mut page, runs, &names, phase);
+    }
+    if !are_few {
+        tell_circumstances(&mut page);
     }
     Ok(markup::page(&title, &page.finish()))
 }
@@ -61,7 +72,11 @@ fn phase_names(runs: &[RunResult]) -> Vec<&str> {
 
 fn head(page: &mut Markup, runs: &[RunResult], names: &[String]) {
     page.open("header", "");
-    page.element("h1", "", &format!("{} · {}", runs[0].plan.name, names.join(" / ")));
+    let subjects = match names.len() <= FEW_RUNS {
+        true => names.join(" / "),
+        false => format!("{} runs", names.len()),
+    };
+    page.element("h1", "", &format!("{} · {subjects}", runs[0].plan.name));
     page.element("p", "soft", &runs[0].plan.about);
     for (number, (run, name)) in runs.iter().zip(names).enumerate() {
         page.open("p", "");
@@ -96,6 +111,10 @@ fn void(page: &mut Markup, run: &RunResult, name: &str) {
 }
 
 fn overview(page: &mut Markup, runs: &[RunResult], names: &[String]) {
+    let is_one_machine = runs.windows(2).all(|pair| pair[0].tuning == pair[1].tuning);
+    if is_one_machine {
+        runs.iter().take(1).for_each(|run| tuning(page, run, ""));
+    }
     for (run, name) in runs.iter().zip(names) {
         let prefix = if runs.len() > 1 { format!("{name}: ") } else { String::new() };
         if let Some(ledger) = &run.ledger {
@@ -108,17 +127,20 @@ fn overview(page: &mut Markup, runs: &[RunResult], names: &[String]) {
                 page.close();
             }
         }
-        if run.tuning.iter().any(|fact| !fact.serves) {
-            page.element(
-                "p",
-                "soft",
-                &format!("{prefix}tuning of the servers' machine: {}", tuning_text(run)),
-            );
+        if !is_one_machine {
+            tuning(page, run, &prefix);
         }
         if let Some(slope) = figures::run_slope(run) {
             let text = super::text::slope_text(&slope);
             page.element("p", "soft", &format!("{prefix}memory over the run: {text}"));
         }
+    }
+}
+
+fn tuning(page: &mut Markup, run: &RunResult, prefix: &str) {
+    if run.tuning.iter().any(|fact| !fact.serves) {
+        let text = format!("{prefix}tuning of the servers' machine: {}", tuning_text(run));
+        page.element("p", "soft", &text);
     }
 }
 
