@@ -143,6 +143,48 @@ fn a_torn_write_at_the_end_is_dropped_and_damage_before_it_is_not() {
     }
 }
 
+#[test]
+fn a_start_reads_what_it_will_apply_and_names_the_damaged_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let log = open_log(folder.path());
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        for number in 0..9 {
+            group.propose(record(number)).expect("a leader takes it");
+            settle(&mut group, &log);
+        }
+    }
+    let file = folder.path().join("0000000000000001.raftlog");
+    let whole = std::fs::read(&file).expect("it reads");
+    let wanted = record(4);
+    let at = whole.windows(wanted.len()).position(|bytes| bytes == wanted).expect("it is in the file");
+    let mut damaged = whole.clone();
+    damaged[at + wanted.len() - 1] ^= 1;
+    std::fs::write(&file, &damaged).expect("it writes");
+    let refusal = Group::open(open_log(folder.path()), SHARD, 2).err().expect("a broken entry").to_string();
+    assert!(refusal.contains("0000000000000001.raftlog: damaged"), "{refusal}");
+    // Stored already, it is needed no more.
+    Group::open(open_log(folder.path()), SHARD, 8).expect("it opens");
+    // The refused start changed nothing.
+    std::fs::write(&file, &whole).expect("it writes");
+    let mut group = Group::open(open_log(folder.path()), SHARD, 2).expect("it opens");
+    assert_eq!(group.recovered_at(), 11);
+    assert!(group.poll().is_some());
+}
+
+#[test]
+fn a_record_of_another_format_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let log = open_log(folder.path());
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        group.propose(vec![RECORD_VERSION + 1, 0]).expect("a leader takes it");
+        settle(&mut group, &log);
+    }
+    let refusal = Group::open(open_log(folder.path()), SHARD, 1).err().expect("unknown").to_string();
+    assert!(refusal.contains("entry 2 is of format 2, this program reads 1"), "{refusal}");
+}
+
 /// What a group with `count` entries proposed wants written, entry by entry.
 fn writes_of(group: &mut Group, count: u64) -> Vec<LogWrite> {
     let mut writes = Vec::new();
