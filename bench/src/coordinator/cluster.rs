@@ -48,6 +48,17 @@ pub enum ClusterError {
     Io(#[from] io::Error),
 }
 
+/// All load comes from a few addresses, so those have no limits here. Rates of users and conversations stay as they
+/// are by default: a benchmark's own users have none.
+const LIMITS: &str = "[limits]
+connections_per_address = 0
+connects_per_address = \"none\"
+requests_per_address = \"none\"
+registrations_per_address = \"none\"
+log_ins_per_address = \"none\"
+refreshes_per_address = \"none\"
+";
+
 /// Running servers and their folder, which goes when this is dropped.
 pub struct Cluster {
     /// Gateways, in the order of [`Cluster::targets`].
@@ -214,6 +225,7 @@ impl Cluster {
             let (cert, key) = (self.certificate(), first.join("tls/key.pem"));
             write!(config, "[tls]\ncert = {cert:?}\nkey = {key:?}\n").expect("a string grows");
         }
+        config.push_str(LIMITS);
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;

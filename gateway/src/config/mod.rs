@@ -3,8 +3,10 @@
 
 pub mod certificate;
 pub mod flags;
+mod limits;
 mod storage;
 
+pub use limits::LimitsConfig;
 pub use storage::{EmbeddedConfig, NodeAddress, NodesConfig, StorageMode};
 
 use serde::Deserialize;
@@ -43,6 +45,8 @@ pub struct GatewayConfig {
     pub tls: TlsConfig,
     /// Tokens and passwords.
     pub auth: AuthConfig,
+    /// How often and how much.
+    pub limits: LimitsConfig,
     /// Where the shards are.
     pub storage: StorageMode,
 }
@@ -152,6 +156,7 @@ struct File {
     websocket_origins: Vec<String>,
     tls: TlsConfig,
     auth: AuthConfig,
+    limits: limits::LimitsSection,
     storage: storage::StorageSection,
 }
 
@@ -168,6 +173,7 @@ impl Default for File {
             websocket_origins: Vec::new(),
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),
+            limits: limits::LimitsSection::default(),
             storage: storage::StorageSection::default(),
         }
     }
@@ -202,6 +208,7 @@ impl GatewayConfig {
             websocket_origins: file.websocket_origins,
             tls: file.tls,
             auth: file.auth,
+            limits: file.limits.check()?,
             storage: file.storage.check()?,
         };
         config.check()?;
@@ -282,6 +289,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "auth.argon2_memory_kib = {}", auth.argon2_memory_kib)?;
         writeln!(f, "auth.argon2_iterations = {}", auth.argon2_iterations)?;
         writeln!(f, "auth.argon2_parallelism = {}", auth.argon2_parallelism)?;
+        writeln!(f, "{}", self.limits)?;
         write!(f, "{}", self.storage)
     }
 }

@@ -30,9 +30,12 @@ fn nothing_at_all_is_a_configuration() {
 
 #[test]
 fn an_unknown_key_is_refused_by_name() {
-    for (text, key) in
-        [("listn = 1", "listn"), ("[auth]\ntoken = 3", "token"), ("[storage]\nnode = 3", "node")]
-    {
+    for (text, key) in [
+        ("listn = 1", "listn"),
+        ("[auth]\ntoken = 3", "token"),
+        ("[limits]\nsends = 3", "sends"),
+        ("[storage]\nnode = 3", "node"),
+    ] {
         let error = parsed(text).expect_err(text);
         assert!(error.contains(&format!("`{key}`")), "{error}");
     }
@@ -48,6 +51,9 @@ fn values_that_cannot_be_meant_are_refused_by_key() {
         ("[tls]\ncert = 'x'", "tls"),
         ("[auth]\ntoken_ttl_s = 0", "auth"),
         ("[auth]\nargon2_memory_kib = 1", "auth"),
+        ("[limits]\nsends_per_user = '20'", "limits.sends_per_user"),
+        ("[limits]\nsends_per_conversation = '0 per second, burst 1'", "limits.sends_per_conversation"),
+        ("[limits]\nfailed_log_ins_per_account = ''", "limits.failed_log_ins_per_account"),
         ("[storage]\nshard_count = 0", "storage.shard_count"),
         ("[storage]\nshard_count = 5000", "storage.shard_count"),
         ("[storage]\nca = 'x'", "storage"),
@@ -98,4 +104,22 @@ fn flags_override_and_are_checked() {
     for wrong in ["--liste x", "--listen", "--listen x", "--metrics 10.0.0.1:1", "--config /does/not/exist"] {
         assert!(parse(arguments(wrong)).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn limits_are_printed_as_they_are_written() {
+    let defaults = parsed("").expect("defaults").limits;
+    let lines = |limits: LimitsConfig| {
+        limits.to_string().lines().map(|line| line.replace("limits.", "")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(lines(defaults).lines().count(), 10);
+    assert!(!lines(defaults).contains("none"), "each has a default");
+    assert_eq!(parsed(&format!("[limits]\n{}", lines(defaults))).expect("the same").limits, defaults);
+    let text = "[limits]\nsends_per_user = 'none'\nconnections_per_address = 0\n\
+                connects_per_address = '5 per minute, burst 2'";
+    let limits = parsed(text).expect("limits").limits;
+    assert_eq!((limits.requests.sends_per_user, limits.connections_per_address), (None, None));
+    assert!(lines(limits).contains("connects_per_address = \"5 per minute, burst 2\""));
+    assert_eq!(limits.requests.sends_per_conversation, defaults.requests.sends_per_conversation);
+    assert_eq!(defaults.addresses(3).connections_max, Some(8_192_u32.div_ceil(3)));
 }

@@ -2,6 +2,7 @@
 
 use super::event::{CloseReason, ConnectionToken, FrontEvent};
 use super::shared::Shared;
+use crate::admission::addresses::AddressKey;
 use crate::tls::Handshake;
 use crate::transport::{Connection, Ending, TransportEvent};
 use std::net::SocketAddr;
@@ -34,6 +35,8 @@ pub(super) enum Phase {
 pub(super) struct Client {
     pub connection: Connection,
     pub phase: Phase,
+    /// What it is counted under while it is open.
+    pub address: AddressKey,
     /// Its address, until the caller knows it.
     pub newcomer: Option<Box<SocketAddr>>,
     /// What arrived while reading was paused.
@@ -73,6 +76,7 @@ impl Client {
         Self {
             connection,
             phase: Phase::Open,
+            address: peer.ip().into(),
             newcomer: Some(Box::new(peer)),
             held: None,
             told: false,

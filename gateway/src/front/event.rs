@@ -1,5 +1,6 @@
 //! What a front tells the loop above it, and how it is configured and counted.
 
+use crate::admission::addresses::AddressLimits;
 use crate::transport::{FrameFault, TransportKind};
 use bytes::Bytes;
 use std::io;
@@ -140,6 +141,8 @@ pub struct FrontConfig {
     pub ring_connections_max: usize,
     /// Origins, as browsers send them (`https://chat.example`), that may open a WebSocket beside the page's own host.
     pub websocket_origins: Vec<String>,
+    /// Connections of one address.
+    pub addresses: AddressLimits,
 }
 
 /// Why a front could not be made.
@@ -176,6 +179,12 @@ pub struct FrontMetrics {
     pub accept_overflows: u64,
     /// Connections lost for other reasons before anything was read from them.
     pub accept_failures: u64,
+    /// Connections refused because their address has as many as it may.
+    pub refused_too_many: u64,
+    /// Connections refused because their address opens them too quickly.
+    pub refused_too_fast: u64,
+    /// Times accepting was paused because every place was taken.
+    pub accepts_paused: u64,
     /// TLS handshakes finished without a ticket.
     pub handshakes_full: u64,
     /// TLS handshakes finished by a ticket.

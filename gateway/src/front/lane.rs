@@ -3,6 +3,7 @@
 use super::client::{Client, Phase};
 use super::event::{CloseReason, ConnectionToken, FrontEvent, SendRefused};
 use super::shared::Shared;
+use crate::admission::addresses::AddressRefused;
 use crate::ring::{ClientRing, ReceivedBuffer, RingEvent, SlotToken};
 use crate::tls::TlsSession;
 use crate::transport::{Connection, Ending};
@@ -141,6 +142,7 @@ impl Lane {
         }
         let Some(client) = self.places[slot.slot as usize].client.take() else { return };
         self.connections -= 1;
+        shared.gate.leave(client.address);
         shared.metrics.queued_bytes -= u64::from(client.counted_bytes);
         if client.told {
             let reason = match client.phase {
@@ -260,10 +262,20 @@ impl Lane {
 
     fn accepted(&mut self, slot: SlotToken, listener: usize, peer: SocketAddr, shared: &mut Shared) {
         let token = self.token(slot);
+        if let Err(refused) = shared.gate.enter(peer.ip().into(), shared.now_ms) {
+            match refused {
+                AddressRefused::TooMany => shared.metrics.refused_too_many += 1,
+                AddressRefused::TooFast => shared.metrics.refused_too_fast += 1,
+            }
+            return self.ring.close(slot);
+        }
         let security = match (&shared.tls, shared.secure_listeners.get(listener)) {
             (Some(config), Some(true)) => match TlsSession::new(config.clone()) {
                 Ok(session) => Some(session),
-                Err(_) => return self.ring.close(slot),
+                Err(_) => {
+                    shared.gate.leave(peer.ip().into());
+                    return self.ring.close(slot);
+                }
             },
             _ => None,
         };

@@ -19,6 +19,7 @@ pub use event::{
     SendRefused,
 };
 
+use crate::admission::addresses::AddressGate;
 use crate::listen;
 use crate::ring::{ClientRing, RingConfig, open_files_max};
 use bytes::Bytes;
@@ -104,7 +105,12 @@ impl Front {
         let mut front = Front {
             lanes,
             lane_slots: lane_slots as u32,
-            shared: Shared::new(config.tls, config.websocket_origins, secure_listeners),
+            shared: Shared::new(
+                config.tls,
+                config.websocket_origins,
+                secure_listeners,
+                AddressGate::new(config.addresses),
+            ),
             local_addresses,
             accepting: None,
             stopped: false,
@@ -359,6 +365,7 @@ impl Front {
         if accepting != self.accepting {
             if let Some(lane) = self.accepting {
                 self.lanes[lane].ring.stop_accepting();
+                self.shared.metrics.accepts_paused += u64::from(accepting.is_none() && !self.stopped);
             }
             if let Some(lane) = accepting {
                 self.lanes[lane].ring.start_accepting();

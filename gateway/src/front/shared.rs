@@ -2,6 +2,7 @@
 
 use super::deadlines::Deadlines;
 use super::event::{ConnectionToken, FrontEvent, FrontMetrics};
+use crate::admission::addresses::AddressGate;
 use crate::ring::SendBuffers;
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub(super) struct Shared {
     pub origins: Vec<String>,
     /// For each listener, whether it speaks TLS.
     pub secure_listeners: Vec<bool>,
+    /// Connections by address.
+    pub gate: AddressGate,
     pub buffers: SendBuffers,
     /// Plaintext of one receive; grows to a record at most.
     pub scratch: Vec<u8>,
@@ -44,11 +47,13 @@ impl Shared {
         tls: Option<Arc<ServerConfig>>,
         origins: Vec<String>,
         secure_listeners: Vec<bool>,
+        gate: AddressGate,
     ) -> Self {
         Self {
             tls,
             origins,
             secure_listeners,
+            gate,
             buffers: SendBuffers::default(),
             scratch: Vec::new(),
             dirty: Vec::new(),

@@ -7,7 +7,9 @@
 
 use super::failure::Failure;
 use super::fields::{LogIn, Object, Registration, read_refresh};
+use super::ingress::Client;
 use super::routes::{Account, REQUEST_MS_MAX};
+use crate::admission::attempts::Attempt;
 use crate::domain::auth::{REFRESH_SECRET_BYTES, RefreshToken};
 use crate::worker::mailbox::ShardKey;
 use serde::Serialize;
@@ -45,9 +47,10 @@ pub(super) struct Tokens {
 }
 
 /// `POST /v1/register`.
-pub(super) async fn register(account: &Account, object: Object) -> Result<LoggedIn, Failure> {
+pub(super) async fn register(account: &Account, client: Client, object: Object) -> Result<LoggedIn, Failure> {
     let registration = Registration::read(object)?;
     let Registration { username, display_name, password, device_name } = registration;
+    account.attempts.admit(client, Attempt::Register, (account.now)())?;
     let place = account.passwords.admit()?;
     let user = UserId(random()?);
     let (refresh, device) = new_device(account, user, device_name)?;
@@ -71,8 +74,19 @@ pub(super) async fn register(account: &Account, object: Object) -> Result<Logged
 }
 
 /// `POST /v1/login`. An unknown name costs as much time as a wrong password: the same reads, the same hash.
-pub(super) async fn log_in(account: &Account, object: Object) -> Result<LoggedIn, Failure> {
-    let LogIn { username, password, device_name } = LogIn::read(object)?;
+pub(super) async fn log_in(account: &Account, client: Client, object: Object) -> Result<LoggedIn, Failure> {
+    let log_in = LogIn::read(object)?;
+    account.attempts.admit(client, Attempt::LogIn, (account.now)())?;
+    let guess = account.attempts.guess(log_in.username.as_deref(), (account.now)())?;
+    let logged_in = try_log_in(account, log_in).await;
+    if logged_in.as_ref().is_err_and(Failure::is_unauthenticated) {
+        guess.failed();
+    }
+    logged_in
+}
+
+async fn try_log_in(account: &Account, log_in: LogIn) -> Result<LoggedIn, Failure> {
+    let LogIn { username, password, device_name } = log_in;
     let place = account.passwords.admit()?;
     let named = match username {
         Some(username) => find_name(account, username).await?,
@@ -95,8 +109,9 @@ pub(super) async fn log_in(account: &Account, object: Object) -> Result<LoggedIn
 }
 
 /// `POST /v1/refresh`: the old token ends when the new one is used; until then repeating this gives the same one.
-pub(super) async fn refresh(account: &Account, object: Object) -> Result<Tokens, Failure> {
+pub(super) async fn refresh(account: &Account, client: Client, object: Object) -> Result<Tokens, Failure> {
     let old = read_refresh(object)?;
+    account.attempts.admit(client, Attempt::Refresh, (account.now)())?;
     let new = account.issuer.next_refresh(&old);
     let rotate = RotateRefresh {
         user_id: old.user.to_bytes(),

@@ -35,6 +35,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether what was proved did not suffice.
+    pub(super) fn is_unauthenticated(&self) -> bool {
+        self.error.code == ErrorCode::ErrorUnauthenticated
+    }
+}
+
 impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         Self { status: status_of(error.code), error }

@@ -1,6 +1,7 @@
 //! A core's end of the pipes to the HTTP runtime. Belongs to the core's thread; no call blocks or waits.
 
 use super::pipe::{CorePipe, PipeFeed};
+use crate::admission::addresses::AddressKey;
 use crate::front::ConnectionToken;
 use crate::worker::mailbox::CoreMailbox;
 use bytes::Bytes;
@@ -11,6 +12,9 @@ use tokio::sync::mpsc;
 /// HTTP connections that one core keeps open. A browser needs six for the page and closes them soon; each may
 /// hold a window of output and a request, some 130 KiB, so that all of a core's stay below 140 MiB.
 pub const HTTP_CONNECTIONS_MAX: usize = 1_024;
+/// HTTP connections that one address keeps open on one core: browsers of forty people at once. So no address can take
+/// all the places of others' log ins.
+pub const HTTP_CONNECTIONS_PER_ADDRESS_MAX: usize = HTTP_CONNECTIONS_MAX / 4;
 /// Connections opened and not yet taken up by the runtime: one burst of a turn.
 const OPENED_MAX: usize = 256;
 
@@ -38,13 +42,21 @@ pub struct Client {
 pub struct HttpIngress {
     mailbox: CoreMailbox,
     opened: mpsc::Sender<OpenedConnection>,
-    feeds: HashMap<ConnectionToken, PipeFeed>,
+    feeds: HashMap<ConnectionToken, Fed>,
+    /// How many of them each address has.
+    addresses: HashMap<AddressKey, usize>,
+}
+
+/// One connection.
+struct Fed {
+    feed: PipeFeed,
+    address: AddressKey,
 }
 
 impl HttpIngress {
     pub(super) fn new(mailbox: CoreMailbox) -> (HttpIngress, mpsc::Receiver<OpenedConnection>) {
         let (opened, receiver) = mpsc::channel(OPENED_MAX);
-        (HttpIngress { mailbox, opened, feeds: HashMap::new() }, receiver)
+        (HttpIngress { mailbox, opened, feeds: HashMap::new(), addresses: HashMap::new() }, receiver)
     }
 
     /// A connection turned out to speak HTTP; `first` is everything read so far.
@@ -55,41 +67,49 @@ impl HttpIngress {
         secure: bool,
         first: Bytes,
     ) -> Result<(), IngressFull> {
-        if self.feeds.len() >= HTTP_CONNECTIONS_MAX {
+        let address = AddressKey::from(peer.ip());
+        let of_address = self.addresses.get(&address).copied().unwrap_or_default();
+        if self.feeds.len() >= HTTP_CONNECTIONS_MAX || of_address >= HTTP_CONNECTIONS_PER_ADDRESS_MAX {
             return Err(IngressFull);
         }
         let (feed, pipe) = PipeFeed::new(token, self.mailbox.clone());
         feed.push(first)?;
         let opened = OpenedConnection { pipe, client: Client { peer, secure } };
         self.opened.try_send(opened).map_err(|_| IngressFull)?;
-        let before = self.feeds.insert(token, feed);
+        self.addresses.insert(address, of_address + 1);
+        let before = self.feeds.insert(token, Fed { feed, address });
         debug_assert!(before.is_none(), "a token names one connection");
         Ok(())
     }
 
     /// More bytes of the client. What comes after the runtime has ended the connection is dropped.
     pub fn bytes(&mut self, token: ConnectionToken, bytes: Bytes) -> Result<(), IngressFull> {
-        self.feeds.get(&token).map_or(Ok(()), |feed| feed.push(bytes))
+        self.feeds.get(&token).map_or(Ok(()), |fed| fed.feed.push(bytes))
     }
 
     /// The client sends nothing more, but may still read.
     pub fn eof(&mut self, token: ConnectionToken) {
-        if let Some(feed) = self.feeds.get(&token) {
-            feed.end();
+        if let Some(fed) = self.feeds.get(&token) {
+            fed.feed.end();
         }
     }
 
     /// This many bytes of [`CoreMessage::HttpOut`](crate::worker::mailbox::CoreMessage) were handed to the
     /// connection's outbox: the runtime may send as many again.
     pub fn written(&mut self, token: ConnectionToken, bytes: usize) {
-        if let Some(feed) = self.feeds.get(&token) {
-            feed.written(bytes);
+        if let Some(fed) = self.feeds.get(&token) {
+            fed.feed.written(bytes);
         }
     }
 
     /// The connection is gone. Its requests under way are dropped.
     pub fn closed(&mut self, token: ConnectionToken) {
-        self.feeds.remove(&token);
+        let Some(Fed { address, .. }) = self.feeds.remove(&token) else { return };
+        let of_address = self.addresses.get_mut(&address).expect("counted when it was opened");
+        *of_address -= 1;
+        if *of_address == 0 {
+            self.addresses.remove(&address);
+        }
     }
 
     /// Every open connection.

@@ -18,6 +18,7 @@
 
 mod accounts;
 mod assets;
+mod attempts;
 mod failure;
 mod fields;
 mod ingress;
@@ -33,6 +34,7 @@ mod tests;
 pub use ingress::{HttpIngress, IngressFull};
 pub use pipe::{INBOUND_BYTES_MAX, OUTBOUND_WINDOW_BYTES};
 
+use crate::admission::attempts::AttemptLimits;
 use crate::clock::Clock;
 use crate::config::AuthConfig;
 use crate::domain::auth::Issuer;
@@ -60,6 +62,8 @@ pub struct HttpParts {
     pub issuer: Issuer,
     /// The cost of password hashes.
     pub auth: AuthConfig,
+    /// Rates of registering, logging in, refreshing.
+    pub attempts: AttemptLimits,
     /// Where metrics are served; loopback only, port 0 asks the system for one. `None`: nowhere.
     pub metrics: Option<SocketAddr>,
     /// The metrics' text.
@@ -94,6 +98,7 @@ pub enum HttpStartError {
 pub struct HttpServer {
     runtime: Runtime,
     metrics_address: Option<SocketAddr>,
+    attempts: attempts::SharedAttempts,
 }
 
 impl HttpServer {
@@ -111,7 +116,9 @@ impl HttpServer {
             Some(address) => Some(metrics::start(&runtime, address, parts.render_metrics)?),
             None => None,
         };
+        let attempts = attempts::SharedAttempts::new(parts.attempts);
         let services = routes::Services {
+            attempts: attempts.clone(),
             issuer: parts.issuer,
             passwords: passwords::PasswordPool::new(hasher),
             ready: parts.ready,
@@ -123,12 +130,18 @@ impl HttpServer {
             ingress
         });
         let ingresses = ingresses.collect();
-        Ok((HttpServer { runtime, metrics_address }, ingresses))
+        Ok((HttpServer { runtime, metrics_address, attempts }, ingresses))
     }
 
     /// The address that metrics are really served on.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Metrics' text of what the REST interface refused; for any time.
+    pub fn attempts_text(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let attempts = self.attempts.clone();
+        move || attempts.render()
     }
 
     /// Ends: requests under way are dropped, password hashes under way are waited for, but not longer than this.

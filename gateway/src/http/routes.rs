@@ -1,7 +1,9 @@
 //! Which path does what, and the rules that hold for all of them.
 
+use super::attempts::SharedAttempts;
 use super::failure::Failure;
 use super::fields::Object;
+use super::ingress::Client;
 use super::passwords::PasswordPool;
 use super::storage_gate::StorageGate;
 use super::{Now, Readiness, accounts, assets};
@@ -38,6 +40,7 @@ const _: () = assert!(BODY_MS_MAX < REQUEST_MS_MAX);
 /// What all handlers share.
 #[derive(Clone)]
 pub(super) struct Services {
+    pub(super) attempts: SharedAttempts,
     pub(super) issuer: Issuer,
     pub(super) passwords: PasswordPool,
     pub(super) ready: Readiness,
@@ -47,6 +50,7 @@ pub(super) struct Services {
 /// What account handlers work with: the services, and storage by way of the connection's core.
 #[derive(Clone)]
 pub(super) struct Account {
+    pub(super) attempts: SharedAttempts,
     pub(super) issuer: Issuer,
     pub(super) passwords: PasswordPool,
     pub(super) now: Now,
@@ -55,8 +59,8 @@ pub(super) struct Account {
 
 /// The routes for the connections of one core.
 pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
-    let Services { issuer, passwords, ready, now } = services;
-    let account = Account { issuer, passwords, now, storage: StorageGate::new(mailbox) };
+    let Services { attempts, issuer, passwords, ready, now } = services;
+    let account = Account { attempts, issuer, passwords, now, storage: StorageGate::new(mailbox) };
     let accounts = Router::new()
         .route("/v1/register", post(register))
         .route("/v1/login", post(log_in))
@@ -76,18 +80,27 @@ pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
 }
 
 async fn register(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
-    let logged_in = accounts::register(&account, read_object(request).await?).await?;
+    let client = client_of(&request)?;
+    let logged_in = accounts::register(&account, client, read_object(request).await?).await?;
     Ok(private(StatusCode::CREATED, logged_in))
 }
 
 async fn log_in(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
-    let logged_in = accounts::log_in(&account, read_object(request).await?).await?;
+    let client = client_of(&request)?;
+    let logged_in = accounts::log_in(&account, client, read_object(request).await?).await?;
     Ok(private(StatusCode::OK, logged_in))
 }
 
 async fn refresh(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
-    let tokens = accounts::refresh(&account, read_object(request).await?).await?;
+    let client = client_of(&request)?;
+    let tokens = accounts::refresh(&account, client, read_object(request).await?).await?;
     Ok(private(StatusCode::OK, tokens))
+}
+
+/// Whose request it is.
+fn client_of(request: &Request) -> Result<Client, Failure> {
+    let client = request.extensions().get::<Client>().copied();
+    client.ok_or_else(|| RequestError::new(ErrorCode::ErrorInternal, "a request without its client").into())
 }
 
 /// The process runs.

@@ -45,6 +45,9 @@ metrics! {
     Accepted Counter "ringline_accepted_total" "Sockets accepted.";
     AcceptOverflows Counter "ringline_accept_overflows_total" "Sockets lost because the table was full.";
     AcceptFailures Counter "ringline_accept_failures_total" "Sockets lost before anything was read.";
+    ConnectionsTooMany Counter "ringline_connections_refused_too_many_total" "Refused: their address has its share.";
+    ConnectionsTooFast Counter "ringline_connections_refused_too_fast_total" "Refused: their address comes too quickly.";
+    AcceptsPaused Counter "ringline_accepts_paused_total" "Times no place was left and accepting paused.";
     HandshakesFull Counter "ringline_tls_handshakes_full_total" "TLS handshakes without a ticket.";
     HandshakesResumed Counter "ringline_tls_handshakes_resumed_total" "TLS handshakes by a ticket.";
     HandshakesFailed Counter "ringline_tls_handshakes_failed_total" "TLS handshakes that failed.";
@@ -63,6 +66,10 @@ metrics! {
     SyncsAsked Counter "ringline_sync_needed_total" "Sessions told to sync.";
     AnswersTooLarge Counter "ringline_answers_without_room_total" "Answers an outbox had no room for.";
     CursorsDropped Counter "ringline_cursors_dropped_total" "Cursors without answer that were not carried.";
+    ThrottledUsers Counter "ringline_throttled_users_total" "Requests refused by their user's rate.";
+    ThrottledConversations Counter "ringline_throttled_conversations_total" "Messages refused by their conversation's rate.";
+    ThrottledAddresses Counter "ringline_throttled_addresses_total" "Requests refused by their address' rate.";
+    RatesWithoutPlace Counter "ringline_rates_without_place_total" "Requests whose key found no place in a table of rates.";
     PendingRequests Gauge "ringline_pending_requests" "Requests that wait for storage.";
     RequestTimeouts Counter "ringline_request_timeouts_total" "Requests that storage did not answer in time.";
     StorageCalls Counter "ringline_storage_calls_total" "Calls sent to storage.";

@@ -1,5 +1,6 @@
 //! The sessions of one core, each at its connection's place in the front's slab.
 
+use crate::admission::addresses::AddressKey;
 use crate::front::ConnectionToken;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::SessionAddress;
@@ -13,6 +14,8 @@ pub struct Session {
     pub protocol: ServerSession,
     /// Whose it is; `None` until the proof was accepted.
     pub identity: Option<(UserId, DeviceId)>,
+    /// Where it comes from.
+    pub address: AddressKey,
     /// Requests of this session that wait for storage, those without answer included.
     pub requests: u16,
     /// Of which heavy.
@@ -28,11 +31,12 @@ pub struct Session {
 }
 
 impl Session {
-    fn new(generation: u32, is_web_socket: bool, now_ms: u64) -> Self {
+    fn new(generation: u32, address: AddressKey, is_web_socket: bool, now_ms: u64) -> Self {
         Self {
             generation,
             protocol: ServerSession::new(now_ms),
             identity: None,
+            address,
             requests: 0,
             heavy_requests: 0,
             is_web_socket,
@@ -53,12 +57,12 @@ pub struct SessionTable {
 
 impl SessionTable {
     /// A connection that speaks frames was opened.
-    pub fn open(&mut self, token: ConnectionToken, is_web_socket: bool, now_ms: u64) {
+    pub fn open(&mut self, token: ConnectionToken, address: AddressKey, is_web_socket: bool, now_ms: u64) {
         let place = token.slot as usize;
         if self.places.len() <= place {
             self.places.resize_with(place + 1, || None);
         }
-        let session = Session::new(token.generation, is_web_socket, now_ms);
+        let session = Session::new(token.generation, address, is_web_socket, now_ms);
         let before = self.places[place].replace(session);
         assert!(before.is_none(), "the front says closed before it gives a place again");
         *self.count(is_web_socket) += 1;
@@ -123,11 +127,11 @@ mod tests {
         let mut table = SessionTable::default();
         let first = ConnectionToken { slot: 3, generation: 1 };
         let second = ConnectionToken { slot: 3, generation: 2 };
-        table.open(first, false, 0);
+        table.open(first, AddressKey::default(), false, 0);
         assert!(table.find(first).is_some() && table.find(second).is_none());
         assert!(table.remove(second).is_none());
         assert!(table.remove(first).is_some());
-        table.open(second, true, 0);
+        table.open(second, AddressKey::default(), true, 0);
         assert!(table.find(first).is_none() && table.remove(first).is_none());
         assert_eq!(table.token_at(3), Some(second));
         assert_eq!((table.native_count(), table.web_socket_count()), (0, 1));

@@ -28,9 +28,9 @@ impl Core {
 
     fn take_front_event(&mut self, event: FrontEvent) {
         match event {
-            FrontEvent::Opened { token, kind, .. } => {
+            FrontEvent::Opened { token, peer, kind, .. } => {
                 let is_web_socket = matches!(kind, TransportKind::WebSocket { .. });
-                self.sessions.open(token, is_web_socket, self.now_ms);
+                self.sessions.open(token, peer.ip().into(), is_web_socket, self.now_ms);
                 self.look_again(token);
             }
             FrontEvent::Frame { token, payload } => self.take_frame(token, payload),

@@ -25,6 +25,7 @@ mod numbers;
 #[cfg(test)]
 mod tests;
 
+use crate::admission::requests::{RequestLimits, RequestRates};
 use crate::clock::{Clock, moment, pause};
 use crate::domain::Calls;
 use crate::domain::auth::Verifier;
@@ -84,6 +85,7 @@ pub(crate) struct CoreParts {
     pub(crate) ingress: HttpIngress,
     pub(crate) inbox: CoreInbox,
     pub(crate) waits: Waits,
+    pub(crate) limits: RequestLimits,
     pub(crate) observer: CoreObserver,
     /// Cores of this process that still serve: an embedded shard serves the others until all are done.
     pub(crate) serving: Arc<AtomicUsize>,
@@ -97,6 +99,7 @@ pub(crate) struct Core {
     sessions: SessionTable,
     /// By connection slot.
     session_timers: TimerWheel,
+    rates: RequestRates,
     pending: PendingTable,
     calls: Calls,
     router: Router,
@@ -145,6 +148,7 @@ impl Core {
             front: parts.front,
             sessions: SessionTable::default(),
             session_timers: TimerWheel::new(now_ms),
+            rates: RequestRates::new(parts.limits),
             pending: PendingTable::new(now_ms),
             calls: Calls::default(),
             router: parts.router,

@@ -12,7 +12,7 @@ use crate::session::timers::TimerWheel;
 use crate::worker::mailbox::StorageResult;
 use std::time::Instant;
 use tokio::sync::oneshot;
-use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::ids::{ConversationId, DeviceId, UserId};
 use wire_protocol::limits::REQUEST_TIMEOUT_MS;
 
 /// Requests of one core that wait for storage: as many as all its links take together in a second of trouble,
@@ -99,6 +99,8 @@ pub struct Request {
     pub work: Work,
     /// What it was admitted as.
     pub weight: Weight,
+    /// The conversation that a message is for.
+    pub conversation: Option<ConversationId>,
     /// Where its latency is counted.
     pub latency: Latency,
     /// When its frame came.

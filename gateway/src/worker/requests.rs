@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::pending::{PendingId, Request, Waiting};
+use crate::admission::requests::{Asked, Culprit, Throttled, What};
 use crate::admission::{self, Weight};
 use crate::clock::moment;
 use crate::domain::{Asker, Progress, Work};
@@ -10,7 +11,7 @@ use crate::observe::{Metric, latency_of};
 use crate::session::Outbox;
 use crate::worker::mailbox::{ShardKey, StorageResult};
 use tokio::sync::oneshot;
-use wire_protocol::error::RequestError;
+use wire_protocol::error::{Actor, RequestError, meaning};
 use wire_protocol::internal::{ShardRequest, shard_request};
 use wire_protocol::v1::{ErrorCode, client_frame, server_frame};
 
@@ -32,6 +33,11 @@ impl Core {
         let latency = latency_of(&body);
         let is_log_out = matches!(body, client_frame::Body::LogOut(_));
         let server_time_ms = session.protocol.server_time_ms();
+        let what = What::of(&body, weight);
+        let asked = Asked { user, address: session.address, what };
+        if let Err(throttled) = self.rates.admit(asked, self.now_ms) {
+            return self.answer_throttled(token, request_id, throttled);
+        }
         if let Err(error) = admission::admit(session, weight) {
             return self.answer_error(token, request_id, error);
         }
@@ -53,6 +59,7 @@ impl Core {
             server_time_ms,
             work,
             weight,
+            conversation: what.conversation(),
             latency,
             started: moment(),
         };
@@ -120,7 +127,7 @@ impl Core {
 
     /// Answers a request and gives its places back.
     pub(super) fn finish_request(&mut self, request: Request, progress: Progress) {
-        let Request { token, request_id, weight, latency, started, work, .. } = request;
+        let Request { token, request_id, user, weight, conversation, latency, started, work, .. } = request;
         if let Some(session) = self.sessions.find(token) {
             admission::release(session, weight);
         }
@@ -131,6 +138,11 @@ impl Core {
                     && let Some(session) = self.sessions.find(token)
                 {
                     session.is_logging_out = false;
+                }
+                if let Some(conversation) = conversation
+                    && meaning(error.code).actor == Actor::PeerRequest
+                {
+                    self.rates.not_sent(user, conversation);
                 }
                 self.answer_error(token, request_id, error);
             }
@@ -153,6 +165,18 @@ impl Core {
         let (sockets, space) = (&mut self.front, &mut self.space);
         let fate = Outbox { sockets, token, space }.answer(session, request_id, body);
         self.settle(token, fate);
+    }
+
+    fn answer_throttled(&mut self, token: ConnectionToken, request_id: u32, throttled: Throttled) {
+        self.observer.add(
+            match throttled.culprit {
+                Culprit::User => Metric::ThrottledUsers,
+                Culprit::Conversation => Metric::ThrottledConversations,
+                Culprit::Address => Metric::ThrottledAddresses,
+            },
+            1,
+        );
+        self.answer_error(token, request_id, throttled.into());
     }
 
     fn answer_error(&mut self, token: ConnectionToken, request_id: u32, error: RequestError) {

@@ -154,10 +154,12 @@ impl Gateway {
             mailboxes: mailboxes.clone(),
             issuer,
             auth: config.auth.clone(),
+            attempts: config.limits.attempts,
             metrics: config.metrics,
             render_metrics: observe::render,
             ready: readiness(&config, metrics.clone(), draining.clone()),
         })?;
+        observe::register_text(http.attempts_text());
         let addresses = Addresses {
             tls: listeners[0].address,
             plain: listeners.get(1).map(|listener| listener.address),
@@ -356,6 +358,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
             connections_max: config.connections_max.div_ceil(cores).max(2),
             ring_connections_max: RING_CONNECTIONS_MAX,
             websocket_origins: config.websocket_origins.clone(),
+            addresses: config.limits.addresses(cores),
         });
         let front = front.map_err(|error| failed(error.to_string()))?;
         let waits =
@@ -374,6 +377,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
             ingress: seat.ingress,
             inbox: seat.inbox,
             waits,
+            limits: config.limits.requests,
             observer: seat.observer,
             serving: shares.serving.clone(),
         });

@@ -11,6 +11,14 @@ use std::time::Duration;
 /// Nothing here takes longer than this, in seconds, even on a busy machine.
 pub const PATIENCE_S: u64 = 60;
 
+/// Tests send more in a moment than people do in a minute.
+const UNLIMITED: &str =
+    "[limits]\nsends_per_user = 'none'\nrequests_per_user = 'none'\nsends_per_conversation = 'none'\n";
+
+/// A small storage of its own.
+pub const EMBEDDED: &str =
+    "[storage]\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\nlog_prefill = false\n";
+
 /// A folder that goes when the test is over.
 pub struct Folder(PathBuf);
 
@@ -95,18 +103,15 @@ pub struct Account {
 impl Server {
     /// With its own storage, in a new folder.
     pub fn embedded() -> Self {
-        let folder = Folder::new();
-        Self::start(
-            folder,
-            "[storage]\nlog_file_bytes = 4194304\nlog_keep_bytes = 16777216\nlog_prefill = false\n",
-        )
+        Self::start(Folder::new(), EMBEDDED)
     }
 
     /// With this configuration beside ports and folder.
     pub fn start(folder: Folder, config: &str) -> Self {
         let file = folder.path().join("gateway.toml");
         let cheap_passwords = "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n";
-        std::fs::write(&file, format!("{cheap_passwords}{config}")).expect("written");
+        let limits = if config.contains("[limits]") { "" } else { UNLIMITED };
+        std::fs::write(&file, format!("{cheap_passwords}{limits}{config}")).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
         let anywhere = "127.0.0.1:0";
         command.env("RUST_LOG", "error");

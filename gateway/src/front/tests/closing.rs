@@ -225,6 +225,7 @@ fn a_front_that_cannot_be_is_refused() {
             connections_max,
             ring_connections_max: 16,
             websocket_origins: Vec::new(),
+            addresses: Default::default(),
         })
         .err()
     };

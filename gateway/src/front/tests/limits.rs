@@ -1,6 +1,8 @@
 //! Full tables, slow readers, floods, and deadlines.
 
 use super::rig::*;
+use crate::admission::addresses::AddressLimits;
+use crate::admission::rate::Rate;
 use crate::front::{CloseReason, ConnectionToken, FrameFault, Front, FrontEvent, SendRefused};
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -326,4 +328,55 @@ fn a_stranger_may_not_send_large_frames_and_hears_why() {
         },
     );
     assert_eq!(faults, [FrameFault::TooLarge]);
+}
+
+#[test]
+fn an_address_has_a_share_of_the_places_and_gets_each_back() {
+    let limits = AddressLimits { connections_max: Some(3), connects: None };
+    let mut front = limited_front(64, 64, identity().server.clone(), limits);
+    run(&mut front, &mut echo, |at| {
+        let mut inside: Vec<_> = (0..3).map(|_| Frames::new(connect(at.plain))).collect();
+        inside.iter_mut().for_each(|client| client.echo(b"inside"));
+        for _ in 0..10 {
+            // Whichever listener, and before a word was said.
+            assert!(is_closed(connect(at.plain)) && is_closed(connect(at.tls)));
+            inside.iter_mut().for_each(|client| client.echo(b"still served"));
+            drop(inside.pop());
+            // The end is seen a moment later than the next client may come.
+            let again = (0..1_000).find_map(|_| {
+                let mut client = Frames::new(connect(at.plain));
+                client.stream.write_all(&framed(b"hello?")).expect("sent");
+                let answered = matches!(client.stream.read(&mut [0; 7]), Ok(7));
+                answered.then_some(client)
+            });
+            inside.push(again.expect("a place was given back"));
+        }
+    });
+    let metrics = front.metrics();
+    assert!(metrics.refused_too_many >= 20 && metrics.refused_too_fast == 0, "{metrics:?}");
+}
+
+#[test]
+fn a_flood_of_connections_from_one_address_is_cut_off_before_tls() {
+    let limits = AddressLimits { connections_max: None, connects: Some(Rate::per_minute(1, 5)) };
+    let mut front = limited_front(64, 64, identity().server.clone(), limits);
+    run(&mut front, &mut echo, |at| {
+        for _ in 0..5 {
+            Frames::new(connect(at.plain)).echo(b"welcome");
+        }
+        for _ in 0..100 {
+            assert!(is_closed(connect(at.tls)));
+        }
+    });
+    let metrics = front.metrics();
+    assert_eq!((metrics.refused_too_fast, metrics.refused_too_many, metrics.accepted), (100, 0, 105));
+    assert_eq!(metrics.handshakes_failed, 0, "nothing of it was read");
+}
+
+/// The other side has ended, cleanly or not.
+fn is_closed(mut stream: std::net::TcpStream) -> bool {
+    match stream.read(&mut [0; 1]) {
+        Ok(bytes) => bytes == 0,
+        Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+    }
 }

@@ -1,5 +1,6 @@
 //! A front in its runtime on one thread, its clients on another.
 
+use crate::admission::addresses::AddressLimits;
 use crate::clock::moment;
 use crate::front::{
     CloseReason, ConnectionToken, FrameFault, Front, FrontConfig, FrontEvent, ListenerConfig, SendRefused,
@@ -39,6 +40,15 @@ pub fn front_with(
     ring_connections_max: usize,
     tls: Arc<rustls::ServerConfig>,
 ) -> Front {
+    limited_front(connections_max, ring_connections_max, tls, AddressLimits::default())
+}
+
+pub fn limited_front(
+    connections_max: usize,
+    ring_connections_max: usize,
+    tls: Arc<rustls::ServerConfig>,
+    addresses: AddressLimits,
+) -> Front {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Front::new(FrontConfig {
         listeners: vec![ListenerConfig { address, tls: true }, ListenerConfig { address, tls: false }],
@@ -46,6 +56,7 @@ pub fn front_with(
         connections_max,
         ring_connections_max,
         websocket_origins: vec!["https://friend.example".to_owned()],
+        addresses,
     })
     .expect("a front")
 }

@@ -2,6 +2,8 @@
 
 use super::fake_storage::Fault;
 use super::{Answer, Harness, START_MS, cheap_hasher};
+use crate::admission::attempts::AttemptLimits;
+use crate::admission::rate::Rate;
 use crate::http::fields::{LogIn, Registration};
 use crate::http::passwords::PasswordPool;
 use crate::worker::mailbox::ShardKey;
@@ -365,4 +367,96 @@ fn passwords_are_not_printed() {
     let log_in = LogIn::read(object(log_in("ada", PASSWORD))).expect("it is good");
     let printed = format!("{registration:?} {log_in:#?}");
     assert!(printed.contains("ada") && !printed.contains("horse"), "{printed}");
+}
+
+fn few_attempts() -> AttemptLimits {
+    AttemptLimits {
+        registrations_per_address: Some(Rate::per_minute(6, 1)),
+        log_ins_per_address: Some(Rate::per_minute(60, 6)),
+        failed_log_ins_per_account: Some(Rate::per_minute(4, 3)),
+        refreshes_per_address: Some(Rate::per_second(1, 2)),
+    }
+}
+
+fn assert_throttled(answer: &Answer, detail: &str, retry_after_ms: u64) {
+    assert_refused(answer, 429, ErrorCode::ErrorThrottled, detail);
+    assert_eq!(answer.json()["retry_after_ms"], retry_after_ms);
+    assert_eq!(answer.header("retry-after"), retry_after_ms.div_ceil(1_000).to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn guessing_at_an_account_is_slowed_wherever_it_comes_from() {
+    let mut harness = Harness::with_attempts(few_attempts());
+    assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
+    for _ in 0..5 {
+        assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 200, "a success");
+    }
+    for last in 1..=3 {
+        harness.address = [192, 0, 2, last];
+        let answer = harness.post("/v1/login", &log_in(" ADA", "wrong horse battery")).await;
+        assert_refused(&answer, 401, ErrorCode::ErrorUnauthenticated, "username or password");
+    }
+    harness.address = [192, 0, 2, 4];
+    let before = harness.storage.calls.len();
+    let answer = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+    assert_throttled(&answer, "username: failed log ins: 4 per minute", 15_000);
+    assert_eq!(harness.storage.calls.len(), before, "nothing was begun");
+    // A name that nobody has is slowed alike: it tells nothing.
+    for _ in 0..3 {
+        harness.post("/v1/login", &log_in("nobody", PASSWORD)).await;
+    }
+    let answer = harness.post("/v1/login", &log_in("nobody", PASSWORD)).await;
+    assert_throttled(&answer, "username: failed log ins: 4 per minute", 15_000);
+    harness.pass_ms(15_000);
+    assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 200, "its owner");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_registers_logs_in_and_refreshes_at_a_rate() {
+    let mut harness = Harness::with_attempts(few_attempts());
+    let first = harness.post("/v1/register", &registration()).await;
+    let second =
+        json!({ "username": "bob", "display_name": "Bob", "password": PASSWORD, "device_name": "x" });
+    assert_throttled(
+        &harness.post("/v1/register", &second).await,
+        "address: registrations: 6 per minute",
+        10_000,
+    );
+    assert_eq!(harness.storage.users.len(), 1);
+    for number in 0..6 {
+        harness.post("/v1/login", &log_in(&format!("guess{number}"), PASSWORD)).await;
+    }
+    let answer = harness.post("/v1/login", &log_in("ada", PASSWORD)).await;
+    assert_throttled(&answer, "address: log ins: 60 per minute", 1_000);
+    let refresh = json!({ "refresh_token": first.text("refresh_token") });
+    for _ in 0..2 {
+        assert_eq!(harness.post("/v1/refresh", &refresh).await.status, 200);
+    }
+    assert_throttled(&harness.post("/v1/refresh", &refresh).await, "address: refreshes: 1 per second", 1_000);
+    harness.address = [192, 0, 2, 1];
+    assert_eq!(harness.post("/v1/refresh", &refresh).await.status, 200);
+    assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 200);
+    assert_eq!(harness.post("/v1/register", &second).await.status, 201);
+    let text = harness.attempts.render();
+    for line in [
+        "{what=\"register\",by=\"address\"} 1",
+        "{what=\"log_in\",by=\"address\"} 1",
+        "{what=\"log_in\",by=\"account\"} 0",
+        "{what=\"refresh\",by=\"address\"} 1",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_in_that_could_not_be_tried_is_no_guess() {
+    let mut harness = Harness::with_attempts(few_attempts());
+    assert_eq!(harness.post("/v1/register", &registration()).await.status, 201);
+    harness.storage.silent = true;
+    for _ in 0..4 {
+        assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 504);
+    }
+    harness.storage.silent = false;
+    harness.pass_ms(10_000);
+    assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 200);
 }

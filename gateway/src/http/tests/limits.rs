@@ -2,7 +2,7 @@
 
 use super::{Harness, START_MS};
 use crate::front::ConnectionToken;
-use crate::http::ingress::{HTTP_CONNECTIONS_MAX, IngressFull};
+use crate::http::ingress::{HTTP_CONNECTIONS_MAX, HTTP_CONNECTIONS_PER_ADDRESS_MAX, IngressFull};
 use crate::http::routes::{BODY_MS_MAX, REQUEST_MS_MAX};
 use crate::http::serve::{CONNECTION_MS_MAX, HEAD_MS_MAX, REQUESTS_MAX};
 use crate::worker::mailbox::CoreMessage;
@@ -168,7 +168,8 @@ async fn connections_are_counted_and_given_back() {
     let mut harness = Harness::new();
     let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
     let mut tokens = Vec::new();
-    for _ in 0..HTTP_CONNECTIONS_MAX {
+    for number in 0..HTTP_CONNECTIONS_MAX {
+        harness.address = [192, 0, 2, (number / HTTP_CONNECTIONS_PER_ADDRESS_MAX) as u8];
         tokens.push(harness.open("GET"));
         // The runtime takes them up between two turns.
         tokio::task::yield_now().await;
@@ -203,4 +204,22 @@ async fn a_client_that_only_stops_sending_gets_its_answer() {
     assert_eq!(harness.answer(token).await.status, 200);
     harness.turn_until(|harness| harness.is_closed(token)).await;
     assert!(ms_since(start) < HEAD_MS_MAX, "its end is heard, not waited for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_address_takes_the_places_of_others() {
+    let mut harness = Harness::new();
+    let mut tokens = Vec::new();
+    for _ in 0..HTTP_CONNECTIONS_PER_ADDRESS_MAX {
+        tokens.push(harness.open("GET"));
+        tokio::task::yield_now().await;
+    }
+    let more = ConnectionToken { slot: u32::MAX, generation: 1 };
+    let peer = |last| SocketAddr::from(([127, 0, 0, last], 50_000));
+    assert_eq!(harness.ingress.open(more, peer(1), false, Bytes::new()), Err(IngressFull));
+    assert_eq!(harness.ingress.open(more, peer(2), false, Bytes::new()), Ok(()));
+    harness.ingress.closed(more);
+    harness.ingress.closed(more);
+    harness.ingress.closed(tokens.pop().expect("there are many"));
+    assert_eq!(harness.ingress.open(more, peer(1), false, Bytes::new()), Ok(()));
 }

@@ -7,10 +7,12 @@ mod limits;
 mod pages;
 mod pipe;
 
+use super::attempts::SharedAttempts;
 use super::ingress::HttpIngress;
 use super::passwords::{Hasher, PasswordPool};
 use super::routes::{Services, router};
 use super::serve::serve_core;
+use crate::admission::attempts::AttemptLimits;
 use crate::config::AuthConfig;
 use crate::domain::auth::{self, Verifier};
 use crate::front::ConnectionToken;
@@ -43,9 +45,12 @@ pub(super) struct Harness {
     pub(super) storage: FakeStorage,
     pub(super) verifier: Verifier,
     pub(super) ready: Arc<AtomicBool>,
+    pub(super) attempts: SharedAttempts,
     now_ms: Arc<AtomicU64>,
     connections: HashMap<ConnectionToken, Received>,
     slot: u32,
+    /// Where the next connections come from.
+    pub(super) address: [u8; 4],
 }
 
 /// One parsed answer.
@@ -85,6 +90,14 @@ impl Harness {
     }
 
     pub(super) fn with_password_places(places: usize) -> Self {
+        Self::with(places, AttemptLimits::default())
+    }
+
+    pub(super) fn with_attempts(attempts: AttemptLimits) -> Self {
+        Self::with(8, attempts)
+    }
+
+    fn with(places: usize, attempts: AttemptLimits) -> Self {
         static FOLDERS: AtomicU64 = AtomicU64::new(0);
         let config = cheap_passwords();
         let folder = FOLDERS.fetch_add(1, Ordering::Relaxed);
@@ -94,7 +107,9 @@ impl Harness {
         let hasher = cheap_hasher();
         let (now_ms, ready) = (Arc::new(AtomicU64::new(START_MS)), Arc::new(AtomicBool::new(true)));
         let (clock, is_ready) = (now_ms.clone(), ready.clone());
+        let attempts = SharedAttempts::new(attempts);
         let services = Services {
+            attempts: attempts.clone(),
             issuer,
             passwords: PasswordPool::with_places(hasher, places),
             ready: Arc::new(move || is_ready.load(Ordering::Relaxed).then_some(()).ok_or("draining".into())),
@@ -105,7 +120,19 @@ impl Harness {
         tokio::spawn(serve_core(opened, router(services, mailbox.clone())));
         let storage = FakeStorage::default();
         let connections = HashMap::new();
-        Self { ingress, inbox, mailbox, storage, verifier, ready, now_ms, connections, slot: 0 }
+        Self {
+            ingress,
+            inbox,
+            mailbox,
+            storage,
+            verifier,
+            ready,
+            attempts,
+            now_ms,
+            connections,
+            slot: 0,
+            address: [127, 0, 0, 1],
+        }
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -120,7 +147,7 @@ impl Harness {
     pub(super) fn open(&mut self, first: &str) -> ConnectionToken {
         self.slot += 1;
         let token = ConnectionToken { slot: self.slot, generation: 1 };
-        let peer = SocketAddr::from(([127, 0, 0, 1], 50_000));
+        let peer = SocketAddr::from((self.address, 50_000));
         let opened = self.ingress.open(token, peer, true, Bytes::copy_from_slice(first.as_bytes()));
         opened.expect("there is room for a connection");
         self.connections.insert(token, Received::default());

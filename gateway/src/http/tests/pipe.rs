@@ -130,6 +130,7 @@ fn parts(metrics: Option<SocketAddr>, auth: AuthConfig) -> HttpParts {
         mailboxes: vec![mailbox],
         issuer,
         auth,
+        attempts: Default::default(),
         metrics,
         render_metrics: || "ringline_up 1\n".to_owned(),
         ready: Arc::new(|| Ok(())),

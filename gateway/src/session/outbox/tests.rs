@@ -47,7 +47,7 @@ pub(crate) fn open_session(table: &mut SessionTable, slot: u32) -> ConnectionTok
 /// A session that is ready, and the id of its one request in flight.
 fn open_session_with_request(table: &mut SessionTable, slot: u32, features: u64) -> (ConnectionToken, u32) {
     let token = ConnectionToken { slot, generation: 1 };
-    table.open(token, false, 0);
+    table.open(token, Default::default(), false, 0);
     let session = table.find(token).expect("just opened");
     let mut client = ClientSession::with_features(0, features);
     let (mut to_server, mut to_client) = (BytesMut::new(), BytesMut::new());
@@ -181,7 +181,7 @@ fn a_session_that_is_not_ready_gets_no_events() {
     let mut table = SessionTable::default();
     let (mut sockets, mut space) = (FakeSockets::default(), BytesMut::new());
     let token = ConnectionToken { slot: 0, generation: 0 };
-    table.open(token, false, 0);
+    table.open(token, Default::default(), false, 0);
     let session = table.find(token).expect("open");
     sockets.queued.insert(token, OUTBOX_BYTES_MAX);
     let mut outbox = Outbox { sockets: &mut sockets, token, space: &mut space };

@@ -3,6 +3,7 @@
 
 mod announcing;
 mod http;
+mod limits;
 mod requests;
 mod sessions;
 
@@ -10,6 +11,7 @@ use super::mailbox::{CoreMailbox, StorageResult};
 use super::wait::Waits;
 use super::wake::WakeHandle;
 use super::{Core, CoreParts};
+use crate::admission::requests::RequestLimits;
 use crate::clock::moment;
 use crate::config::AuthConfig;
 use crate::domain::auth::{self, Issuer};
@@ -56,11 +58,17 @@ struct Rig {
 /// Runs a test inside the runtime that a core needs.
 fn run(test: impl FnOnce(Rig)) {
     let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build();
-    runtime.expect("a runtime").block_on(async { test(Rig::new()) });
+    runtime.expect("a runtime").block_on(async { test(Rig::new(RequestLimits::default())) });
+}
+
+/// The same with limits.
+fn run_limited(limits: RequestLimits, test: impl FnOnce(Rig)) {
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build();
+    runtime.expect("a runtime").block_on(async { test(Rig::new(limits)) });
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(limits: RequestLimits) -> Self {
         static FOLDERS: AtomicU64 = AtomicU64::new(0);
         let auth = AuthConfig {
             argon2_memory_kib: 8,
@@ -82,6 +90,7 @@ impl Rig {
             connections_max: 1_024,
             ring_connections_max: 1_024,
             websocket_origins: Vec::new(),
+            addresses: Default::default(),
         });
         let front = front.expect("a front");
         let wake = WakeHandle::new();
@@ -90,6 +99,7 @@ impl Rig {
             mailboxes: vec![mailbox.clone()],
             issuer: issuer.clone(),
             auth,
+            attempts: Default::default(),
             metrics: None,
             render_metrics: String::new,
             ready: Arc::new(|| Ok(())),
@@ -104,6 +114,7 @@ impl Rig {
             verifier,
             ingress: ingresses.pop().expect("one for the mailbox"),
             inbox,
+            limits,
             observer: CoreObserver::new(),
             serving: Arc::new(AtomicUsize::new(1)),
         });
