@@ -110,7 +110,14 @@ pub fn open(config: &AuthConfig, data_dir: &Path) -> Result<(Issuer, Verifier), 
     let rotation = resume.derived_key(ROTATION_PURPOSE);
     let issuer = Issuer { inner: Arc::new(IssuerInner { signer, rotation }) };
     let access = AccessVerifier::new(&verifying, benchmark.as_ref());
-    let verifier = Verifier { inner: Arc::new(VerifierInner { access, resume, resume_ttl_ms }) };
+    let verifier = Verifier {
+        inner: Arc::new(VerifierInner {
+            access,
+            resume,
+            resume_ttl_ms,
+            admits_benchmarks: benchmark.is_some(),
+        }),
+    };
     Ok((issuer, verifier))
 }
 
@@ -155,6 +162,8 @@ struct VerifierInner {
     access: AccessVerifier,
     resume: ResumeKeys,
     resume_ttl_ms: u64,
+    /// Whether a benchmark's key is configured: without it no token speaks for a benchmark's user.
+    admits_benchmarks: bool,
 }
 
 impl Verifier {
@@ -179,6 +188,10 @@ impl Verifier {
     }
 
     fn check_resume(&self, token: &[u8], now_ms: u64) -> Result<Identity, TokenRefused> {
-        self.inner.resume.check(token, now_ms)
+        let identity = self.inner.resume.check(token, now_ms)?;
+        if identity.user.is_benchmark() && !self.inner.admits_benchmarks {
+            return Err(TokenRefused::ClaimInvalid("sub"));
+        }
+        Ok(identity)
     }
 }

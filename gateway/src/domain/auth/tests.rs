@@ -1,5 +1,5 @@
 use super::access::AccessSigner;
-use super::keys::{SigningKey, VerifyingKey};
+use super::keys::{SIGNING_KEY_FILE, SigningKey, VerifyingKey};
 use super::resume::VersionedKey;
 use super::*;
 use aws_lc_rs::rand::SystemRandom;
@@ -61,7 +61,14 @@ fn issuer(key: SigningKey) -> Issuer {
 
 fn verifier(keys: &[VerifyingKey]) -> Verifier {
     let access = AccessVerifier::new(keys, None);
-    Verifier { inner: Arc::new(VerifierInner { access, resume: resume_keys(), resume_ttl_ms: 60_000 }) }
+    Verifier {
+        inner: Arc::new(VerifierInner {
+            access,
+            resume: resume_keys(),
+            admits_benchmarks: false,
+            resume_ttl_ms: 60_000,
+        }),
+    }
 }
 
 /// A token with any header and claims, signed by `key` whatever the header says.
@@ -383,4 +390,21 @@ fn a_benchmark_key_speaks_for_benchmark_users_and_for_nobody_else() {
     assert_eq!(check(&people, minted), Err(TokenRefused::ClaimInvalid("sub")));
     let without = AccessVerifier::new(&[people.verifying_key()], None);
     assert_eq!(without.check(&token(&benchmark, minted), NOW_MS), Err(TokenRefused::KeyUnknown));
+}
+
+#[test]
+fn without_its_key_no_resume_token_speaks_for_a_benchmark_user() {
+    let folder = Folder::new("benchmark-resume");
+    let benchmark = folder.0.join("benchmark");
+    drop(open(&AuthConfig::default(), &benchmark).expect("keys are made"));
+    let benchmark_key = Some(benchmark.join(SIGNING_KEY_FILE));
+    let trusting = AuthConfig { benchmark_key, ..AuthConfig::default() };
+    let (_, with) = open(&trusting, &folder.0).expect("keys are made");
+    let (_, without) = open(&AuthConfig::default(), &folder.0).expect("the same keys");
+    let user = UserId(*b"rl-bench\0\0\0\0\0\0\0\x07");
+    for (user, admitted) in [(user, false), (USER, true)] {
+        let token = with.issue_resume(Identity { user, device: DEVICE, expires_ms: 0 }, NOW_MS);
+        assert_eq!(with.check_resume(&token, NOW_MS).map(|identity| identity.user), Ok(user));
+        assert_eq!(without.check_resume(&token, NOW_MS).is_ok(), admitted);
+    }
 }
