@@ -132,6 +132,17 @@ describe('the outbox', () => {
     expect(drain(outbox, 1_200)).toEqual([[1n, 0n], [2n, 1n], [3n, 2n]]);
   });
 
+  it('waits as asked, whatever is acknowledged meanwhile', () => {
+    const outbox = filled(3);
+    drain(outbox, 0);
+    // The refusal comes at once, the ticks of those before it after a sync.
+    outbox.refused(0, 3n, refusal(ErrorCode.ERROR_THROTTLED, true, 1_000));
+    outbox.acknowledged(1n);
+    outbox.acknowledged(2n);
+    expect(drain(outbox, 999)).toEqual([]);
+    expect(drain(outbox, 1_000)).toEqual([[3n, 0n]]);
+  });
+
   it('lets those behind a failed one go', () => {
     const outbox = filled(2);
     drain(outbox, 0);

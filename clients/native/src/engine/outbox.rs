@@ -58,6 +58,8 @@ struct Lane {
     items: VecDeque<Item>,
     failures: u32,
     not_before_ms: u64,
+    /// The part of that wait that the server asked for: nothing shortens it but a new connection.
+    asked_until_ms: u64,
     one_at_a_time: bool,
 }
 
@@ -146,7 +148,8 @@ impl Outbox {
         let message = self.remove(conversation, id)?;
         if let Some(lane) = self.lanes.get_mut(&conversation) {
             lane.failures = 0;
-            lane.not_before_ms = 0;
+            // Those in flight before the refused one are answered after it: they are no news about its wait.
+            lane.not_before_ms = lane.not_before_ms.min(lane.asked_until_ms);
             lane.one_at_a_time = false;
         }
         Some(message)
@@ -178,6 +181,7 @@ impl Outbox {
                 lane.failures = lane.failures.saturating_add(1);
                 let wait_ms = jitter.backoff(lane.failures, RETRY, retry_after_ms);
                 lane.not_before_ms = lane.not_before_ms.max(now_ms + wait_ms);
+                lane.asked_until_ms = lane.asked_until_ms.max(now_ms + u64::from(retry_after_ms));
             }
         }
         self.check_invariants();
@@ -187,7 +191,8 @@ impl Outbox {
     pub fn handle_disconnected(&mut self) {
         for lane in self.lanes.values_mut() {
             lane.items.iter_mut().for_each(|item| item.in_flight = false);
-            (lane.failures, lane.not_before_ms, lane.one_at_a_time) = (0, 0, false);
+            (lane.failures, lane.not_before_ms, lane.asked_until_ms) = (0, 0, 0);
+            lane.one_at_a_time = false;
         }
         self.in_flight_count = 0;
     }

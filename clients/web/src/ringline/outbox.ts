@@ -35,6 +35,8 @@ interface Lane {
   items: OutboxItem[];
   backoff: Backoff;
   notBeforeMs: number;
+  /** The part of that wait that the server asked for: nothing shortens it but a new connection. */
+  askedUntilMs: number;
 }
 
 export class Outbox {
@@ -86,7 +88,7 @@ export class Outbox {
   private lane(conversation: ConversationId): Lane {
     let lane = this.lanes.get(conversation);
     if (lane === undefined) {
-      lane = { items: [], backoff: new Backoff(RETRY_BASE_MS, RETRY_CAP_MS), notBeforeMs: 0 };
+      lane = { items: [], backoff: new Backoff(RETRY_BASE_MS, RETRY_CAP_MS), notBeforeMs: 0, askedUntilMs: 0 };
       this.lanes.set(conversation, lane);
     }
     return lane;
@@ -129,7 +131,8 @@ export class Outbox {
     if (item === undefined) return undefined;
     const lane = this.lane(item.conversation);
     lane.backoff.reset();
-    lane.notBeforeMs = 0;
+    // Those in flight before a refused one are answered after it: they are no news about its wait.
+    lane.notBeforeMs = Math.min(lane.notBeforeMs, lane.askedUntilMs);
     return item;
   }
 
@@ -150,6 +153,7 @@ export class Outbox {
       if (!earlier || nowMs < lane.notBeforeMs) return;
     }
     lane.notBeforeMs = nowMs + lane.backoff.next(this.random, refusal.retryAfterMs);
+    lane.askedUntilMs = Math.max(lane.askedUntilMs, nowMs + refusal.retryAfterMs);
   }
 
   /** The connection is gone: what was in flight is sent again, with the same ids. */
@@ -157,6 +161,7 @@ export class Outbox {
     for (const lane of this.lanes.values()) {
       lane.backoff.reset();
       lane.notBeforeMs = 0;
+      lane.askedUntilMs = 0;
       for (const item of lane.items) if (item.state === 'inFlight') this.replace(item, { state: 'queued' });
     }
   }

@@ -56,6 +56,21 @@ fn a_broken_order_is_repaired_one_at_a_time() {
 }
 
 #[test]
+fn a_throttled_message_waits_as_asked_whatever_is_accepted_meanwhile() {
+    let mut outbox = Outbox::default();
+    (1..=3).for_each(|id| outbox.push(message(id)));
+    (0..3).for_each(|_| assert!(poll(&mut outbox, 0).is_some()));
+    let mut jitter = Jitter::new(1);
+    // The refusal comes at once, the ticks of those before it after a sync.
+    outbox.handle_retryable(refused(3, Cause::Other { retry_after_ms: 500 }), 0, &mut jitter);
+    outbox.handle_accepted(ROOM, ClientMessageId(1));
+    outbox.handle_accepted(ROOM, ClientMessageId(2));
+    assert_eq!(poll(&mut outbox, 499), None);
+    assert_eq!(outbox.poll_timeout(10), Some(500));
+    assert_eq!(poll(&mut outbox, 500), Some((3, None)));
+}
+
+#[test]
 fn a_refused_message_makes_way() {
     let mut outbox = Outbox::default();
     (1..=2).for_each(|id| outbox.push(message(id)));
