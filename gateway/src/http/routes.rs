@@ -76,6 +76,7 @@ pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
         .fallback(assets::serve)
         .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
         .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn(with_a_length))
         .layer(middleware::map_response(with_security_headers))
 }
 
@@ -157,6 +158,17 @@ async fn read_object(request: Request) -> Result<Object, Failure> {
 fn too_large() -> Failure {
     RequestError::new(ErrorCode::ErrorBodyTooLarge, format!("body: {HTTP_BODY_BYTES_MAX} bytes at most"))
         .into()
+}
+
+/// Refuses bodies in chunks: nobody here needs them, and with them goes every way of hiding one request in another,
+/// where two readers of the same bytes disagree about a body's end. What follows is not read.
+async fn with_a_length(request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return next.run(request).await;
+    }
+    let (status, code) = (StatusCode::LENGTH_REQUIRED, ErrorCode::ErrorInvalidArgument);
+    let refused = Failure::with_status(status, code, "Transfer-Encoding: Content-Length is expected");
+    ([(header::CONNECTION, "close")], refused).into_response()
 }
 
 /// Answers for a handler that takes too long. What it began is dropped; storage calls may still be carried out.

@@ -20,7 +20,7 @@ fn ms_since(start: Instant) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_body_is_refused_announced_or_not() {
+async fn a_large_body_is_refused_and_one_without_a_length() {
     let mut harness = Harness::new();
     let announced = harness.open(&format!("{HEAD}Content-Length: {}\r\n\r\n", HTTP_BODY_BYTES_MAX + 1));
     let answer = harness.answer(announced).await;
@@ -28,13 +28,8 @@ async fn a_large_body_is_refused_announced_or_not() {
     harness.turn_until(|harness| harness.is_closed(announced)).await;
 
     let chunked = harness.open(&format!("{HEAD}Transfer-Encoding: chunked\r\n\r\n"));
-    for _ in 0..=16 {
-        harness.send(chunked, &format!("400\r\n{}\r\n", " ".repeat(0x400)));
-        harness.turn();
-        tokio::task::yield_now().await;
-    }
     let answer = harness.answer(chunked).await;
-    assert_eq!(answer.status, 413);
+    assert_eq!((answer.status, answer.header("connection")), (411, "close"));
     harness.turn_until(|harness| harness.is_closed(chunked)).await;
 
     let largest = format!("{{\"username\":\"{}\"}}", "x".repeat(HTTP_BODY_BYTES_MAX - 15));
