@@ -79,6 +79,9 @@ enum Stage {
     Failed,
 }
 
+/// Types of records that are no alert and stand before one.
+const CHANGE_CIPHER_SPEC: u8 = 0x14;
+const HANDSHAKE: u8 = 0x16;
 /// A fatal decode_error in plain text, for hellos so broken that rustls gives no alert of its own.
 const DECODE_ERROR: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 50];
 
@@ -259,13 +262,22 @@ impl TlsSession {
         }
     }
 
-    /// After an error rustls may have an alert to send, as its next record. `rest` is what it failed on: with
-    /// anything shorter it could panic.
+    /// After an error rustls may have an alert to send: behind the beginning of our flight, if it failed in the midst
+    /// of that, and then encrypted. `rest` is what it failed on: with anything shorter it could panic, and it is not
+    /// asked again once the alert is out.
     fn fail(&mut self, rest: &mut [u8]) {
         let greeting = std::mem::replace(&mut self.stage, Stage::Failed) == Stage::Greeting;
-        if let Ok(ConnectionState::EncodeTlsData(encode)) = self.connection.process_tls_records(rest).state {
+        let mut begun = false;
+        while let Ok(ConnectionState::EncodeTlsData(encode)) = self.connection.process_tls_records(rest).state
+        {
+            let filled = self.outgoing.len();
             append_records(encode, &mut self.outgoing);
-        } else if greeting {
+            begun = true;
+            if !matches!(self.outgoing.get(filled), Some(&(HANDSHAKE | CHANGE_CIPHER_SPEC))) {
+                return;
+            }
+        }
+        if greeting && !begun {
             self.outgoing.extend_from_slice(&DECODE_ERROR);
         }
     }

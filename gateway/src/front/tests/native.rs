@@ -230,3 +230,44 @@ impl Write for Counting {
         self.stream.flush()
     }
 }
+
+#[test]
+fn a_client_may_change_its_keys_at_any_time() {
+    let mut front = front(16, 16);
+    run(&mut front, &mut echo, |at| {
+        let mut client = Frames::new(secure(connect(at.tls), &client_config(&[ALPN_NATIVE])));
+        for number in 0..50u8 {
+            client.echo(&[number; 100]);
+            client.stream.conn.refresh_traffic_keys().expect("the handshake is over");
+        }
+        client.echo(b"under the last keys");
+    });
+}
+
+#[test]
+fn a_client_that_does_nothing_but_change_its_keys_is_ended() {
+    let mut front = front(16, 16);
+    let mut seen = Seen::default();
+    run(&mut front, &mut |front, event| seen.echo(front, event), |at| {
+        let mut client = Frames::new(secure(connect(at.tls), &client_config(&[ALPN_NATIVE])));
+        client.echo(b"hello");
+        for _ in 0..1_000 {
+            client.stream.conn.refresh_traffic_keys().expect("the handshake is over");
+        }
+        // All of it in one piece; the server may end it before it has read the last.
+        let _ = client.stream.flush();
+        assert!(client.stream.read(&mut [0; 1]).is_err(), "ended by an alert, or a reset");
+    });
+    assert_eq!(seen.reasons(), [CloseReason::Tls]);
+}
+
+#[test]
+fn a_protocol_that_is_not_ours_is_refused_by_tls() {
+    let mut front = front(16, 16);
+    run(&mut front, &mut echo, |at| {
+        let mut stream = secure(connect(at.tls), &client_config(&[b"h2"]));
+        let error = stream.read(&mut [0; 1]).expect_err("no protocol in common");
+        assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    });
+    assert_eq!(front.metrics().handshakes_failed, 1);
+}
