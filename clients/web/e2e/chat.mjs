@@ -203,6 +203,34 @@ async function tell(ada, ben) {
     await ada.seesTick('Who waters the tomatoes?', 'read');
     await ada.page.locator('.bubble .sender', { hasText: 'Ben Orlo' }).waitFor();
   });
+  await step('names and titles are only text, too', async () => {
+    const [name, title, body] = ['name', 'title', 'body'].map((what) =>
+      `<img class=injected src=x onerror="document.title='${what}'"><script>document.title='${what}'</script>`);
+    const eve = await Person.create(ada.page.context().browser(), `eve-${run}`, name.slice(0, 100), { width: 1280, height: 800 });
+    await eve.register();
+    await eve.createGroup(title.slice(0, 100), [ada.username]);
+    await eve.say(body);
+    await ada.page.getByRole('link', { name: /1 unread/ }).click();
+    await ada.sees(body);
+    await ada.page.getByRole('region', { name: `Conversation: ${title.slice(0, 100)}` }).waitFor();
+    for (const { page } of [ada, eve]) {
+      expectEqual(await page.locator('.injected').count(), 0, 'elements made of what people wrote');
+      expectEqual(await page.title(), 'Ringline', 'title of the page');
+    }
+    await eve.page.context().close();
+    await ada.open(`Garden ${run}`);
+  });
+  await step('no script can read a token', async () => {
+    const { page } = ada;
+    await page.reload();
+    await ada.sees('Who waters the tomatoes?');
+    const [cookie, ...more] = await page.context().cookies(new URL('/v1/refresh', BASE_URL).href);
+    expectEqual(more, [], 'other cookies');
+    expectEqual([cookie.httpOnly, cookie.sameSite, cookie.path], [true, 'Strict', '/v1/refresh'], 'the cookie');
+    expectEqual(await page.context().cookies(BASE_URL), [], 'cookies of the page');
+    const readable = await page.evaluate(() => JSON.stringify([{ ...localStorage }, { ...sessionStorage }, document.cookie]));
+    expectEqual([readable.includes(cookie.value), /refresh.?token|eyJ/i.test(readable)], [false, false], `tokens in ${readable}`);
+  });
   await step('a second window of the same browser follows', async () => {
     const second = new Person(await ada.page.context().newPage(), ada.username, ada.name);
     second.watch();
@@ -251,6 +279,19 @@ async function tell(ada, ben) {
     await ada.open('Ben Orlo');
     await ada.sees('Hello Ben, can you read this?');
     await ada.sees('from the second window');
+  });
+  await step('logging out leaves nothing in the browser', async () => {
+    const { page } = ben;
+    await ben.back();
+    await page.locator('.menu-button').click();
+    await page.getByRole('button', { name: 'Log out' }).click();
+    await page.getByRole('tab', { name: 'Log in' }).waitFor();
+    for (let tries = 0; (await page.context().cookies(new URL('/v1/refresh', BASE_URL).href)).length > 0; tries += 1) {
+      if (tries === 100) throw new Error('the cookie is still there');
+      await page.waitForTimeout(WAIT_MS / 100);
+    }
+    await page.reload();
+    await page.getByRole('tab', { name: 'Log in' }).waitFor();
   });
 }
 

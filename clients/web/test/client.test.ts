@@ -234,9 +234,8 @@ describe('a lost connection', () => {
   it('ends in being logged out when the refresh token is refused', async () => {
     const { ada } = await pair();
     world.backend.revoke(ada.account.device);
-    ada.refreshToken = 'another';
+    ada.cookie = false;
     ada.cut();
-    ada.refreshToken = null;
     await world.pass(60_000);
     expect(ada.app.status.state).toBe('loggedOut');
   });
@@ -445,7 +444,7 @@ describe('other devices and windows', () => {
     await world.pass(1_000);
     await leaving;
     expect(requestsOf('logOut').length).toBe(1);
-    expect(ada.refreshToken).toBe(null);
+    expect(ada.kept).toBe(false);
     expect((await ada.store.restore()).conversations).toEqual([]);
   });
 });

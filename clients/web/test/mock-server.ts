@@ -63,14 +63,15 @@ async function handle(
   backend: Backend, refreshTokens: RefreshTokens, tokenLifeS: number, dist: string, request: IncomingMessage, response: ServerResponse,
 ): Promise<void> {
   const path = new URL(request.url ?? '/', 'http://mock').pathname;
-  if (request.method !== 'POST') return serveFile(dist, path, response);
+  if (request.method !== 'POST' && request.method !== 'DELETE') return serveFile(dist, path, response);
   const body = await jsonBody(request);
   const admit = (status: number, user: MockUser, device: string) => {
     const refreshToken = `${backend.newDevice()}${backend.newDevice()}`;
     refreshTokens.set(refreshToken, { user: user.id, device });
+    response.setHeader('set-cookie', `ringline-refresh-${user.id}=${refreshToken}; Path=/v1/refresh; HttpOnly; SameSite=Strict`);
     reply(response, status, {
       user_id: user.id, device_id: device, username: user.username, display_name: user.displayName,
-      access_token: backend.issue(user.id, device), expires_in_s: tokenLifeS, refresh_token: refreshToken,
+      access_token: backend.issue(user.id, device), expires_in_s: tokenLifeS,
     });
   };
   const refuse = (status: number, code: string, detail: string) => reply(response, status, { code, detail, retry_after_ms: 0 });
@@ -85,10 +86,17 @@ async function handle(
     return admit(200, user, backend.newDevice());
   }
   if (path === '/v1/refresh') {
-    const known = refreshTokens.get(text('refresh_token'));
+    const name = `ringline-refresh-${text('user_id')}`;
+    if (request.method === 'DELETE') {
+      response.setHeader('set-cookie', `${name}=; Path=/v1/refresh; Max-Age=0`);
+      return reply(response, 200, {});
+    }
+    const cookies = (request.headers.cookie ?? '').split('; ');
+    const token = cookies.find((cookie) => cookie.startsWith(`${name}=`))?.slice(name.length + 1) ?? '';
+    const known = refreshTokens.get(token);
     const user = known === undefined ? undefined : backend.users.get(known.user);
     if (known === undefined || user === undefined) return refuse(401, 'ERROR_UNAUTHENTICATED', 'refresh_token');
-    refreshTokens.delete(text('refresh_token'));
+    refreshTokens.delete(token);
     return admit(200, user, known.device);
   }
   refuse(404, 'ERROR_NOT_FOUND', 'path');

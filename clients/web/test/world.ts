@@ -1,7 +1,7 @@
 // Clients and the server in memory, joined by a network that delays, breaks and loses; time is the test's.
 
 import { vi } from 'vitest';
-import type { Account, RefreshKeeper } from '../src/ringline/accounts';
+import type { Account, AccountKeeper } from '../src/ringline/accounts';
 import { Tokens } from '../src/ringline/accounts';
 import { Ringline, type Environment } from '../src/ringline/client';
 import { MemoryStore } from '../src/ringline/memory';
@@ -64,7 +64,10 @@ export class Device {
   client: Ringline | null = null;
   store: Store = new MemoryStore();
   online = true;
-  refreshToken: string | null = 'refresh';
+  /** The browser knows the account. */
+  kept = true;
+  /** The server takes the account's cookie. */
+  cookie = true;
   refreshes = 0;
   private sessions = new Set<BackendSession>();
   readonly account: Account;
@@ -125,16 +128,17 @@ export class Device {
     const rest: Rest = {
       register: () => Promise.reject(new Error('not here')),
       login: () => Promise.reject(new Error('not here')),
-      refresh: async (refreshToken) => {
+      forget: async () => {},
+      refresh: async () => {
         this.refreshes += 1;
         if (!this.online) throw new RestError(0, 'offline', 0);
-        if (refreshToken !== this.refreshToken) throw new RestError(401, 'refresh token', 0);
-        return { accessToken: world.backend.issue(account.user, account.device), expiresInMs: 900_000, refreshToken };
+        if (!this.cookie) throw new RestError(401, 'refresh token', 0);
+        return { accessToken: world.backend.issue(account.user, account.device), expiresInMs: 900_000 };
       },
     };
-    const keeper: RefreshKeeper = {
-      accounts: () => [account], refreshToken: () => this.refreshToken, keep: (_, token) => { this.refreshToken = token; },
-      forget: () => { this.refreshToken = null; }, current: () => account.user, choose: () => {}, watch: () => () => {},
+    const keeper: AccountKeeper = {
+      accounts: () => [account], has: () => this.kept, keep: () => { this.kept = true; },
+      forget: () => { this.kept = false; }, current: () => account.user, choose: () => {}, watch: () => () => {},
     };
     return {
       now: () => Date.now(), random: world.random, freshId: () => world.freshId(), clientName: 'test', socketBase: 'mock:',

@@ -6,7 +6,7 @@
 //! password hashes that were paid for.
 
 use super::failure::Failure;
-use super::fields::{LogIn, Object, Registration, read_refresh};
+use super::fields::{LogIn, Object, Registration};
 use super::ingress::Client;
 use super::routes::{Account, REQUEST_MS_MAX};
 use crate::admission::attempts::Attempt;
@@ -43,7 +43,26 @@ pub(super) struct LoggedIn {
 pub(super) struct Tokens {
     access_token: String,
     expires_in_s: u64,
-    refresh_token: String,
+    /// Not for a browser, which has it as a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip)]
+    refresh: RefreshToken,
+}
+
+impl LoggedIn {
+    /// Takes the refresh token out of the answer.
+    pub(super) fn take_refresh(&mut self) -> &RefreshToken {
+        self.tokens.take_refresh()
+    }
+}
+
+impl Tokens {
+    /// Takes the refresh token out of the answer.
+    pub(super) fn take_refresh(&mut self) -> &RefreshToken {
+        self.refresh_token = None;
+        &self.refresh
+    }
 }
 
 /// `POST /v1/register`.
@@ -109,8 +128,7 @@ async fn try_log_in(account: &Account, log_in: LogIn) -> Result<LoggedIn, Failur
 }
 
 /// `POST /v1/refresh`: the old token ends when the new one is used; until then repeating this gives the same one.
-pub(super) async fn refresh(account: &Account, client: Client, object: Object) -> Result<Tokens, Failure> {
-    let old = read_refresh(object)?;
+pub(super) async fn refresh(account: &Account, client: Client, old: RefreshToken) -> Result<Tokens, Failure> {
     account.attempts.admit(client, Attempt::Refresh, (account.now)())?;
     let new = account.issuer.next_refresh(&old);
     let rotate = RotateRefresh {
@@ -202,7 +220,8 @@ fn tokens(account: &Account, refresh: &RefreshToken) -> Result<Tokens, RequestEr
     Ok(Tokens {
         access_token: access.text,
         expires_in_s: access.expires_in_s,
-        refresh_token: refresh.to_text(),
+        refresh_token: Some(refresh.to_text()),
+        refresh: refresh.clone(),
     })
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use std::fmt;
 use std::ops::RangeInclusive;
 use wire_protocol::error::RequestError;
-use wire_protocol::ids::normal_username;
+use wire_protocol::ids::{UserId, normal_username};
 use wire_protocol::limits::{
     DEVICE_NAME_CHARS_MAX, DISPLAY_NAME_CHARS_MAX, PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN,
     USERNAME_CHARS_MAX, USERNAME_CHARS_MIN,
@@ -74,10 +74,50 @@ impl LogIn {
     }
 }
 
-/// `POST /v1/refresh`.
-pub(super) fn read_refresh(mut object: Object) -> Result<RefreshToken, Failure> {
-    let text = take_text(&mut object, "refresh_token")?;
-    RefreshToken::parse(&text).map_err(|refused| RequestError::from(refused).into())
+/// Where a client keeps its refresh token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keeping {
+    /// It is in the answer.
+    Itself,
+    /// In a cookie: a browser.
+    Cookie,
+}
+
+impl Keeping {
+    pub(super) fn read(object: &mut Object) -> Result<Self, Failure> {
+        match object.remove("refresh_cookie") {
+            None | Some(Value::Bool(false)) => Ok(Self::Itself),
+            Some(Value::Bool(true)) => Ok(Self::Cookie),
+            Some(_) => Err(Failure::field("refresh_cookie", "true or false is expected")),
+        }
+    }
+}
+
+/// `POST /v1/refresh`: the token itself, or whose cookie holds it.
+pub(super) enum Refresh {
+    Token(RefreshToken),
+    CookieOf(UserId),
+}
+
+impl Refresh {
+    pub(super) fn read(mut object: Object) -> Result<Self, Failure> {
+        if !object.contains_key("user_id") {
+            let text = take_text(&mut object, "refresh_token")?;
+            return parse_refresh(&text).map(Self::Token);
+        }
+        read_user(object).map(Self::CookieOf)
+    }
+}
+
+/// The text of a refresh token.
+pub(super) fn parse_refresh(text: &str) -> Result<RefreshToken, Failure> {
+    RefreshToken::parse(text).map_err(|refused| RequestError::from(refused).into())
+}
+
+/// Whose cookie is meant.
+pub(super) fn read_user(mut object: Object) -> Result<UserId, Failure> {
+    let text = take_text(&mut object, "user_id")?;
+    UserId::from_hex(&text).ok_or_else(|| Failure::field("user_id", "32 hexadecimal characters are expected"))
 }
 
 fn take_text(object: &mut Object, name: &str) -> Result<String, Failure> {

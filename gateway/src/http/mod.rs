@@ -19,6 +19,7 @@
 mod accounts;
 mod assets;
 mod attempts;
+mod cookies;
 mod failure;
 mod fields;
 mod ingress;

@@ -2,12 +2,12 @@
 
 use super::attempts::SharedAttempts;
 use super::failure::Failure;
-use super::fields::Object;
+use super::fields::{Keeping, Object, Refresh, parse_refresh, read_user};
 use super::ingress::Client;
 use super::passwords::PasswordPool;
 use super::storage_gate::StorageGate;
-use super::{Now, Readiness, accounts, assets};
-use crate::domain::auth::Issuer;
+use super::{Now, Readiness, accounts, assets, cookies};
+use crate::domain::auth::{Issuer, RefreshToken};
 use crate::worker::mailbox::CoreMailbox;
 use axum::Json;
 use axum::Router;
@@ -64,7 +64,7 @@ pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
     let accounts = Router::new()
         .route("/v1/register", post(register))
         .route("/v1/login", post(log_in))
-        .route("/v1/refresh", post(refresh))
+        .route("/v1/refresh", post(refresh).delete(forget))
         .with_state(account);
     let health = Router::new()
         .route("/v1/health/live", get(live))
@@ -82,26 +82,71 @@ pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
 
 async fn register(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
     let client = client_of(&request)?;
-    let logged_in = accounts::register(&account, client, read_object(request).await?).await?;
-    Ok(private(StatusCode::CREATED, logged_in))
+    let mut object = read_object(request).await?;
+    let keeping = Keeping::read(&mut object)?;
+    let mut logged_in = accounts::register(&account, client, object).await?;
+    let cookie = cookie_for(keeping, client, || logged_in.take_refresh());
+    Ok(with_cookie(cookie, private(StatusCode::CREATED, logged_in)))
 }
 
 async fn log_in(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
     let client = client_of(&request)?;
-    let logged_in = accounts::log_in(&account, client, read_object(request).await?).await?;
-    Ok(private(StatusCode::OK, logged_in))
+    let mut object = read_object(request).await?;
+    let keeping = Keeping::read(&mut object)?;
+    let mut logged_in = accounts::log_in(&account, client, object).await?;
+    let cookie = cookie_for(keeping, client, || logged_in.take_refresh());
+    Ok(with_cookie(cookie, private(StatusCode::OK, logged_in)))
 }
 
 async fn refresh(State(account): State<Account>, request: Request) -> Result<Response, Failure> {
     let client = client_of(&request)?;
-    let tokens = accounts::refresh(&account, client, read_object(request).await?).await?;
-    Ok(private(StatusCode::OK, tokens))
+    let headers = request.headers().clone();
+    let (token, keeping) = match Refresh::read(read_object(request).await?)? {
+        Refresh::Token(token) => (token, Keeping::Itself),
+        Refresh::CookieOf(user) => {
+            let missing = || RequestError::new(ErrorCode::ErrorUnauthenticated, "cookie: not there");
+            let token = parse_refresh(&cookies::find(&headers, user).ok_or_else(missing)?)?;
+            (token, Keeping::Cookie)
+        }
+    };
+    let mut tokens = accounts::refresh(&account, client, token).await?;
+    let cookie = cookie_for(keeping, client, || tokens.take_refresh());
+    Ok(with_cookie(cookie, private(StatusCode::OK, tokens)))
 }
 
-/// Whose request it is.
+/// `DELETE /v1/refresh`: a browser forgets an account. Its device is removed by logging out.
+async fn forget(request: Request) -> Result<Response, Failure> {
+    let client = client_of(&request)?;
+    let user = read_user(read_object(request).await?)?;
+    Ok(with_cookie(Some(cookies::dropped(user, client)), private(StatusCode::OK, serde_json::json!({}))))
+}
+
+/// For who keeps its refresh token in a cookie: the cookie, and the token is taken out of the answer.
+fn cookie_for<'a>(
+    keeping: Keeping,
+    client: Client,
+    take_refresh: impl FnOnce() -> &'a RefreshToken,
+) -> Option<HeaderValue> {
+    (keeping == Keeping::Cookie).then(|| cookies::set(take_refresh(), client))
+}
+
+fn with_cookie(cookie: Option<HeaderValue>, mut response: Response) -> Response {
+    if let Some(cookie) = cookie {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// Whose request it is. Another site's page is refused: it has no business with anybody's account.
 fn client_of(request: &Request) -> Result<Client, Failure> {
     let client = request.extensions().get::<Client>().copied();
-    client.ok_or_else(|| RequestError::new(ErrorCode::ErrorInternal, "a request without its client").into())
+    let missing = || RequestError::new(ErrorCode::ErrorInternal, "a request without its client");
+    let client = client.ok_or_else(missing)?;
+    if !cookies::is_own_page(request.headers(), client) {
+        let (status, code) = (StatusCode::FORBIDDEN, ErrorCode::ErrorInvalidArgument);
+        return Err(Failure::with_status(status, code, "Origin: another page's"));
+    }
+    Ok(client)
 }
 
 /// The process runs.

@@ -1,6 +1,6 @@
 // Who uses this window: logging in, choosing among the browser's accounts, leaving.
 
-import { LocalRefreshKeeper, Ringline, Tokens, browserEnvironment, RestError, type Account, type Login } from '../ringline';
+import { LocalAccountKeeper, Ringline, Tokens, browserEnvironment, RestError, type Account, type Login } from '../ringline';
 import { signalOf } from './signal';
 import { toast } from './toasts';
 
@@ -10,7 +10,7 @@ export type Session =
   | { state: 'in'; client: Ringline };
 
 const environment = browserEnvironment();
-const keeper = new LocalRefreshKeeper();
+const keeper = new LocalAccountKeeper();
 export const session = signalOf<Session>({ state: 'starting' });
 
 export async function startSession(): Promise<void> {
@@ -60,7 +60,7 @@ export function explain(error: unknown, doing: 'login' | 'register'): string {
 async function entered(login: Login): Promise<void> {
   const { user, device, username, displayName } = login;
   const account: Account = { user, device, username, displayName };
-  keeper.keep(account, login.refreshToken);
+  keeper.keep(account);
   const tokens = new Tokens(account, keeper, environment.rest, environment.now);
   tokens.take(login);
   location.hash = '';
@@ -82,6 +82,7 @@ function ended(client: Ringline): void {
   const current = session.get();
   if (current.state !== 'in' || current.client !== client) return;
   keeper.forget(client.account.user);
+  void environment.rest.forget(client.account.user);
   showLogin('You were logged out.');
 }
 
@@ -98,7 +99,7 @@ function withClient(then: (client: Ringline) => void): void {
 /** Page events that the connection should know of. */
 export function followPage(): void {
   keeper.watch(() => withClient((client) => {
-    if (!client.leaving && keeper.refreshToken(client.account.user) === null) showLogin('You were logged out in another window.');
+    if (!client.leaving && !keeper.has(client.account.user)) showLogin('You were logged out in another window.');
   }));
   addEventListener('online', () => withClient((client) => client.wake()));
   addEventListener('pageshow', (event) => {

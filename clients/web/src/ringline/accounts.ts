@@ -1,6 +1,6 @@
-// Who is logged in in this browser, and their tokens. The access token lives in memory only. The refresh token is
-// kept by a `RefreshKeeper`: the browser's local storage now, an HttpOnly cookie once the server sets one; nothing
-// above knows which.
+// Who is logged in in this browser, and their tokens. The access token lives in memory only. The refresh token is in a
+// cookie that the server sets and no script can read, one for each account; the `AccountKeeper` remembers whose there
+// are.
 
 import type { DeviceId, UserId } from './ids';
 import { TOKEN_MARGIN_MS } from './limits';
@@ -13,10 +13,10 @@ export interface Account {
   displayName: string;
 }
 
-export interface RefreshKeeper {
+export interface AccountKeeper {
   accounts(): Account[];
-  refreshToken(user: UserId): string | null;
-  keep(account: Account, refreshToken: string): void;
+  has(user: UserId): boolean;
+  keep(account: Account): void;
   forget(user: UserId): void;
   /** Whose window this is: accounts may differ from window to window. */
   current(): UserId | null;
@@ -34,19 +34,17 @@ const ACCOUNTS_KEY = 'ringline.accounts';
 const LAST_KEY = 'ringline.last';
 const WINDOW_KEY = 'ringline.account';
 
-type Kept = Account & { refreshToken: string };
-
-export class LocalRefreshKeeper implements RefreshKeeper {
+export class LocalAccountKeeper implements AccountKeeper {
   accounts(): Account[] {
-    return this.read().map(({ user, device, username, displayName }) => ({ user, device, username, displayName }));
+    return this.read();
   }
 
-  refreshToken(user: UserId): string | null {
-    return this.read().find((kept) => kept.user === user)?.refreshToken ?? null;
+  has(user: UserId): boolean {
+    return this.read().some((kept) => kept.user === user);
   }
 
-  keep(account: Account, refreshToken: string): void {
-    this.write([...this.read().filter((kept) => kept.user !== account.user), { ...account, refreshToken }]);
+  keep({ user, device, username, displayName }: Account): void {
+    this.write([...this.read().filter((kept) => kept.user !== user), { user, device, username, displayName }]);
   }
 
   forget(user: UserId): void {
@@ -57,7 +55,7 @@ export class LocalRefreshKeeper implements RefreshKeeper {
 
   current(): UserId | null {
     const user = sessionStorage.getItem(WINDOW_KEY) ?? localStorage.getItem(LAST_KEY);
-    return user !== null && this.refreshToken(user) !== null ? user : null;
+    return user !== null && this.has(user) ? user : null;
   }
 
   choose(user: UserId | null): void {
@@ -74,16 +72,20 @@ export class LocalRefreshKeeper implements RefreshKeeper {
     return () => window.removeEventListener('storage', listener);
   }
 
-  private read(): Kept[] {
+  private read(): Account[] {
     try {
       const kept: unknown = JSON.parse(localStorage.getItem(ACCOUNTS_KEY) ?? '[]');
-      return Array.isArray(kept) ? kept as Kept[] : [];
+      if (!Array.isArray(kept)) return [];
+      // Earlier versions kept a refresh token here, where scripts can read it: such an account logs in again.
+      const safe = (kept as object[]).filter((account) => !('refreshToken' in account)) as Account[];
+      if (safe.length < kept.length) this.write(safe);
+      return safe;
     } catch {
       return [];
     }
   }
 
-  private write(kept: Kept[]): void {
+  private write(kept: Account[]): void {
     localStorage.setItem(ACCOUNTS_KEY, JSON.stringify(kept));
   }
 }
@@ -96,7 +98,7 @@ export class Tokens {
   private refreshing: Promise<string> | null = null;
 
   constructor(
-    readonly account: Account, private readonly keeper: RefreshKeeper, private readonly rest: Rest,
+    readonly account: Account, private readonly keeper: AccountKeeper, private readonly rest: Rest,
     private readonly now: () => number,
   ) {}
 
@@ -130,12 +132,9 @@ export class Tokens {
   }
 
   private async refresh(): Promise<string> {
-    // Read inside the lock: another window may have used up the one this window knew.
-    const refreshToken = this.keeper.refreshToken(this.account.user);
-    if (refreshToken === null) throw new LoggedOut();
+    if (!this.keeper.has(this.account.user)) throw new LoggedOut();
     try {
-      const refreshed = await this.rest.refresh(refreshToken);
-      this.keeper.keep(this.account, refreshed.refreshToken);
+      const refreshed = await this.rest.refresh(this.account.user);
       this.take(refreshed);
       return refreshed.accessToken;
     } catch (error) {

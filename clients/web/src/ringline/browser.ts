@@ -1,6 +1,6 @@
 // The surroundings of the library in a browser: clock, randomness, sockets, stores. The only place that reaches for them.
 
-import { LocalRefreshKeeper } from './accounts';
+import { LocalAccountKeeper } from './accounts';
 import type { Channel, Environment } from './client';
 import type { Socket, SocketEvents } from './connection';
 import { IndexedDbStore } from './indexeddb';
@@ -14,7 +14,7 @@ export function browserEnvironment(): Environment {
     socketBase: location.origin.replace(/^http/, 'ws'),
     clientName: 'ringline-web',
     rest: restAt(''),
-    keeper: new LocalRefreshKeeper(),
+    keeper: new LocalAccountKeeper(),
     openStore: (user) => IndexedDbStore.open(user),
     openSocket,
     openChannel,

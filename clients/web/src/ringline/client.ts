@@ -1,7 +1,7 @@
 // The client of one account: joins connection, replica and store, and gives the chat what it shows and does.
 // The replica decides, this file only carries out.
 
-import { Tokens, type Account, type RefreshKeeper } from './accounts';
+import { Tokens, type Account, type AccountKeeper } from './accounts';
 import { Connection, type Status, type Surroundings } from './connection';
 import { describe, ErrorCode, RequestRefused } from './errors';
 import { normalUsername, type ConversationId, type UserId } from './ids';
@@ -25,7 +25,7 @@ export interface Environment extends Surroundings {
   /** Names this client to operators. */
   clientName: string;
   rest: Rest;
-  keeper: RefreshKeeper;
+  keeper: AccountKeeper;
   openStore(user: UserId): Promise<Store>;
   freshId(): bigint;
   /** Speaks to other windows of the same account; null where there is no such thing. */
@@ -236,6 +236,7 @@ export class Ringline {
       await Promise.race([closed, this.command({ kind: 'logOut' }).catch(() => undefined)]);
     }
     this.environment.keeper.forget(this.account.user);
+    void this.environment.rest.forget(this.account.user);
     this.close();
     await this.store.destroy().catch((error: unknown) => console.warn('ringline: store not deleted:', error));
   }

@@ -4,7 +4,7 @@
 
 export { Ringline, type Environment } from './client';
 export { browserEnvironment } from './browser';
-export { LocalRefreshKeeper, LoggedOut, Tokens, type Account, type RefreshKeeper } from './accounts';
+export { LocalAccountKeeper, LoggedOut, Tokens, type Account, type AccountKeeper } from './accounts';
 export { RestError, restAt, type Login, type Rest } from './rest';
 export type { Status } from './connection';
 export { RequestRefused, describe } from './errors';

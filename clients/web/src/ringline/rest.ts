@@ -1,4 +1,5 @@
-// The REST requests of the account: register, log in, refresh.
+// The REST requests of the account: register, log in, refresh, forget. The refresh token never comes to this code: the
+// server sets it as a cookie that scripts cannot read and the browser sends to `/v1/refresh` alone.
 
 import type { DeviceId, UserId } from './ids';
 
@@ -12,10 +13,9 @@ export interface Login {
   displayName: string;
   accessToken: string;
   expiresInMs: number;
-  refreshToken: string;
 }
 
-export type Refreshed = Pick<Login, 'accessToken' | 'expiresInMs' | 'refreshToken'>;
+export type Refreshed = Pick<Login, 'accessToken' | 'expiresInMs'>;
 
 /** `status` 0: the server was not reached. */
 export class RestError extends Error {
@@ -28,32 +28,38 @@ export class RestError extends Error {
 export interface Rest {
   register(input: { username: string; displayName: string; password: string; deviceName: string }): Promise<Login>;
   login(input: { username: string; password: string; deviceName: string }): Promise<Login>;
-  refresh(refreshToken: string): Promise<Refreshed>;
+  refresh(user: UserId): Promise<Refreshed>;
+  /** Drops the cookie; whether the server is reached or not. */
+  forget(user: UserId): Promise<void>;
 }
 
 /** `base` is '' for the page's own origin. */
 export function restAt(base: string): Rest {
   return {
     async register({ username, displayName, password, deviceName }) {
-      return loginOf(await post(`${base}/v1/register`, {
-        username, display_name: displayName, password, device_name: deviceName,
+      return loginOf(await ask('POST', `${base}/v1/register`, {
+        username, display_name: displayName, password, device_name: deviceName, refresh_cookie: true,
       }));
     },
     async login({ username, password, deviceName }) {
-      return loginOf(await post(`${base}/v1/login`, { username, password, device_name: deviceName }));
+      return loginOf(await ask('POST', `${base}/v1/login`, { username, password, device_name: deviceName, refresh_cookie: true }));
     },
-    async refresh(refreshToken) {
-      return refreshedOf(await post(`${base}/v1/refresh`, { refresh_token: refreshToken }));
+    async refresh(user) {
+      return refreshedOf(await ask('POST', `${base}/v1/refresh`, { user_id: user }));
+    },
+    async forget(user) {
+      await ask('DELETE', `${base}/v1/refresh`, { user_id: user })
+        .catch((error: unknown) => console.warn('ringline: cookie not dropped:', error));
     },
   };
 }
 
-async function post(url: string, body: unknown): Promise<Record<string, unknown>> {
+async function ask(method: 'POST' | 'DELETE', url: string, body: unknown): Promise<Record<string, unknown>> {
   let response: Response;
   let answer: unknown;
   try {
     response = await fetch(url, {
-      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
+      method, credentials: 'same-origin', headers: { 'content-type': 'application/json' }, body: JSON.stringify(body),
       signal: AbortSignal.timeout(HTTP_TIMEOUT_MS), cache: 'no-store',
     });
     answer = await response.json().catch(() => null);
@@ -77,7 +83,7 @@ function loginOf(fields: Record<string, unknown>): Login {
 function refreshedOf(fields: Record<string, unknown>): Refreshed {
   const { expires_in_s: seconds } = fields;
   if (typeof seconds !== 'number') throw new RestError(502, 'expires_in_s is missing', 0);
-  return { accessToken: text(fields, 'access_token'), expiresInMs: seconds * 1_000, refreshToken: text(fields, 'refresh_token') };
+  return { accessToken: text(fields, 'access_token'), expiresInMs: seconds * 1_000 };
 }
 
 function text(fields: Record<string, unknown>, name: string): string {

@@ -460,3 +460,78 @@ async fn a_log_in_that_could_not_be_tried_is_no_guess() {
     harness.pass_ms(10_000);
     assert_eq!(harness.post("/v1/login", &log_in("ada", PASSWORD)).await.status, 200);
 }
+
+fn for_browser(mut body: Value) -> Value {
+    body["refresh_cookie"] = json!(true);
+    body
+}
+
+/// The cookie that an answer sets: its name and value, and what is said about it.
+fn cookie_of(answer: &Answer) -> (String, String) {
+    let (cookie, about) = answer.header("set-cookie").split_once("; ").expect("a cookie");
+    (cookie.to_owned(), about.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_browser_keeps_its_refresh_token_where_no_script_reads_it() {
+    let mut harness = Harness::new();
+    const ABOUT: &str = "Path=/v1/refresh; Max-Age=34560000; HttpOnly; SameSite=Strict";
+    let registered = harness.post("/v1/register", &for_browser(registration())).await;
+    let logged_in = harness.post("/v1/login", &for_browser(log_in("ada", PASSWORD))).await;
+    let user = registered.text("user_id");
+    for answer in [&registered, &logged_in] {
+        assert!(answer.status < 300 && answer.json().get("refresh_token").is_none());
+        let (cookie, about) = cookie_of(answer);
+        assert!(cookie.starts_with(&format!("ringline-refresh-{user}=")), "{cookie}");
+        assert_eq!(about, format!("{ABOUT}; Secure"));
+    }
+    let body = json!({ "user_id": user }).to_string();
+    let headers = |cookie: &str| format!("Content-Type: application/json\r\nCookie: other=1; {cookie}\r\n");
+    let (cookie, _) = cookie_of(&registered);
+    let refreshed = harness.request("POST", "/v1/refresh", &headers(&cookie), &body).await;
+    assert_eq!(refreshed.status, 200);
+    assert!(refreshed.json().get("refresh_token").is_none() && !refreshed.text("access_token").is_empty());
+    let (next, about) = cookie_of(&refreshed);
+    assert!(next != cookie && about.starts_with(ABOUT), "{next} {about}");
+    // Without the cookie, with another account's, or a broken one: logged out.
+    let other = cookie.replace(&user, &"ab".repeat(16));
+    for cookie in ["", &other, &cookie[..cookie.len() - 4]] {
+        let answer = harness.request("POST", "/v1/refresh", &headers(cookie), &body).await;
+        assert_eq!((answer.status, answer.header("set-cookie")), (401, ""), "{cookie}");
+    }
+    harness.secure = false;
+    let forgotten = harness.request("DELETE", "/v1/refresh", &headers(&next), &body).await;
+    assert_eq!(forgotten.status, 200);
+    let (empty, about) = cookie_of(&forgotten);
+    assert_eq!(empty, format!("ringline-refresh-{user}="));
+    assert_eq!(about, "Path=/v1/refresh; Max-Age=0; HttpOnly; SameSite=Strict", "loopback has no TLS");
+    let wrong = harness.post("/v1/refresh", &json!({ "user_id": "ada" })).await;
+    assert_refused(&wrong, 400, ErrorCode::ErrorInvalidArgument, "user_id: ");
+    let mut wrong = registration();
+    wrong["refresh_cookie"] = json!("yes");
+    let wrong = harness.post("/v1/register", &wrong).await;
+    assert_refused(&wrong, 400, ErrorCode::ErrorInvalidArgument, "refresh_cookie: ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_sites_page_does_nothing_to_accounts() {
+    let mut harness = Harness::new();
+    let body = registration().to_string();
+    let headers = |origin: &str| format!("Content-Type: application/json\r\nOrigin: {origin}\r\n");
+    for origin in
+        ["https://evil.example", "null", "https://test.evil.example", "http://test", "https://test:444"]
+    {
+        for (method, path) in [
+            ("POST", "/v1/register"),
+            ("POST", "/v1/login"),
+            ("POST", "/v1/refresh"),
+            ("DELETE", "/v1/refresh"),
+        ] {
+            let answer = harness.request(method, path, &headers(origin), &body).await;
+            assert_refused(&answer, 403, ErrorCode::ErrorInvalidArgument, "Origin: ");
+        }
+    }
+    assert_eq!(harness.storage.call_names(), [] as [&str; 0]);
+    let answer = harness.request("POST", "/v1/register", &headers("https://test"), &body).await;
+    assert_eq!(answer.status, 201);
+}

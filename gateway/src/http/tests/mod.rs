@@ -51,6 +51,7 @@ pub(super) struct Harness {
     slot: u32,
     /// Where the next connections come from.
     pub(super) address: [u8; 4],
+    pub(super) secure: bool,
 }
 
 /// One parsed answer.
@@ -132,6 +133,7 @@ impl Harness {
             connections,
             slot: 0,
             address: [127, 0, 0, 1],
+            secure: true,
         }
     }
 
@@ -148,7 +150,7 @@ impl Harness {
         self.slot += 1;
         let token = ConnectionToken { slot: self.slot, generation: 1 };
         let peer = SocketAddr::from((self.address, 50_000));
-        let opened = self.ingress.open(token, peer, true, Bytes::copy_from_slice(first.as_bytes()));
+        let opened = self.ingress.open(token, peer, self.secure, Bytes::copy_from_slice(first.as_bytes()));
         opened.expect("there is room for a connection");
         self.connections.insert(token, Received::default());
         token
