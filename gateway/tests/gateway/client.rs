@@ -73,18 +73,33 @@ impl Client {
     /// Connects and says hello; whatever comes of it.
     pub fn hello(server: &Server, way: Way, proof: Proof) -> Self {
         let mut client = Self::open(server, way);
+        client.say_hello(proof);
+        client
+    }
+
+    fn say_hello(&mut self, proof: Proof) {
         let mut out = BytesMut::new();
-        client.session.hello(proof, 0, "test", &mut out);
-        client.send(&out);
+        self.session.hello(proof, 0, "test", &mut out);
+        self.send(&out);
         let what = "ready or closing";
-        client.pump_until(what, |client| !client.ready.user_id.is_empty() || client.closing.is_some());
+        self.pump_until(what, |client| !client.ready.user_id.is_empty() || client.closing.is_some());
+    }
+
+    /// As [`Self::connect`], over a socket that was made elsewhere.
+    pub fn connect_over(server: &Server, stream: TcpStream, way: Way, account: &Account) -> Self {
+        let mut client = Self::over(server, stream, way);
+        client.say_hello(Proof::AccessToken(account.access_token.clone()));
+        assert_eq!(client.closing, None);
         client
     }
 
     /// Connects only.
     pub fn open(server: &Server, way: Way) -> Self {
         let address = if way == Way::NativeTls { server.tls } else { server.plain };
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::over(server, TcpStream::connect(address).expect("it listens"), way)
+    }
+
+    fn over(server: &Server, stream: TcpStream, way: Way) -> Self {
         stream.set_nodelay(true).expect("a socket");
         let (socket, framing): (Box<dyn Socket>, _) = match way {
             Way::NativeTls => (Box::new(tls(server, stream)), native()),
@@ -179,6 +194,11 @@ impl Client {
         self.events.len()
     }
 
+    /// From now on writes what the kernel takes and no more.
+    pub fn never_wait(&mut self) {
+        self.socket.tcp().set_nonblocking(true).expect("a socket");
+    }
+
     /// Leaves without a word.
     pub fn drop_connection(self) {}
 
@@ -270,7 +290,8 @@ fn tls(server: &Server, stream: TcpStream) -> StreamOwned<ClientConnection, TcpS
     secured
 }
 
-fn upgraded(mut stream: TcpStream) -> TcpStream {
+/// Asks for a WebSocket and reads the answer.
+pub fn upgraded(mut stream: TcpStream) -> TcpStream {
     let host = stream.peer_addr().expect("connected").to_string();
     let (request, expected) = websocket::upgrade_request(&host, [7; 16]);
     stream.write_all(&request).expect("written");

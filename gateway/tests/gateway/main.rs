@@ -10,3 +10,4 @@ mod receipts;
 mod sync;
 mod sessions;
 mod storage_away;
+mod hostile;

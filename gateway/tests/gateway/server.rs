@@ -60,6 +60,11 @@ impl Process {
         Self { child, ready }
     }
 
+    /// The process' number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// As `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill().expect("it runs");
@@ -89,7 +94,7 @@ pub struct Server {
     pub plain: SocketAddr,
     pub metrics: SocketAddr,
     pub certificate: PathBuf,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// Someone who has registered or logged in.
@@ -98,6 +103,7 @@ pub struct Account {
     pub user_id: String,
     pub device_id: String,
     pub access_token: String,
+    pub refresh_token: String,
 }
 
 impl Server {
@@ -108,13 +114,26 @@ impl Server {
 
     /// With this configuration beside ports and folder.
     pub fn start(folder: Folder, config: &str) -> Self {
+        Self::launch(folder, config, None)
+    }
+
+    /// As [`Self::start`]; with everything that can be logged in a file of its own.
+    pub fn logging_everything(folder: Folder, config: &str) -> (Self, PathBuf) {
+        let log = folder.path().join("log");
+        (Self::launch(folder, config, Some(&log)), log)
+    }
+
+    fn launch(folder: Folder, config: &str, log: Option<&Path>) -> Self {
         let file = folder.path().join("gateway.toml");
         let cheap_passwords = "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n";
         let limits = if config.contains("[limits]") { "" } else { UNLIMITED };
         std::fs::write(&file, format!("{cheap_passwords}{limits}{config}")).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
         let anywhere = "127.0.0.1:0";
-        command.env("RUST_LOG", "error");
+        command.env("RUST_LOG", if log.is_some() { "trace" } else { "error" });
+        if let Some(log) = log {
+            command.stderr(std::fs::File::create(log).expect("a file"));
+        }
         command.arg("--config").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
         command.args(["--listen", anywhere, "--listen-plain", anywhere, "--metrics", anywhere]);
         let process = Process::start(command, "ringline-gateway ready:");
@@ -125,9 +144,14 @@ impl Server {
         let (plain, tls) = (address("chat page http://", '/'), address("native ", ' '));
         let metrics = address("metrics http://", '/');
         let certificate = folder.path().join("data/tls/cert.pem");
-        let server = Self { process, tls, plain, metrics, certificate, _folder: folder };
+        let server = Self { process, tls, plain, metrics, certificate, folder };
         server.wait_until("ready", || server.get(server.plain, "/v1/health/ready").0 == 200);
         server
+    }
+
+    /// The folder of keys and storage.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     /// Asks until it is so.
@@ -184,13 +208,19 @@ impl Server {
 }
 
 impl Account {
-    fn new(answer: &Value) -> Self {
+    pub fn new(answer: &Value) -> Self {
         let text = |key: &str| answer[key].as_str().unwrap_or_else(|| panic!("{key} in {answer}")).to_owned();
-        Self { user_id: text("user_id"), device_id: text("device_id"), access_token: text("access_token") }
+        Self {
+            user_id: text("user_id"),
+            device_id: text("device_id"),
+            access_token: text("access_token"),
+            refresh_token: text("refresh_token"),
+        }
     }
 }
 
-fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
+/// Sends a request and reads to the end; status and body.
+pub fn exchange(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
     stream.write_all(request.as_bytes()).expect("written");

@@ -1,0 +1,307 @@
+//! All of it at once, while people go on talking.
+
+use super::raw;
+use crate::chat::{created, direct, text};
+use crate::client::{Client, Way};
+use crate::server::{Account, EMBEDDED, Folder, Server};
+use bytes::Bytes;
+use socket2::{Domain, Socket, Type};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use wire_protocol::v1::{self, client_frame, server_frame};
+
+/// Pairs of people who talk.
+const PAIRS: usize = 3;
+/// Messages of each in one phase, and the pause between two.
+const MESSAGES: u64 = 60;
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connections that never finish their handshake.
+const HALF_OPEN: usize = 1_000;
+/// Clients that ask without reading.
+const NEVER_READ: usize = 16;
+/// Connections that say a byte a second.
+const DRIPPING: usize = 100;
+/// More private memory than before, in MiB, at most: 16 outboxes and what is held before them (5 MiB), TLS of 1,000
+/// handshakes (4 MiB), 512 HTTP connections (64 MiB if each filled its window), tables of rates (10 MiB), buffers of
+/// rings, and storage's own caches for some thousand messages.
+const GROWTH_MIB_MAX: u64 = 128;
+/// Rounds of the same attacks.
+const ROUNDS: usize = 3;
+/// The last round adds at most this to the most of those before it, in MiB: what was used before is used again.
+const LAST_ROUND_MIB_MAX: u64 = 16;
+
+/// A connection from another loopback address than the attackers'.
+fn connected(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((from, 0)).into()).expect("all of 127/8 is this machine");
+    socket.connect(&to.into()).expect("it listens");
+    socket.into()
+}
+
+/// Private memory of the process, in KiB.
+fn private_kib(server: &Server) -> u64 {
+    let path = format!("/proc/{}/smaps_rollup", server.process.id());
+    let text = std::fs::read_to_string(path).expect("a running process");
+    let of = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    text.lines().filter(|line| line.starts_with("Private_")).filter_map(of).sum()
+}
+
+struct Pair {
+    sender: Client,
+    receiver: Account,
+    conversation: Bytes,
+    sent: u64,
+}
+
+impl Pair {
+    fn new(server: &Server, number: usize) -> Self {
+        let [one, other] = ["a", "b"].map(|side| server.register(&format!("pair{number}{side}")));
+        let from = [127, 0, 0, 2 + number as u8];
+        let way = [Way::NativeTls, Way::WebSocket, Way::NativePlain][number % 3];
+        let address = if way == Way::NativeTls { server.tls } else { server.plain };
+        let mut sender = Client::connect_over(server, connected(from, address), way, &one);
+        let conversation = created(sender.ask(direct(&other))).conversation_id;
+        Self { sender, receiver: other, conversation, sent: 0 }
+    }
+
+    /// Sends at its pace; how long each took from when it was due, in microseconds.
+    fn talk(&mut self) -> Vec<u64> {
+        let started = Instant::now();
+        (0..MESSAGES)
+            .map(|number| {
+                let due = started + PAUSE * number as u32;
+                std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+                self.sent += 1;
+                let body = text(&self.conversation, self.sent, self.sent.to_string());
+                match self.sender.ask(body) {
+                    server_frame::Body::Accepted(_) => due.elapsed().as_micros() as u64,
+                    other => panic!("a well-behaved message was refused: {other:?}"),
+                }
+            })
+            .collect()
+    }
+
+    /// Everything that was sent is there, once, in order.
+    fn check(&self, server: &Server) {
+        let stream = connected([127, 0, 0, 100], server.plain);
+        let mut receiver = Client::connect_over(server, stream, Way::NativePlain, &self.receiver);
+        let (entries, _) = crate::sync::catch_up(&mut receiver, &self.conversation, 0, 1);
+        let bodies: Vec<Bytes> = entries.into_iter().map(|entry| entry.body).collect();
+        let wanted: Vec<Bytes> = (1..=self.sent).map(|number| number.to_string().into()).collect();
+        assert_eq!(bodies, wanted);
+    }
+}
+
+/// The pairs talk at the same time; all latencies, sorted.
+fn talk(pairs: &mut [Pair]) -> Vec<u64> {
+    let mut latencies: Vec<u64> = std::thread::scope(|scope| {
+        let talking: Vec<_> = pairs.iter_mut().map(|pair| scope.spawn(|| pair.talk())).collect();
+        talking.into_iter().flat_map(|thread| thread.join().expect("a pair is served")).collect()
+    });
+    latencies.sort_unstable();
+    latencies
+}
+
+fn quantile_ms(latencies: &[u64], per_cent: usize) -> f64 {
+    latencies[(latencies.len() * per_cent / 100).min(latencies.len() - 1)] as f64 / 1_000.0
+}
+
+fn print_latencies(what: &str, latencies: &[u64]) {
+    let [p50, p90, p99] = [50, 90, 99].map(|per_cent| quantile_ms(latencies, per_cent));
+    println!("{what}: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms of {} messages", latencies.len());
+}
+
+/// The one attacker who has an account, and a friend to write to.
+struct Mallory {
+    account: Account,
+    friend: Account,
+}
+
+type Attack = fn(&Server, &Mallory, &AtomicBool);
+
+/// A session of an attacker who has an account, and an address that has not used up its connections.
+fn session_of(server: &Server, mallory: &Mallory) -> Client {
+    Client::connect_over(server, connected([127, 0, 0, 9], server.plain), Way::NativePlain, &mallory.account)
+}
+
+fn goes_on(stop: &AtomicBool) -> bool {
+    !stop.load(Ordering::Relaxed)
+}
+
+fn half_open(server: &Server, _: &Mallory, stop: &AtomicBool) {
+    let mut held: Vec<TcpStream> = Vec::new();
+    while goes_on(stop) {
+        if held.len() < HALF_OPEN {
+            if let Ok(mut stream) = TcpStream::connect(server.tls) {
+                // The beginning of a hello that promises 16 KiB.
+                let _ = stream.write_all(if held.len().is_multiple_of(2) {
+                    b""
+                } else {
+                    b"\x16\x03\x01\x40\x00\x01\0\x3f\xfc\x03\x03"
+                });
+                held.push(stream);
+            }
+        } else {
+            std::thread::park_timeout(Duration::from_millis(100));
+            held.retain(|stream| {
+                stream.set_nonblocking(true).is_ok() && !matches!((&mut &*stream).read(&mut [0]), Ok(0))
+            });
+        }
+    }
+}
+
+fn never_read(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
+    let mut clients: Vec<Client> = (0..NEVER_READ).map(|_| session_of(server, mallory)).collect();
+    // Each is answered, and none of the answers is read.
+    let mut pings = bytes::BytesMut::new();
+    let frame = v1::ClientFrame { request_id: 7, body: Some(client_frame::Body::Ping(v1::Ping {})) };
+    wire_protocol::frame::encode_frame(&prost::Message::encode_to_vec(&frame), &mut pings);
+    let many = pings.repeat(2_000);
+    clients.iter_mut().for_each(Client::never_wait);
+    while goes_on(stop) {
+        clients.iter_mut().for_each(|client| client.send_raw(&many));
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn drip(server: &Server, _: &Mallory, stop: &AtomicBool) {
+    let open = || {
+        let stream = raw(server.plain);
+        (stream, b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().chain([b'y'; 60].iter()))
+    };
+    let mut dripping: Vec<_> = (0..DRIPPING).map(|_| open()).collect();
+    while goes_on(stop) {
+        for (stream, bytes) in &mut dripping {
+            let sent = bytes.next().map(|byte| stream.write_all(&[*byte]));
+            if !matches!(sent, Some(Ok(()))) {
+                (*stream, *bytes) = open();
+            }
+        }
+        std::thread::park_timeout(Duration::from_secs(1));
+    }
+}
+
+fn open_and_close(server: &Server, _: &Mallory, stop: &AtomicBool) {
+    while goes_on(stop) {
+        let _ = (TcpStream::connect(server.tls), TcpStream::connect(server.plain));
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn garbage(server: &Server, _: &Mallory, stop: &AtomicBool) {
+    let mut byte = 1u32;
+    while goes_on(stop) {
+        byte = byte.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let bytes: Vec<u8> = (0..4_000u32).map(|place| (byte.wrapping_mul(place) >> 13) as u8).collect();
+        for address in [server.plain, server.tls] {
+            if let Ok(mut stream) = TcpStream::connect(address) {
+                let _ = stream.write_all(&bytes);
+            }
+        }
+        let frame = wire_protocol::limits::FRAME_BYTES_MAX + 1;
+        if let Ok(mut stream) = TcpStream::connect(server.plain) {
+            let _ = stream.write_all(&vec![0xff; frame]);
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn guess(server: &Server, _: &Mallory, stop: &AtomicBool) {
+    let body = "{\"username\":\"pair0a\",\"password\":\"guess guess\",\"device_name\":\"x\"}";
+    let request = format!(
+        "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    while goes_on(stop) {
+        if let Ok(mut stream) = TcpStream::connect(server.plain) {
+            let _ = stream.write_all(request.as_bytes());
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = stream.read(&mut [0; 512]);
+        }
+    }
+}
+
+/// Sends as fast as it goes; most of it is throttled.
+fn flood(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
+    let mut client = session_of(server, mallory);
+    let conversation = created(client.ask(direct(&mallory.friend))).conversation_id;
+    let mut number = 0;
+    while goes_on(stop) {
+        let asked: Vec<u32> = (0..60)
+            .map(|_| {
+                number += 1;
+                client.request(text(&conversation, number, vec![b'x'; 4_096]))
+            })
+            .collect();
+        for request_id in asked {
+            match client.answer(request_id) {
+                server_frame::Body::Accepted(_) => {}
+                server_frame::Body::Error(error) => assert_eq!(error.code(), v1::ErrorCode::ErrorThrottled),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+const ATTACKS: [Attack; 7] = [half_open, never_read, drip, open_and_close, garbage, guess, flood];
+
+/// One round: what the pairs met, and the most private memory, in KiB.
+fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<u64>, u64) {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let attackers: Vec<_> =
+            ATTACKS.iter().map(|attack| scope.spawn(|| attack(server, mallory, &stop))).collect();
+        let watcher = scope.spawn(|| {
+            let mut most_kib = 0;
+            while goes_on(&stop) {
+                most_kib = most_kib.max(private_kib(server));
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+            most_kib
+        });
+        let latencies = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| talk(pairs)));
+        stop.store(true, Ordering::Relaxed);
+        attackers.into_iter().for_each(|attacker| attacker.join().expect("an attack goes through"));
+        let most_kib = watcher.join().expect("it looks");
+        (latencies.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), most_kib)
+    })
+}
+
+#[test]
+fn people_are_served_while_everything_is_tried_at_once() {
+    let server =
+        Server::start(Folder::new(), &format!("[limits]\nconnections_per_address = 3000\n{EMBEDDED}"));
+    let mallory = Mallory { account: server.register("mallory"), friend: server.register("friend") };
+    let mut pairs: Vec<Pair> = (0..PAIRS).map(|number| Pair::new(&server, number)).collect();
+    let quiet = talk(&mut pairs);
+    let before_kib = private_kib(&server);
+    let rounds: Vec<_> = (0..ROUNDS).map(|_| under_attack(&server, &mallory, &mut pairs)).collect();
+    print_latencies("quiet", &quiet);
+    rounds.iter().for_each(|(latencies, _)| print_latencies("attacked", latencies));
+    let most_kib: Vec<u64> = rounds.iter().map(|(_, most_kib)| *most_kib).collect();
+    println!("private memory, KiB: {before_kib} before, {most_kib:?} at most");
+    for name in [
+        "ringline_throttled_users_total",
+        "ringline_connections_refused_too_fast_total",
+        "ringline_connections_refused_too_many_total",
+        "ringline_reads_paused_total",
+        "ringline_tls_handshakes_failed_total",
+        "ringline_http_throttled_total",
+    ] {
+        println!("{name} {}", server.metric(name));
+    }
+    pairs.iter().for_each(|pair| pair.check(&server));
+    assert!(server.metric("ringline_throttled_users_total") > 0.0, "the flood was throttled");
+    assert!(server.metric("ringline_http_throttled_total") > 0.0, "guessing was slowed");
+    assert!(server.metric("ringline_reads_paused_total") > 0.0, "who does not read is not read");
+    let (last_kib, earlier) = most_kib.split_last().expect("rounds");
+    let earlier_kib = earlier.iter().max().expect("more than one round");
+    let grown_mib = earlier_kib.max(last_kib).saturating_sub(before_kib) >> 10;
+    assert!(grown_mib <= GROWTH_MIB_MAX, "{grown_mib} MiB more than before");
+    let last_mib = last_kib.saturating_sub(*earlier_kib) >> 10;
+    assert!(last_mib <= LAST_ROUND_MIB_MAX, "the last round took {last_mib} MiB more than those before it");
+    server
+        .wait_until("all attackers are gone", || server.metric("ringline_connections") <= 2.0 * PAIRS as f64);
+}
