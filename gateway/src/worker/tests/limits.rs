@@ -165,6 +165,15 @@ fn many_users_of_one_address_share_its_rate() {
         let id = last.request(send(9, 1));
         assert_eq!(rig.throttled(last, id).detail, "address: 10 per second, burst 20");
         assert_eq!(rig.metric(Metric::ThrottledAddresses), 1);
+        // The same user from elsewhere is not held to it.
+        let proof = rig.access_token(6);
+        let mut elsewhere = rig.hello_from([127, 0, 0, 2], proof, 0);
+        let attach = rig.next_request();
+        rig.answer(attach.id, Ok(attached(true)));
+        rig.serve_until(&mut elsewhere, "ready", |client| client.ready.is_some());
+        elsewhere.request(send(9, 1));
+        assert_eq!(rig.apply_next(1), 1);
+        let last = &mut clients[5];
         let id = last.request(client_frame::Body::LogOut(v1::LogOut {}));
         let request = rig.next_request();
         rig.answer(request.id, Ok(accepted()));

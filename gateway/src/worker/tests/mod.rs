@@ -24,6 +24,7 @@ use crate::storage_client::{StorageClient, StorageEvent};
 use bytes::BytesMut;
 use monoio::{IoUringDriver, RuntimeBuilder};
 use prost::Message;
+use socket2::{Domain, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -191,7 +192,11 @@ impl Rig {
 
     /// A client that has said hello with this proof; whatever comes of it.
     fn hello(&mut self, proof: Proof, heartbeat_s: u32) -> Client {
-        let mut client = Client::open(self.address());
+        self.hello_from([127, 0, 0, 1], proof, heartbeat_s)
+    }
+
+    fn hello_from(&mut self, from: [u8; 4], proof: Proof, heartbeat_s: u32) -> Client {
+        let mut client = Client::open_from(from, self.address());
         let mut hello = BytesMut::new();
         client.session.hello(proof, heartbeat_s, "test", &mut hello);
         client.write(&hello);
@@ -264,7 +269,15 @@ struct Client {
 
 impl Client {
     fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).expect("it listens");
+        Self::open_from([127, 0, 0, 1], address)
+    }
+
+    /// From this address: all of 127/8 is this machine.
+    fn open_from(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address of ours");
+        socket.connect(&address.into()).expect("it listens");
+        let stream = TcpStream::from(socket);
         stream.set_nonblocking(true).expect("an option");
         Self {
             stream,
