@@ -268,10 +268,6 @@ struct Client {
 }
 
 impl Client {
-    fn open(address: SocketAddr) -> Self {
-        Self::open_from([127, 0, 0, 1], address)
-    }
-
     /// From this address: all of 127/8 is this machine.
     fn open_from(from: [u8; 4], address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
