@@ -48,9 +48,12 @@ pub enum ClusterError {
     Io(#[from] io::Error),
 }
 
-/// All load comes from a few addresses, so those have no limits here. Rates of users and conversations stay as they
-/// are by default: a benchmark's own users have none.
+/// All load comes from a few addresses, and a scenario's few users do in a second what people do in an hour: nothing
+/// here is limited by rates. The gateway's own tests hold those.
 const LIMITS: &str = "[limits]
+sends_per_user = \"none\"
+requests_per_user = \"none\"
+sends_per_conversation = \"none\"
 connections_per_address = 0
 connects_per_address = \"none\"
 requests_per_address = \"none\"
