@@ -19,6 +19,8 @@ const HELP: &str = "ringline-bench COMMAND
       [--rate-scale X]                multiplies every open-loop rate
   search [PLAN] --p99-ms X [--phase NAME] [--first RATE] [--precision 0.05]
                         highest rate of a phase's first stream whose answers' p99 stays below
+  soak [PLAN] [--minutes 30] [--out FILE] [--html FILE]
+                        rounds of load and kills: do memory or files grow, does it get slower, was anything lost?
   compare A B [--plan PLAN] [--runs 3] [--html FILE]
                         two folders with binaries, run in turn: ratios and their spread
   peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]

@@ -5,6 +5,7 @@ mod peers;
 mod report;
 mod run;
 mod search;
+mod soak;
 mod verify;
 
 use bench::agent::load::RunLoad;
@@ -27,6 +28,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     match command {
         "run" => run::command(rest),
         "search" => search::command(rest),
+        "soak" => soak::command(rest),
         "compare" => compare::command(rest),
         "peers" => peers::command(rest),
         "report" => report::command(rest),

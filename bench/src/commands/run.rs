@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// The plan when none is named.
 pub const PLAN_DEFAULT: &str = "canonical";
 /// Plans that the binary brings along, by name.
-const PLANS: [(&str, &str); 17] = [
+const PLANS: [(&str, &str); 18] = [
     ("canonical", include_str!("../../plans/canonical.toml")),
     ("quick", include_str!("../../plans/quick.toml")),
     ("direct", include_str!("../../plans/direct.toml")),
@@ -34,6 +34,7 @@ const PLANS: [(&str, &str); 17] = [
     ("slow-readers", include_str!("../../plans/slow-readers.toml")),
     ("faults", include_str!("../../plans/faults.toml")),
     ("day", include_str!("../../plans/day.toml")),
+    ("soak", include_str!("../../plans/soak.toml")),
 ];
 /// Flags that say what is tested, and by whom.
 pub const RUN_FLAGS: [&str; 13] = [

@@ -19,5 +19,6 @@ pub mod text;
 pub mod html;
 pub mod compare;
 pub mod peers;
+pub mod soak;
 pub mod progress;
 pub mod example;

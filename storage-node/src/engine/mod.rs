@@ -67,6 +67,22 @@ pub trait Store: Reader + Send + Sync {
 
     /// Everything written before this call is durable on return.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// What it takes, for whoever watches the node.
+    fn usage(&self) -> StoreUsage {
+        StoreUsage::default()
+    }
+}
+
+/// What a store takes; an engine that does not know says 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StoreUsage {
+    /// Memory of rows that are not in a table yet, in bytes.
+    pub memtable_bytes: u64,
+    /// Memory of blocks, indexes and filters kept for reading, in bytes.
+    pub cache_bytes: u64,
+    /// Files of rows, in bytes of disk.
+    pub table_bytes: u64,
 }
 
 /// Why the store could not serve. All of it is ours to act on: no peer can cause it.

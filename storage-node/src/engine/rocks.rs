@@ -4,7 +4,7 @@
 //! is a flush of the memtables, and since all rows are in one column family every flush holds whole batches in the
 //! order they were written.
 
-use super::{Direction, Reader, Store, StoreError, WriteBatch, expiry, format, keys};
+use super::{Direction, Reader, Store, StoreError, StoreUsage, WriteBatch, expiry, format, keys};
 use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -218,6 +218,15 @@ impl Store for RocksStore {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.database.flush_opt(&options).map_err(engine_failed)
+    }
+
+    fn usage(&self) -> StoreUsage {
+        let property = |name| self.property(name).unwrap_or(0);
+        StoreUsage {
+            memtable_bytes: property("rocksdb.size-all-mem-tables"),
+            cache_bytes: property("rocksdb.block-cache-usage"),
+            table_bytes: property("rocksdb.total-sst-files-size"),
+        }
     }
 }
 

@@ -366,3 +366,21 @@ fn compaction_drops_expired_rows_by_logged_time() {
     assert!(store.value(&row(2)).unwrap().is_some(), "younger than the limit");
     assert!(store.value(&keys::message(id, Seq(1))).unwrap().is_some(), "messages never expire");
 }
+
+#[test]
+fn what_a_store_takes_follows_what_is_written() {
+    let folder = Folder::new();
+    let store = open(&folder.0).unwrap();
+    let before = store.usage();
+    let mut batch = WriteBatch::new();
+    for seq in 0..200 {
+        batch.put(Place::Message(1, seq).key(), vec![7; 1_000]);
+    }
+    store.write(batch).unwrap();
+    let written = store.usage();
+    assert!(written.memtable_bytes > before.memtable_bytes + 200_000, "{before:?}, then {written:?}");
+    store.sync().unwrap();
+    let synced = store.usage();
+    assert!(synced.table_bytes > before.table_bytes, "{written:?}, then {synced:?}");
+    assert!(synced.memtable_bytes < written.memtable_bytes, "{written:?}, then {synced:?}");
+}

@@ -31,6 +31,7 @@ pub(crate) fn run_maintenance(
     let mut synced_at = clock::now();
     let mut synced_bytes = 0;
     while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+        tell_usage(shared);
         let new_bytes = shared.metrics.log_bytes.value() - synced_bytes;
         let is_due = synced_at.elapsed() >= SYNC_EVERY || new_bytes >= log_keep_bytes / SYNC_PART_OF_LOG;
         if new_bytes > 0 && is_due {
@@ -40,6 +41,13 @@ pub(crate) fn run_maintenance(
         }
     }
     Ok(())
+}
+
+fn tell_usage(shared: &NodeShared) {
+    let usage = shared.store.usage();
+    shared.metrics.store_memtable_bytes.set(usage.memtable_bytes);
+    shared.metrics.store_cache_bytes.set(usage.cache_bytes);
+    shared.metrics.store_table_bytes.set(usage.table_bytes);
 }
 
 /// Syncs the store as soon as the log is applied: a process that is killed again and again must not apply the same

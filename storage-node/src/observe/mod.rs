@@ -95,6 +95,12 @@ pub struct NodeMetrics {
     pub store_write_us: Histogram,
     /// Syncs of the store.
     pub store_syncs: Count,
+    /// Memory of rows that are not in a table yet, in bytes, now.
+    pub store_memtable_bytes: Count,
+    /// Memory of what is kept for reading, in bytes, now.
+    pub store_cache_bytes: Count,
+    /// Files of rows, in bytes, now.
+    pub store_table_bytes: Count,
     /// One query, from the read thread's taking it, in microseconds.
     pub read_us: Histogram,
 }

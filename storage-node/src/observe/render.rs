@@ -82,6 +82,19 @@ impl NodeMetrics {
                 "Syncs of the store.",
                 self.store_syncs.value(),
             ),
+            (
+                "ringline_storage_store_memtable_bytes",
+                "gauge",
+                "Memory of rows not yet in a table.",
+                self.store_memtable_bytes.value(),
+            ),
+            (
+                "ringline_storage_store_cache_bytes",
+                "gauge",
+                "Memory of blocks kept for reading.",
+                self.store_cache_bytes.value(),
+            ),
+            ("ringline_storage_store_table_bytes", "gauge", "Files of rows.", self.store_table_bytes.value()),
         ];
         for (name, kind, help, value) in node {
             head(&mut text, name, kind, help);

@@ -37,6 +37,17 @@ pub fn table(run: &RunResult) -> String {
     page.text
 }
 
+/// What was run, where, and its ledger: everything but the phases.
+pub fn frame(run: &RunResult) -> String {
+    let mut page = Page::default();
+    page.head(run);
+    match &run.ledger {
+        Some(ledger) => page.ledger(ledger),
+        None => page.named("ledger", "not kept"),
+    }
+    page.text
+}
+
 /// User and kernel bytes for each connection, as text and page write it.
 pub fn slope_text(slope: &Slope) -> String {
     format!(

@@ -5,6 +5,7 @@
 //! an action with a schedule of its own. Latency counts from the moment that the schedule says.
 
 mod check;
+mod rounds;
 
 pub use check::PlanError;
 
