@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{LogConfig, StorageConfig};
 use crate::engine::{Direction, MemoryStore, Reader, Store, StoreError, WriteBatch};
 use crate::placement::ShardMap;
-use crate::replication::{Group, Log};
+use crate::replication::{Group, Log, Replicas};
 use crate::worker::NodeParts;
 use bytes::Bytes;
 use std::path::Path;
@@ -57,7 +57,7 @@ impl Store for Shared {
 fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Rows>) {
     let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
     let log = Arc::new(Log::open(folder, &config).expect("it opens"));
-    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
     (1..LAST).for_each(|_| assert!(group.propose(vec![1]).is_ok()));
     while let Some(output) = group.poll() {
         if let Some(write) = output.write {

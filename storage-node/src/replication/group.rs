@@ -1,19 +1,82 @@
-//! One shard's Raft group, with one voter for now: a log of one. `raft-rs` decides, this drives it: writes go to
-//! the log thread, and nothing is committed before that thread reports them persisted.
+//! One shard's Raft group on this node: one replica of one or several. `raft-rs` decides, this drives it: writes go to
+//! the log thread, and nothing that rests on a write is said or committed before that thread reports it persisted.
+//!
+//! Messages of a leader go out at once, so that followers write while it writes (Ongaro 2014, 10.2.1); all others
+//! wait for the writes before them.
 
 use super::log::{Log, LogRange, LogWrite, Vote};
+use super::message::{MessageError, from_wire, to_wire};
 use super::{LogEntry, ReplicationError};
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
-use raft::{Config, GetEntriesContext, RaftState, RawNode, Storage, StorageError};
+use raft::eraftpb::{ConfState, Entry, HardState, Message, Snapshot};
+use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole, Storage, StorageError};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use wire_protocol::ids::ShardId;
+use wire_protocol::internal::RaftMessage;
 
-/// Id of the only voter.
-const VOTER: u64 = 1;
-/// Bytes of committed entries that one `poll` hands out: bounds what a recovery holds in memory at once.
-const COMMITTED_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// Bytes of committed entries that one `poll` hands out, and of entries in one message: bounds what a recovery or a
+/// follower that lags holds in memory at once.
+const COMMITTED_BYTES_MAX: u64 = 1024 * 1024;
+/// Messages with entries that a leader sends to a follower before the first is answered.
+const APPENDS_IN_FLIGHT_MAX: usize = 64;
+/// Time of a tick, in milliseconds.
+pub const TICK_MS: u64 = 100;
+/// Ticks without a heartbeat after which a replica that is preferred as leader stands for election, and for which
+/// followers who hear their leader vote for nobody else: that bounds a leader's lease.
+const ELECTION_TICKS: usize = 10;
+/// The others wait longer by as much as this, each by another number: votes are not split, and nothing is left to
+/// chance.
+const ELECTION_TICKS_SPREAD: usize = 10;
+/// Ticks between heartbeats.
+const HEARTBEAT_TICKS: usize = 2;
+/// A message's bytes beside its entries, for bounds.
+const MESSAGE_BYTES: usize = 64;
+
+/// Who holds copies of a shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replicas {
+    /// This node's id.
+    pub own: u32,
+    /// Nodes that vote, ascending; the own one among them. One: there is nobody to wait for.
+    pub voters: Vec<u32>,
+    /// Who should lead while all are well.
+    pub preferred: u32,
+}
+
+impl Replicas {
+    /// One copy, here.
+    pub fn alone(own: u32) -> Self {
+        Self { own, voters: vec![own], preferred: own }
+    }
+
+    /// Ticks after which this replica stands for election.
+    fn election_ticks(&self) -> usize {
+        if self.own == self.preferred {
+            return ELECTION_TICKS;
+        }
+        let others = self.voters.iter().filter(|voter| **voter != self.preferred);
+        let place = others.take_while(|voter| **voter != self.own).count() + 1;
+        ELECTION_TICKS + ELECTION_TICKS_SPREAD * place / self.voters.len().max(2)
+    }
+}
+
+/// What a replica is, now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// It takes proposals.
+    Leader {
+        /// The term it leads in.
+        term: u64,
+        /// Once this index is applied, the state holds everything that was ever acknowledged.
+        recovered_at: u64,
+    },
+    /// Another one leads, or is being looked for.
+    Follower {
+        /// The leader's node, if it is known.
+        leader: Option<u32>,
+    },
+}
 
 /// What a group wants done.
 #[derive(Debug, Default)]
@@ -22,82 +85,222 @@ pub struct GroupOutput {
     pub write: Option<LogWrite>,
     /// Committed: to be applied; then call [`Group::applied`].
     pub committed: Vec<LogEntry>,
+    /// To other nodes, in this order for each. May be lost.
+    pub messages: Vec<RaftMessage>,
+    /// Reads that were asked for with [`Group::read_barrier`], each with the index that has to be applied first.
+    pub readable: Vec<(u64, u64)>,
 }
 
-/// The consensus of one shard.
+/// The consensus of one shard, as one replica sees it.
 pub struct Group {
     node: RawNode<ShardLog>,
     shard: ShardId,
     vote: Vote,
-    recovered_at: u64,
+    role: Role,
+    /// Numbers of writes that are not persisted.
+    writing: VecDeque<u64>,
+    /// Messages that wait for the write of this number and all before it.
+    held: VecDeque<(u64, Vec<Message>)>,
+    /// What may be sent.
+    outgoing: Vec<Message>,
 }
 
 impl Group {
-    /// Opens the group over what the log holds and makes it its own leader. `applied`: the stored state's index.
-    pub fn open(log: Arc<Log>, shard: ShardId, applied: u64) -> Result<Self, ReplicationError> {
-        let storage = ShardLog::open(Arc::clone(&log), shard, applied)?;
+    /// Opens the replica over what the log holds. The only one leads at once. `applied`: the stored state's index.
+    pub fn open(
+        log: Arc<Log>,
+        shard: ShardId,
+        applied: u64,
+        replicas: &Replicas,
+    ) -> Result<Self, ReplicationError> {
+        let storage = ShardLog::open(Arc::clone(&log), shard, applied, replicas)?;
         let vote = storage.vote;
+        let election_ticks = replicas.election_ticks();
         let config = Config {
-            id: VOTER,
+            id: u64::from(replicas.own),
             applied,
+            election_tick: ELECTION_TICKS,
+            min_election_tick: election_ticks,
+            max_election_tick: election_ticks + 1,
+            heartbeat_tick: HEARTBEAT_TICKS,
             max_size_per_msg: COMMITTED_BYTES_MAX,
+            max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
+            check_quorum: true,
+            pre_vote: true,
+            read_only_option: ReadOnlyOption::Safe,
             ..Config::default()
         };
         let logger = slog::Logger::root(ToTracing { folder: log.folder().to_owned() }, slog::o!());
         let refused = |error: raft::Error| ReplicationError::Refused { shard, detail: error.to_string() };
         let mut node = RawNode::new(&config, storage, &logger).map_err(refused)?;
-        node.campaign().map_err(refused)?;
-        // The entry that opens the term: once it is applied, so is everything that was ever acknowledged.
-        let recovered_at = node.raft.raft_log.last_index();
-        Ok(Self { node, shard, vote, recovered_at })
+        if replicas.voters == [replicas.own] {
+            node.campaign().map_err(refused)?;
+        }
+        let mut group = Self {
+            node,
+            shard,
+            vote,
+            role: Role::Follower { leader: None },
+            writing: VecDeque::new(),
+            held: VecDeque::new(),
+            outgoing: Vec::new(),
+        };
+        group.look_at_role();
+        Ok(group)
     }
 
-    /// Once this index is applied, the state holds everything that was acknowledged before the start.
-    pub fn recovered_at(&self) -> u64 {
-        self.recovered_at
+    /// What this replica is.
+    pub fn role(&self) -> Role {
+        self.role
     }
 
-    /// Grows with every start.
+    /// Grows with every election.
     pub fn term(&self) -> u64 {
         self.node.raft.term
     }
 
-    /// Appends an entry and gives its index. It may still be lost in a crash until it comes out as committed.
+    fn look_at_role(&mut self) {
+        let raft = &self.node.raft;
+        self.role = match (raft.state, self.role) {
+            (StateRole::Leader, Role::Leader { term, .. }) if term == raft.term => return,
+            // The term's first entry was just appended, and nothing behind it yet.
+            (StateRole::Leader, _) => {
+                Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
+            }
+            _ => {
+                let leader = u32::try_from(raft.leader_id).ok().filter(|leader| *leader > 0);
+                Role::Follower { leader: leader.filter(|leader| u64::from(*leader) != raft.id) }
+            }
+        };
+    }
+
+    /// Appends an entry and gives its index; only a leader may. It may still be lost until it comes out as committed.
     pub fn propose(&mut self, record: Vec<u8>) -> Result<u64, ReplicationError> {
-        self.node
-            .propose(Vec::new(), record)
-            .map_err(|error| ReplicationError::Refused { shard: self.shard, detail: error.to_string() })?;
+        assert!(matches!(self.role, Role::Leader { .. }), "only a leader proposes");
+        self.node.propose(Vec::new(), record).map_err(|error| self.refused(&error))?;
         Ok(self.node.raft.raft_log.last_index())
     }
 
-    /// What is to be written and what is committed. Call until `None`.
+    /// Takes another replica's message. What does not fit the present term is left, as Raft says.
+    pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
+        let (shard, own) = (self.shard, self.node.raft.id);
+        if u64::from(message.to) != own {
+            return Err(MessageError { shard, what: "another node" });
+        }
+        let message = from_wire(message)?;
+        if let Err(error) = self.node.step(message) {
+            tracing::debug!(%shard, "a Raft message was left: {error}");
+        }
+        self.look_at_role();
+        Ok(())
+    }
+
+    /// [`TICK_MS`] have passed.
+    pub fn tick(&mut self) {
+        self.node.tick();
+        self.look_at_role();
+    }
+
+    /// Asks whether this leader still leads; the answer comes as [`GroupOutput::readable`], or never if it does not.
+    pub fn read_barrier(&mut self, ticket: u64) {
+        self.node.read_index(ticket.to_be_bytes().to_vec());
+    }
+
+    /// Hands leadership to another replica, if that one is up to date.
+    pub fn transfer_to(&mut self, node: u32) {
+        self.node.transfer_leader(u64::from(node));
+    }
+
+    /// Ids of replicas that lead or heard of this leader within the last election time, the own one among them. Of a
+    /// follower: none.
+    pub fn reachable(&self) -> Vec<u32> {
+        if !matches!(self.role, Role::Leader { .. }) {
+            return Vec::new();
+        }
+        let progress = self.node.raft.prs().iter();
+        let recent = progress.filter(|(id, progress)| progress.recent_active || **id == self.node.raft.id);
+        let mut ids: Vec<u32> = recent.filter_map(|(id, _)| u32::try_from(*id).ok()).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Entries up to here every other replica has: of a leader's log it is what may be cut without leaving one behind.
+    pub fn matched(&self) -> u64 {
+        let raft = &self.node.raft;
+        let progress = raft.prs().iter();
+        progress
+            .filter(|(id, _)| **id != raft.id)
+            .map(|(_, progress)| progress.matched)
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// What is to be written, sent, and what is committed. Call until `None`.
     pub fn poll(&mut self) -> Option<GroupOutput> {
-        if !self.node.has_ready() {
+        if !self.node.has_ready() && self.outgoing.is_empty() {
             return None;
         }
+        let mut output = GroupOutput::default();
+        if self.node.has_ready() {
+            self.take_ready(&mut output);
+        }
+        let shard = self.shard;
+        output.messages = self.outgoing.drain(..).filter_map(|message| to_wire(shard, message)).collect();
+        Some(output)
+    }
+
+    fn take_ready(&mut self, output: &mut GroupOutput) {
         let mut ready = self.node.ready();
-        assert!(ready.snapshot().is_empty(), "nobody sends snapshots to a group of one");
+        assert!(ready.snapshot().is_empty(), "no leader sends a snapshot yet");
+        let number = ready.number();
         let entries = ready.take_entries();
         let vote = ready.hs().map(Vote::of).filter(|vote| *vote != self.vote);
         let committed = ready.take_committed_entries().into_iter();
-        let committed = committed.map(|entry| LogEntry { index: entry.index, record: entry.data }).collect();
+        output.committed =
+            committed.map(|entry| LogEntry { index: entry.index, record: entry.data }).collect();
+        output.readable = ready
+            .take_read_states()
+            .into_iter()
+            .filter_map(|state| {
+                let ticket = state.request_ctx.as_slice().try_into().ok()?;
+                Some((u64::from_be_bytes(ticket), state.index))
+            })
+            .collect();
+        self.outgoing.extend(ready.take_messages());
+        let held = ready.take_persisted_messages();
         // A hard state of which only the commit index changed needs no write: at a restart what is committed
         // follows from the log and the applied index.
-        let mut write = None;
         if !entries.is_empty() || vote.is_some() {
             // Before `advance_append_async` the entries must be readable through `Storage`.
             self.node.mut_store().append(&entries);
             self.vote = vote.unwrap_or(self.vote);
-            write = Some(LogWrite { shard: self.shard, number: ready.number(), entries, vote });
+            self.writing.push_back(number);
+            output.write = Some(LogWrite { shard: self.shard, number, entries, vote });
         }
         self.node.advance_append_async(ready);
-        Some(GroupOutput { write, committed })
+        if self.writing.is_empty() {
+            self.outgoing.extend(held);
+            self.node.on_persist_ready(number);
+        } else if !held.is_empty() {
+            self.held.push_back((number, held));
+        }
+        self.look_at_role();
     }
 
     /// The write of this number, and all before it, are on disk.
     pub fn persisted(&mut self, number: u64) {
+        while self.writing.front().is_some_and(|first| *first <= number) {
+            self.writing.pop_front();
+        }
+        // What was said without a write of its own rests on the writes before it alone.
+        let next = self.writing.front().copied().unwrap_or(u64::MAX);
+        while self.held.front().is_some_and(|(after, _)| *after < next) {
+            let Some((_, messages)) = self.held.pop_front() else { break };
+            self.outgoing.extend(messages);
+        }
         self.node.on_persist_ready(number);
+        self.look_at_role();
     }
 
     /// Committed entries up to `index` are applied and readable.
@@ -105,6 +308,15 @@ impl Group {
         self.node.advance_apply_to(index);
         self.node.mut_store().forget_up_to(index);
     }
+
+    fn refused(&self, error: &raft::Error) -> ReplicationError {
+        ReplicationError::Refused { shard: self.shard, detail: error.to_string() }
+    }
+}
+
+/// Bytes of a message, near enough for bounds.
+pub fn message_bytes(message: &RaftMessage) -> usize {
+    MESSAGE_BYTES + message.entries.iter().map(|entry| MESSAGE_BYTES + entry.record.len()).sum::<usize>()
 }
 
 /// A shard's log as raft-rs reads it: entries from memory until they are applied, from the files after a restart.
@@ -120,10 +332,16 @@ struct ShardLog {
     vote: Vote,
     /// Stored state's index at the opening.
     applied: u64,
+    voters: Vec<u64>,
 }
 
 impl ShardLog {
-    fn open(log: Arc<Log>, shard: ShardId, applied: u64) -> Result<Self, ReplicationError> {
+    fn open(
+        log: Arc<Log>,
+        shard: ShardId,
+        applied: u64,
+        replicas: &Replicas,
+    ) -> Result<Self, ReplicationError> {
         let vote = log.vote(shard)?;
         let first = log.cut_index(shard) + 1;
         let last = log.span(shard).map_or(0, |(_, last)| last);
@@ -132,8 +350,17 @@ impl ShardLog {
                 format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
             return Err(log.damaged(shard, detail));
         }
-        let mut opened =
-            Self { log, shard, first, last, last_term: 0, unapplied: VecDeque::new(), vote, applied };
+        let mut opened = Self {
+            log,
+            shard,
+            first,
+            last,
+            last_term: 0,
+            unapplied: VecDeque::new(),
+            vote,
+            applied,
+            voters: replicas.voters.iter().map(|voter| u64::from(*voter)).collect(),
+        };
         opened.last_term = opened.stored_term(last)?;
         if opened.vote.term < opened.last_term {
             let (vote, entry) = (opened.vote.term, opened.last_term);
@@ -156,7 +383,11 @@ impl ShardLog {
 
     fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
-        assert_eq!(first.index, self.last + 1, "the only voter never overwrites its own log");
+        assert!(first.index <= self.last + 1, "a log has no gap");
+        // A new leader's entries take the place of those that its predecessor could not commit.
+        while self.unapplied.back().is_some_and(|entry| entry.index >= first.index) {
+            self.unapplied.pop_back();
+        }
         self.unapplied.extend(entries.iter().cloned());
         if let Some(entry) = self.unapplied.back() {
             (self.last, self.last_term) = (entry.index, entry.term);
@@ -188,9 +419,9 @@ impl Storage for ShardLog {
             commit: self.applied,
             ..HardState::default()
         };
-        let mut voters = ConfState::default();
-        voters.voters.push(VOTER);
-        Ok(RaftState::new(hard_state, voters))
+        let mut state = ConfState::default();
+        state.voters.clone_from(&self.voters);
+        Ok(RaftState::new(hard_state, state))
     }
 
     fn entries(

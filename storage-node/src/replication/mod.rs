@@ -18,13 +18,17 @@ mod damage;
 mod files;
 mod log;
 mod log_thread;
+mod message;
 mod group;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod replica_tests;
 
-pub use group::{Group, GroupOutput};
+pub use group::{Group, GroupOutput, Replicas, Role, TICK_MS, message_bytes};
 pub use log::{Log, LogRange, LogWrite};
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
+pub use message::MessageError;
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
 #[cfg(test)]
 pub(crate) use {damage::whole_batch_behind, log_thread::QueuedWrites};

@@ -27,6 +27,13 @@ fn settle(group: &mut Group, log: &Log) -> Vec<LogEntry> {
     committed
 }
 
+fn recovered_at(group: &Group) -> u64 {
+    match group.role() {
+        Role::Leader { recovered_at, .. } => recovered_at,
+        Role::Follower { .. } => panic!("the only replica leads"),
+    }
+}
+
 fn record(number: u64) -> Vec<u8> {
     let mut record = vec![RECORD_VERSION];
     record.extend(number.to_be_bytes());
@@ -41,7 +48,7 @@ fn indexes(entries: &[LogEntry]) -> Vec<u64> {
 fn nothing_is_committed_before_it_is_persisted() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = open_log(folder.path());
-    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
     assert_eq!(indexes(&settle(&mut group, &log)), [1], "the entry that opens the term");
     let mut writes = Vec::new();
     for number in 2..=4 {
@@ -70,12 +77,12 @@ fn a_restart_commits_again_what_is_above_the_stored_state() {
         let last = log.span(SHARD).map_or(0, |(_, last)| last);
         // In the last round nothing of the log was stored, in the others all but one entry.
         let stored = if round == 2 { 0 } else { last.saturating_sub(1) };
-        let mut group = Group::open(Arc::clone(&log), SHARD, stored).expect("it opens");
+        let mut group = Group::open(Arc::clone(&log), SHARD, stored, &Replicas::alone(1)).expect("it opens");
         terms.push(group.term());
         let committed = settle(&mut group, &log);
         let expected: Vec<u64> = (stored + 1..=last + 1).collect();
         assert_eq!(indexes(&committed), expected, "round {round}");
-        assert_eq!(group.recovered_at(), last + 1);
+        assert_eq!(recovered_at(&group), last + 1);
         for number in 1..=5 {
             group.propose(record(number)).expect("a leader takes it");
         }
@@ -90,7 +97,7 @@ fn a_cut_log_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     {
         let log = open_log(folder.path());
-        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
         (0..9).for_each(|number| assert!(group.propose(record(number)).is_ok()));
         assert_eq!(settle(&mut group, &log).len(), 10);
         group.applied(10);
@@ -104,16 +111,19 @@ fn a_cut_log_goes_on_where_it_was() {
     }
     let log = open_log(folder.path());
     for stored in [5, 11] {
-        let refusal = Group::open(Arc::clone(&log), SHARD, stored).err().expect("a gap").to_string();
+        let refusal = Group::open(Arc::clone(&log), SHARD, stored, &Replicas::alone(1))
+            .err()
+            .expect("a gap")
+            .to_string();
         assert!(refusal.contains(&format!("ends at {stored}")), "{refusal}");
     }
-    let mut group = Group::open(Arc::clone(&log), SHARD, 6).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 6, &Replicas::alone(1)).expect("it opens");
     assert_eq!(indexes(&settle(&mut group, &log)), [7, 8, 9, 10, 11]);
     // Everything but the last entry is cut.
     group.applied(11);
     log.cut(&[(SHARD, 11)]).expect("it cuts");
     drop(group);
-    let mut group = Group::open(Arc::clone(&log), SHARD, 11).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 11, &Replicas::alone(1)).expect("it opens");
     assert_eq!(indexes(&settle(&mut group, &log)), [12]);
 }
 
@@ -122,7 +132,7 @@ fn a_torn_write_at_the_end_is_dropped_and_damage_before_it_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     {
         let log = open_log(folder.path());
-        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
         for number in 0..9 {
             group.propose(record(number)).expect("a leader takes it");
             settle(&mut group, &log);
@@ -139,7 +149,7 @@ fn a_torn_write_at_the_end_is_dropped_and_damage_before_it_is_not() {
     {
         let log = open_log(folder.path());
         assert_eq!(log.span(SHARD), Some((1, 9)), "the last of ten entries was torn");
-        Group::open(log, SHARD, 9).expect("it opens");
+        Group::open(log, SHARD, 9, &Replicas::alone(1)).expect("it opens");
     }
 }
 
@@ -148,7 +158,7 @@ fn a_start_reads_what_it_will_apply_and_names_the_damaged_file() {
     let folder = tempfile::tempdir().expect("a folder");
     {
         let log = open_log(folder.path());
-        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
         for number in 0..9 {
             group.propose(record(number)).expect("a leader takes it");
             settle(&mut group, &log);
@@ -161,14 +171,17 @@ fn a_start_reads_what_it_will_apply_and_names_the_damaged_file() {
     let mut damaged = whole.clone();
     damaged[at + wanted.len() - 1] ^= 1;
     std::fs::write(&file, &damaged).expect("it writes");
-    let refusal = Group::open(open_log(folder.path()), SHARD, 2).err().expect("a broken entry").to_string();
+    let refusal = Group::open(open_log(folder.path()), SHARD, 2, &Replicas::alone(1))
+        .err()
+        .expect("a broken entry")
+        .to_string();
     assert!(refusal.contains("0000000000000001.raftlog: damaged"), "{refusal}");
     // Stored already, it is needed no more.
-    Group::open(open_log(folder.path()), SHARD, 8).expect("it opens");
+    Group::open(open_log(folder.path()), SHARD, 8, &Replicas::alone(1)).expect("it opens");
     // The refused start changed nothing.
     std::fs::write(&file, &whole).expect("it writes");
-    let mut group = Group::open(open_log(folder.path()), SHARD, 2).expect("it opens");
-    assert_eq!(group.recovered_at(), 11);
+    let mut group = Group::open(open_log(folder.path()), SHARD, 2, &Replicas::alone(1)).expect("it opens");
+    assert_eq!(recovered_at(&group), 11);
     assert!(group.poll().is_some());
 }
 
@@ -177,11 +190,14 @@ fn a_record_of_another_format_is_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     {
         let log = open_log(folder.path());
-        let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
         group.propose(vec![RECORD_VERSION + 1, 0]).expect("a leader takes it");
         settle(&mut group, &log);
     }
-    let refusal = Group::open(open_log(folder.path()), SHARD, 1).err().expect("unknown").to_string();
+    let refusal = Group::open(open_log(folder.path()), SHARD, 1, &Replicas::alone(1))
+        .err()
+        .expect("unknown")
+        .to_string();
     assert!(refusal.contains("entry 2 is of format 2, this program reads 1"), "{refusal}");
 }
 
@@ -213,7 +229,7 @@ fn run_queued(
 fn a_write_is_reported_when_it_is_in_the_files_and_synced() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = open_log(folder.path());
-    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
     settle(&mut group, &log);
     let writes = writes_of(&mut group, 5);
     let numbers: Vec<u64> = writes.iter().map(LogWrite::number).collect();

@@ -3,7 +3,7 @@
 
 use super::effects::{ApplyEntry, ApplyJob, ApplyWork, Effects};
 use crate::clock;
-use crate::replication::{Group, LogEntry, ReplicationError, encode_record};
+use crate::replication::{Group, LogEntry, ReplicationError, Role, encode_record};
 use crate::worker::Origin;
 use prost::Message;
 use std::collections::VecDeque;
@@ -96,7 +96,7 @@ impl Pipeline {
     }
 
     pub fn is_recovered(&self) -> bool {
-        self.applied >= self.group.recovered_at()
+        matches!(self.group.role(), Role::Leader { recovered_at, .. } if self.applied >= recovered_at)
     }
 
     pub fn term(&self) -> u64 {

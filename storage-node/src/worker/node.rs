@@ -14,7 +14,7 @@ use crate::engine::{Store, StoreError};
 use crate::jobs;
 use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
-use crate::replication::{Group, Log, LogRequest, ReplicationError, SyncedWrite, run_log_thread};
+use crate::replication::{Group, Log, LogRequest, Replicas, ReplicationError, SyncedWrite, run_log_thread};
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, ShardStart};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
@@ -219,7 +219,7 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
     for id in shared.map.shards_of_core(core) {
         let (applied, time_ms) = domain::applied_index(&*shared.store, id)?;
         opened.times.insert(id, time_ms);
-        let group = Group::open(Arc::clone(&shared.log), id, applied)?;
+        let group = Group::open(Arc::clone(&shared.log), id, applied, &Replicas::alone(1))?;
         let unreadable = |detail| StartError::DataFolder { file: shared.log.folder().to_owned(), detail };
         let source = open_source(shared, id, applied).map_err(unreadable)?;
         opened.shards.push(Shard::open(ShardStart {

@@ -6,7 +6,7 @@ use crate::domain::{self, Overlay};
 use crate::engine::{MemoryStore, Store};
 use crate::feed::{HomeStart, SourceFeed};
 use crate::observe::NodeMetrics;
-use crate::replication::{Group, Log, decode_record};
+use crate::replication::{Group, Log, Replicas, decode_record};
 use crate::shard::{
     AppliedEntry, AppliedJob, ApplyWork, Effects, Levels, ReadDone, ReadJob, ReadWork, Shard, ShardMarks,
     ShardStart,
@@ -63,7 +63,7 @@ impl Rig {
         let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
         let log = Arc::new(Log::open(folder, &config).expect("it opens"));
         let (applied, time_ms) = domain::applied_index(&*store, SHARD).expect("it reads");
-        let group = Group::open(Arc::clone(&log), SHARD, applied).expect("it opens");
+        let group = Group::open(Arc::clone(&log), SHARD, applied, &Replicas::alone(1)).expect("it opens");
         let homes = [HomeStart { shard: SHARD, durable_index: 0 }];
         let mut source = SourceFeed::new(SHARD, 1, &homes, 0);
         (1..=applied).for_each(|index| source.record(index, Vec::new()));

@@ -5,7 +5,7 @@ use crate::config::{LogConfig, StorageConfig};
 use crate::domain::Overlay;
 use crate::engine::{MemoryStore, Store};
 use crate::placement::ShardMap;
-use crate::replication::{Group, Log, encode_record};
+use crate::replication::{Group, Log, Replicas, encode_record};
 use crate::worker::NodeParts;
 use std::sync::Arc;
 use wire_protocol::ids::{ConversationId, DeviceId, UserId};
@@ -41,7 +41,7 @@ fn send(client_message_id: u64) -> command::Kind {
 fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
     let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
     let log = Arc::new(Log::open(folder, &config).expect("it opens"));
-    let mut group = Group::open(Arc::clone(&log), SHARD, 0).expect("it opens");
+    let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
     let store = MemoryStore::new();
     for (kind, time_ms) in commands.into_iter().zip(1_000..) {
         let batch = CommandBatch { time_ms, commands: vec![Command { kind: Some(kind) }] };

@@ -1,0 +1,213 @@
+//! Raft's messages as they travel, and as the consensus library knows them.
+//!
+//! The library's own encoding is not used between nodes: its decoder is not made for bytes of others (RUSTSEC-2024-0437),
+//! and the wire format is ours to version. What may not come from another node is refused here.
+
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata};
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::raft_message::Kind;
+use wire_protocol::internal::{RaftEntry, RaftMessage, SnapshotPoint};
+
+/// A message that no replica sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("shard {shard}: a Raft message of {what}")]
+pub struct MessageError {
+    /// Whose.
+    pub shard: ShardId,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+/// Kinds that travel, here and there; all others the library keeps to itself.
+const KINDS: [(Kind, MessageType); 11] = [
+    (Kind::Append, MessageType::MsgAppend),
+    (Kind::AppendResponse, MessageType::MsgAppendResponse),
+    (Kind::Vote, MessageType::MsgRequestVote),
+    (Kind::VoteResponse, MessageType::MsgRequestVoteResponse),
+    (Kind::Snapshot, MessageType::MsgSnapshot),
+    (Kind::Heartbeat, MessageType::MsgHeartbeat),
+    (Kind::HeartbeatResponse, MessageType::MsgHeartbeatResponse),
+    (Kind::TransferLeader, MessageType::MsgTransferLeader),
+    (Kind::TimeoutNow, MessageType::MsgTimeoutNow),
+    (Kind::PreVote, MessageType::MsgRequestPreVote),
+    (Kind::PreVoteResponse, MessageType::MsgRequestPreVoteResponse),
+];
+/// Entries that change the replicas, as [`RaftEntry::kind`].
+const CHANGE_OF_REPLICAS: u32 = 2;
+
+/// As it travels. `None`: a kind that does not travel.
+pub(super) fn to_wire(shard: ShardId, message: Message) -> Option<RaftMessage> {
+    let Message { msg_type, to, from, term, log_term, index, entries, commit, commit_term, .. } = message;
+    let (kind, _) = KINDS.into_iter().find(|(_, known)| *known == msg_type)?;
+    let snapshot = message.snapshot.into_option().map(|snapshot| {
+        let SnapshotMetadata { conf_state, index, term, .. } = snapshot.metadata.unwrap_or_default();
+        let conf_state = conf_state.unwrap_or_default();
+        let ids = |ids: &[u64]| ids.iter().map(|id| node_id(*id)).collect();
+        SnapshotPoint { index, term, voters: ids(&conf_state.voters), learners: ids(&conf_state.learners) }
+    });
+    Some(RaftMessage {
+        shard: shard.0,
+        kind: kind as i32,
+        from: node_id(from),
+        to: node_id(to),
+        term,
+        log_term,
+        index,
+        entries: entries.into_iter().map(entry_to_wire).collect(),
+        commit,
+        commit_term,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.context,
+        priority: message.priority,
+        request_snapshot: message.request_snapshot,
+        snapshot,
+    })
+}
+
+/// As the library takes it.
+pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
+    let shard = ShardId(message.shard);
+    let wrong = |what| Err(MessageError { shard, what });
+    let known = KINDS.into_iter().find(|(kind, _)| *kind as i32 == message.kind);
+    let Some((kind, msg_type)) = known else {
+        return wrong("an unknown kind");
+    };
+    if message.from == 0 || message.to == 0 || message.term == 0 {
+        return wrong("no sender, no receiver or no term");
+    }
+    let follows = |(place, entry): (usize, &RaftEntry)| {
+        entry.index == message.index.wrapping_add(1 + place as u64) && entry.term <= message.term
+    };
+    if !message.entries.iter().enumerate().all(follows) {
+        return wrong("entries that do not follow each other");
+    }
+    let mut entries = Vec::with_capacity(message.entries.len());
+    for entry in message.entries {
+        let Some(entry) = entry_from_wire(entry) else { return wrong("an entry of an unknown kind") };
+        entries.push(entry);
+    }
+    let mut taken = Message {
+        msg_type,
+        from: message.from.into(),
+        to: message.to.into(),
+        term: message.term,
+        log_term: message.log_term,
+        index: message.index,
+        entries: entries.into(),
+        commit: message.commit,
+        commit_term: message.commit_term,
+        reject: message.reject,
+        reject_hint: message.reject_hint,
+        context: message.context,
+        priority: message.priority,
+        request_snapshot: message.request_snapshot,
+        ..Message::default()
+    };
+    match (message.snapshot, kind) {
+        (Some(point), Kind::Snapshot) => taken.set_snapshot(snapshot(&point)),
+        (None, Kind::Snapshot) => return wrong("a snapshot without its point"),
+        _ => {}
+    }
+    Ok(taken)
+}
+
+/// The library's snapshot of a point: without rows.
+pub(super) fn snapshot(point: &SnapshotPoint) -> Snapshot {
+    let ids = |ids: &[u32]| ids.iter().map(|id| u64::from(*id)).collect();
+    let (voters, learners) = (ids(&point.voters), ids(&point.learners));
+    let state = ConfState { voters, learners, ..ConfState::default() };
+    let mut snapshot = Snapshot::default();
+    let metadata = snapshot.mut_metadata();
+    (metadata.index, metadata.term) = (point.index, point.term);
+    metadata.set_conf_state(state);
+    snapshot
+}
+
+fn node_id(id: u64) -> u32 {
+    u32::try_from(id).expect("ids of replicas are those of their nodes")
+}
+
+fn entry_to_wire(entry: Entry) -> RaftEntry {
+    let kind = match entry.entry_type {
+        EntryType::EntryNormal => 0,
+        EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => CHANGE_OF_REPLICAS,
+    };
+    RaftEntry { kind, term: entry.term, index: entry.index, record: entry.data }
+}
+
+fn entry_from_wire(entry: RaftEntry) -> Option<Entry> {
+    let entry_type = match entry.kind {
+        0 => EntryType::EntryNormal,
+        CHANGE_OF_REPLICAS => EntryType::EntryConfChangeV2,
+        _ => return None,
+    };
+    Some(Entry { entry_type, term: entry.term, index: entry.index, data: entry.record, ..Entry::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn append() -> RaftMessage {
+        let entry = |index| RaftEntry { kind: 0, term: 3, index, record: Bytes::from_static(b"\x01record") };
+        RaftMessage {
+            shard: 7,
+            kind: Kind::Append as i32,
+            from: 1,
+            to: 2,
+            term: 4,
+            log_term: 3,
+            index: 10,
+            entries: vec![entry(11), entry(12)],
+            commit: 9,
+            commit_term: 3,
+            context: Bytes::from_static(b"read"),
+            ..RaftMessage::default()
+        }
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went() {
+        let point = SnapshotPoint { index: 5, term: 2, voters: vec![1, 2, 3], learners: vec![4] };
+        let kind = Kind::Snapshot as i32;
+        let snapshot = RaftMessage { kind, entries: Vec::new(), snapshot: Some(point), ..append() };
+        let kind = Kind::AppendResponse as i32;
+        let rejected = RaftMessage { kind, entries: Vec::new(), reject: true, reject_hint: 8, ..append() };
+        for message in [append(), snapshot, rejected] {
+            let taken = from_wire(message.clone()).expect("replicas send such");
+            assert_eq!(to_wire(ShardId(7), taken), Some(message));
+        }
+    }
+
+    #[test]
+    fn what_no_replica_sends_is_refused() {
+        let mut gap = append();
+        gap.entries.remove(0);
+        let mut later = append();
+        later.entries[1].term = 5;
+        let mut strange = append();
+        strange.entries[0].kind = 9;
+        let kind = |kind: i32| RaftMessage { kind, ..append() };
+        for message in [
+            kind(0),
+            kind(2),
+            kind(10),
+            kind(Kind::Snapshot as i32),
+            kind(99),
+            RaftMessage { from: 0, ..append() },
+            RaftMessage { to: 0, ..append() },
+            RaftMessage { term: 0, ..append() },
+            RaftMessage { index: u64::MAX, ..append() },
+            gap,
+            later,
+            strange,
+        ] {
+            let error = from_wire(message).expect_err("refused");
+            assert!(error.to_string().starts_with("shard 7: "), "{error}");
+        }
+        let local = Message { msg_type: MessageType::MsgCheckQuorum, ..Message::default() };
+        assert_eq!(to_wire(ShardId(7), local), None);
+    }
+}

@@ -1,0 +1,363 @@
+//! Three replicas over real log files, joined by a made-up network: messages are lost, doubled, late and out of order,
+//! replicas are cut off and die. What must hold: no two of them ever commit different entries at one place, and what a
+//! leader has seen committed stays.
+
+use super::*;
+use crate::config::LogConfig;
+use crate::sim::Random;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use wire_protocol::internal::RaftMessage;
+
+const SHARD: ShardId = ShardId(3);
+const NODES: [u32; 3] = [1, 2, 3];
+
+fn open_log(folder: &Path) -> Arc<Log> {
+    let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
+    Arc::new(Log::open(folder, &config).expect("it opens"))
+}
+
+fn replicas(own: u32) -> Replicas {
+    Replicas { own, voters: NODES.to_vec(), preferred: 1 }
+}
+
+struct Replica {
+    folder: tempfile::TempDir,
+    log: Arc<Log>,
+    group: Group,
+    /// Written but not synced: a death forgets them.
+    writes: VecDeque<LogWrite>,
+    applied: u64,
+    committed: BTreeMap<u64, Bytes>,
+    readable: Vec<(u64, u64)>,
+}
+
+impl Replica {
+    fn new(own: u32) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = open_log(folder.path());
+        let group = Group::open(Arc::clone(&log), SHARD, 0, &replicas(own)).expect("it opens");
+        Self {
+            folder,
+            log,
+            group,
+            writes: VecDeque::new(),
+            applied: 0,
+            committed: BTreeMap::new(),
+            readable: Vec::new(),
+        }
+    }
+
+    /// It dies and starts again; `applied` of its stored state is what it had applied, or less.
+    fn restart(&mut self, own: u32, applied: u64) {
+        self.writes.clear();
+        // A placeholder, so that the log is closed before it is opened again.
+        let other = tempfile::tempdir().expect("a folder");
+        let log = open_log(other.path());
+        self.group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(own)).expect("it opens");
+        self.log = log;
+        self.log = open_log(self.folder.path());
+        self.applied = applied.min(self.applied);
+        self.group =
+            Group::open(Arc::clone(&self.log), SHARD, self.applied, &replicas(own)).expect("it opens");
+    }
+
+    /// Takes what the group has to say and what it wants written; applies what is committed.
+    fn poll(&mut self) -> Vec<RaftMessage> {
+        let mut messages = Vec::new();
+        while let Some(output) = self.group.poll() {
+            messages.extend(output.messages);
+            self.writes.extend(output.write);
+            self.readable.extend(output.readable);
+            for entry in output.committed {
+                assert_eq!(entry.index, self.applied + 1, "committed entries come in order");
+                self.applied = entry.index;
+                let known = self.committed.insert(entry.index, entry.record.clone());
+                assert!(known.is_none_or(|known| known == entry.record), "what was committed changed");
+            }
+            self.group.applied(self.applied);
+        }
+        messages
+    }
+
+    fn sync(&mut self) {
+        let writes: Vec<LogWrite> = self.writes.drain(..).collect();
+        if let Some(last) = writes.last().map(LogWrite::number) {
+            self.log.write(&writes).expect("it writes");
+            self.group.persisted(last);
+        }
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.group.role(), Role::Leader { .. })
+    }
+}
+
+struct Net {
+    replicas: Vec<Replica>,
+    messages: VecDeque<RaftMessage>,
+    /// (from, to) that nothing passes.
+    cut: Vec<(u32, u32)>,
+}
+
+impl Net {
+    fn new() -> Self {
+        Self {
+            replicas: NODES.into_iter().map(Replica::new).collect(),
+            messages: VecDeque::new(),
+            cut: Vec::new(),
+        }
+    }
+
+    fn replica(&mut self, node: u32) -> &mut Replica {
+        &mut self.replicas[node as usize - 1]
+    }
+
+    fn cut_off(&mut self, node: u32) {
+        self.cut = NODES.into_iter().flat_map(|other| [(node, other), (other, node)]).collect();
+    }
+
+    /// Everything that waits: polled, synced, delivered, until nothing is left.
+    fn settle(&mut self) {
+        loop {
+            for replica in &mut self.replicas {
+                self.messages.extend(replica.poll());
+                replica.sync();
+                self.messages.extend(replica.poll());
+            }
+            if self.messages.is_empty() {
+                return;
+            }
+            for message in std::mem::take(&mut self.messages) {
+                if !self.cut.contains(&(message.from, message.to)) {
+                    self.replica(message.to).group.step(message).expect("replicas send what they should");
+                }
+            }
+        }
+    }
+
+    fn ticks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.replicas.iter_mut().for_each(|replica| replica.group.tick());
+            self.settle();
+        }
+    }
+
+    fn leader(&self) -> Option<u32> {
+        let leads = |node: &u32| self.replicas[*node as usize - 1].leads();
+        NODES.into_iter().filter(leads).max_by_key(|node| self.replicas[*node as usize - 1].group.term())
+    }
+}
+
+fn record(number: u64) -> Vec<u8> {
+    let mut record = vec![RECORD_VERSION];
+    record.extend(number.to_be_bytes());
+    record
+}
+
+#[test]
+fn the_preferred_replica_leads_and_all_commit_the_same() {
+    let mut net = Net::new();
+    net.ticks(12);
+    assert_eq!(net.leader(), Some(1));
+    let term = net.replica(1).group.term();
+    for node in [2, 3] {
+        assert_eq!(net.replica(node).group.role(), Role::Follower { leader: Some(1) });
+    }
+    assert_eq!(net.replica(1).group.role(), Role::Leader { term, recovered_at: 1 });
+    assert_eq!(net.replica(1).group.propose(record(7)).expect("it leads"), 2);
+    net.settle();
+    net.ticks(3);
+    for node in NODES {
+        assert_eq!(net.replica(node).committed[&2], record(7), "node {node}");
+    }
+    assert_eq!(net.replica(1).group.matched(), 2);
+    assert_eq!(net.replica(1).group.reachable(), NODES);
+}
+
+#[test]
+fn nothing_is_committed_or_promised_before_a_quorum_has_it_on_disk() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    // The leader sends before it has written: followers write meanwhile.
+    let appends = net.replica(1).poll();
+    assert_eq!(appends.len(), 2, "{appends:?}");
+    for append in appends {
+        let to = append.to;
+        net.replica(to).group.step(append).expect("well formed");
+        assert_eq!(net.replica(to).poll(), [], "node {to} has written nothing");
+    }
+    // The leader alone is no quorum.
+    net.replica(1).sync();
+    assert_eq!(net.replica(1).poll(), []);
+    assert!(!net.replica(1).committed.contains_key(&2));
+    net.replica(2).sync();
+    let answers = net.replica(2).poll();
+    assert_eq!(answers.len(), 1);
+    for answer in answers {
+        net.replica(1).group.step(answer).expect("well formed");
+    }
+    net.replica(1).poll();
+    assert_eq!(net.replica(1).committed[&2], record(7), "two of three have it");
+}
+
+#[test]
+fn a_repeated_message_promises_nothing_that_is_not_on_disk() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    let append = net.replica(1).poll().into_iter().find(|message| message.to == 2).expect("an append");
+    for _ in 0..2 {
+        net.replica(2).group.step(append.clone()).expect("well formed");
+        assert_eq!(net.replica(2).poll(), [], "the second one finds the entry in memory, and not on disk");
+    }
+    net.replica(2).sync();
+    assert!(!net.replica(2).poll().is_empty());
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_replaced_and_its_entries_give_way() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.cut_off(1);
+    // Nobody hears of this one.
+    net.replica(1).group.propose(record(100)).expect("it does not know yet");
+    net.replica(1).group.read_barrier(5);
+    net.ticks(25);
+    assert_eq!(net.leader(), Some(2), "the next in line");
+    assert_eq!(net.replica(1).group.role(), Role::Follower { leader: None }, "it heard of no quorum");
+    assert_eq!(net.replica(1).readable, [], "it does not know whether it led");
+    net.replica(2).group.propose(record(200)).expect("it leads");
+    net.settle();
+    assert_eq!(net.replica(2).committed[&3], record(200));
+    net.cut.clear();
+    net.ticks(5);
+    for node in NODES {
+        assert_eq!(net.replica(node).committed[&3], record(200), "node {node}");
+    }
+    assert_eq!(net.leader(), Some(2), "one that comes back does not disturb");
+    // What the files hold is what was agreed on.
+    let folder = net.replicas.remove(0).folder;
+    net.replicas.clear();
+    let log = open_log(folder.path());
+    let entries = log.read(SHARD, LogRange { above: 0, up_to: 3 }, usize::MAX).expect("it reads");
+    assert_eq!(entries.last().expect("three").record, record(200));
+}
+
+#[test]
+fn a_leader_learns_whether_it_may_read() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    net.settle();
+    net.replica(1).group.read_barrier(9);
+    assert_eq!(net.replica(1).readable, []);
+    net.settle();
+    assert_eq!(net.replica(1).readable, [(9, 2)]);
+}
+
+#[test]
+fn leadership_is_handed_over_when_asked() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    net.replica(1).group.transfer_to(3);
+    net.settle();
+    assert_eq!(net.leader(), Some(3));
+    assert!(net.replica(3).committed.contains_key(&2), "with everything");
+}
+
+#[test]
+fn messages_for_others_and_of_no_replica_are_refused() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    let append = net.replica(1).poll().remove(0);
+    let wrong = if append.to == 2 { 3 } else { 2 };
+    assert!(net.replica(wrong).group.step(append.clone()).is_err());
+    assert!(net.replica(append.to).group.step(RaftMessage { kind: 2, ..append }).is_err());
+}
+
+/// One seed: many steps of a bad network, then all is well for a while.
+fn storm(seed: u64) -> (usize, usize) {
+    let mut random = Random::new(seed);
+    let mut net = Net::new();
+    // By index: what a leader saw committed.
+    let mut agreed: BTreeMap<u64, Bytes> = BTreeMap::new();
+    let (mut number, mut restarts) = (0, 0);
+    for _ in 0..1_500 {
+        match random.below(80) {
+            0 => net.cut_off(NODES[random.below(3)]),
+            1 => net.cut = vec![(NODES[random.below(3)], NODES[random.below(3)])],
+            2..=4 => net.cut.clear(),
+            5..=6 => {
+                let node = NODES[random.below(3)];
+                let applied = net.replica(node).applied.saturating_sub(random.below(3) as u64);
+                net.replica(node).restart(node, applied);
+                restarts += 1;
+            }
+            7..=20 => {
+                let node = NODES[random.below(3)];
+                let replica = net.replica(node);
+                if replica.leads() {
+                    number += 1;
+                    replica.group.propose(record(number)).expect("it leads");
+                }
+            }
+            21..=32 => net.replicas.iter_mut().for_each(|replica| replica.group.tick()),
+            33..=44 => net.replica(NODES[random.below(3)]).sync(),
+            _ => deliver_one(&mut net, &mut random),
+        }
+        for replica in &mut net.replicas {
+            net.messages.extend(replica.poll());
+        }
+        agree(&net, &mut agreed, seed);
+        net.messages.truncate(400);
+    }
+    net.cut.clear();
+    net.settle();
+    net.ticks(60);
+    agree(&net, &mut agreed, seed);
+    let last = agreed.keys().max().copied().unwrap_or(0);
+    for (replica, node) in net.replicas.iter().zip(NODES) {
+        assert_eq!(replica.applied, last, "seed {seed}: node {node} did not catch up");
+    }
+    (agreed.len(), restarts)
+}
+
+fn deliver_one(net: &mut Net, random: &mut Random) {
+    if net.messages.is_empty() {
+        return;
+    }
+    let place = random.below(net.messages.len().min(8));
+    let Some(message) = net.messages.remove(place) else { return };
+    if net.cut.contains(&(message.from, message.to)) || random.below(20) == 0 {
+        return;
+    }
+    if random.below(20) == 0 {
+        net.messages.push_back(message.clone());
+    }
+    net.replica(message.to).group.step(message).expect("replicas send what they should");
+}
+
+fn agree(net: &Net, agreed: &mut BTreeMap<u64, Bytes>, seed: u64) {
+    for replica in &net.replicas {
+        for (index, record) in &replica.committed {
+            let known = agreed.entry(*index).or_insert_with(|| record.clone());
+            assert_eq!(known, record, "seed {seed}: two entries are committed at {index}");
+        }
+    }
+}
+
+#[test]
+fn replicas_agree_whatever_the_network_does() {
+    let (mut entries, mut restarts) = (0, 0);
+    for seed in 0..24 {
+        let (agreed, died) = storm(seed);
+        entries += agreed;
+        restarts += died;
+    }
+    assert!(entries > 500 && restarts > 300, "{entries} entries, {restarts} restarts");
+}
