@@ -1,4 +1,4 @@
-//! The end-to-end scenario on real processes: two routes, two shapes.
+//! The end-to-end scenario on real processes: two routes, three shapes.
 
 use bench::agent::Route;
 use bench::coordinator::{Cluster, Shape};
@@ -28,4 +28,14 @@ fn websocket_embedded() {
 #[test]
 fn websocket_split() {
     passes(Shape::Split, Route::WebSocketTls, "websocket-split");
+}
+
+#[test]
+fn native_replicated() {
+    passes(Shape::Replicated, Route::Native, "native-replicated");
+}
+
+#[test]
+fn websocket_replicated() {
+    passes(Shape::Replicated, Route::WebSocketTls, "websocket-replicated");
 }

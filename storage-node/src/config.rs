@@ -22,8 +22,11 @@ pub struct StorageConfig {
     pub node_id: u32,
     /// Shards of the whole fleet; never changes for a data folder.
     pub shard_count: u32,
-    /// All storage nodes and their shards. Empty: this node owns every shard.
+    /// All storage nodes. Empty: this node owns every shard, alone.
     pub nodes: Vec<NodeConfig>,
+    /// Copies of each shard, on as many nodes: 1, 3 or 5. With more than 1 the nodes list no shards: where the copies
+    /// are follows from the list of nodes.
+    pub replicas: u32,
     /// Certificates of the links. Needed by `listen` and by more than one node.
     pub tls: Option<LinkTls>,
     /// Where links are accepted (standalone only).
@@ -43,6 +46,7 @@ impl Default for StorageConfig {
             node_id: 1,
             shard_count: SHARD_COUNT_DEFAULT,
             nodes: Vec::new(),
+            replicas: 1,
             tls: None,
             listen: None,
             metrics_listen: None,
@@ -60,8 +64,12 @@ pub struct NodeConfig {
     pub id: u32,
     /// Where the other nodes and the gateways reach it.
     pub address: SocketAddr,
-    /// The shards it owns. Each shard belongs to exactly one node.
+    /// The shards it owns, if there is one copy of each. Each shard belongs to exactly one node.
+    #[serde(default)]
     pub shards: Vec<u32>,
+    /// Where it stands: copies of a shard are in different zones if there are enough. Empty: a zone of its own.
+    #[serde(default)]
+    pub zone: String,
 }
 
 /// Certificates of mutual TLS between gateways and storage nodes: PEM files.

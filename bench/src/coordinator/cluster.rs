@@ -21,6 +21,8 @@ pub enum Shape {
     Embedded,
     /// Two gateways, two storage nodes.
     Split,
+    /// Two gateways, three storage nodes, each with a copy of every shard.
+    Replicated,
 }
 
 /// Why there is no cluster.
@@ -94,12 +96,18 @@ pub struct Launch<'a> {
 impl Cluster {
     /// Starts the servers in a new folder below the system's temporary one. `cores` of each process.
     pub fn start(shape: Shape, name: &str, cores: usize) -> Result<Self, ClusterError> {
-        let servers = if shape == Shape::Embedded { 0 } else { 2 };
+        let (gateways, storages, replicas) = match shape {
+            Shape::Embedded => (1, 0, 1),
+            Shape::Split => (2, 2, 1),
+            Shape::Replicated => (2, 3, 3),
+        };
         let shape = ServerShape {
-            gateways: servers.max(1),
-            storages: servers,
+            gateways,
+            storages,
+            replicas,
             cores: cores as u32,
             cpus: String::new(),
+            ..ServerShape::default()
         };
         Self::launch(Launch { name, shape: &shape, bin_dir: None, benchmark_key: None })
     }
@@ -131,7 +139,7 @@ impl Cluster {
         let cores = launch.shape.cores as usize;
         let storage = match launch.shape.storages {
             0 => format!("shard_count = {SHARD_COUNT}\n"),
-            storages => cluster.start_storages(storages, cores)?,
+            _ => cluster.start_storages(launch.shape)?,
         };
         for _ in 0..if launch.shape.storages == 0 { 1 } else { launch.shape.gateways } {
             cluster.start_gateway(cores, &storage)?;
@@ -139,12 +147,8 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_server(
-        &self,
-        name: &str,
-        binary_name: &str,
-        config: &Path,
-    ) -> Result<(Server, String), ClusterError> {
+    /// Program and arguments that run one of the project's binaries on the servers' CPUs.
+    fn command(&self, binary_name: &str, config: &Path) -> Result<(PathBuf, Vec<String>), ClusterError> {
         let program = match &self.bin_dir {
             Some(folder) if folder.join(binary_name).is_file() => folder.join(binary_name),
             Some(folder) => {
@@ -154,11 +158,11 @@ impl Cluster {
         };
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
         if self.cpus.is_empty() {
-            return Server::start(name, program, arguments, &self.folder);
+            return Ok((program, arguments));
         }
         // taskset becomes the program itself: the process id is the server's.
         arguments.splice(0..0, ["-c".to_owned(), self.cpus.clone(), program.display().to_string()]);
-        Server::start(name, "taskset".into(), arguments, &self.folder)
+        Ok(("taskset".into(), arguments))
     }
 
     /// Where the processes keep their files.
@@ -172,32 +176,42 @@ impl Cluster {
     }
 
     /// Storage nodes, each with its part of the shards. Gives what gateways write about them.
-    fn start_storages(&mut self, storages: u32, cores: usize) -> Result<String, ClusterError> {
+    fn start_storages(&mut self, shape: &ServerShape) -> Result<String, ClusterError> {
+        let &ServerShape { storages, cores, replicas, .. } = shape;
         let links = certificates::make(&self.folder)?;
         let addresses = (0..storages).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
         let mut nodes = String::new();
         for (index, address) in addresses.iter().enumerate() {
             let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
-            let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
             let id = index + 1;
-            writeln!(nodes, "[[nodes]]\nid = {id}\naddress = \"{address}\"\nshards = {shards:?}")
-                .expect("a string grows");
+            writeln!(nodes, "[[nodes]]\nid = {id}\naddress = \"{address}\"").expect("a string grows");
+            if replicas == 1 {
+                let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
+                writeln!(nodes, "shards = {shards:?}").expect("a string grows");
+            }
         }
+        let mut starting = Vec::new();
         for (index, address) in addresses.iter().enumerate() {
             let name = format!("storage-{}", index + 1);
             let data = self.folder.join(&name);
             let metrics = free_address()?;
             let config = format!(
                 "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
-                 cores = {cores}\n{nodes}\n[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
+                 cores = {cores}\nreplicas = {replicas}\n{nodes}\n[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
                 index + 1,
                 tls_keys(&links),
             );
             let file = self.folder.join(format!("{name}.toml"));
             std::fs::write(&file, config)?;
-            let (server, _) = self.start_server(&name, "ringline-storage", &file)?;
+            let (program, arguments) = self.command("ringline-storage", &file)?;
+            let (server, started) = Server::start_soon(&name, program, arguments, &self.folder)?;
             self.storages.push(server);
             self.storage_metrics.push(metrics);
+            starting.push(started);
+        }
+        // Copies of a shard are ready together.
+        for (server, started) in self.storages.iter_mut().zip(&starting) {
+            server.wait(started)?;
         }
         Ok(format!(
             "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",
@@ -232,7 +246,8 @@ impl Cluster {
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
-        let (server, ready) = self.start_server(&name, "ringline-gateway", &file)?;
+        let (program, arguments) = self.command("ringline-gateway", &file)?;
+        let (server, ready) = Server::start(&name, program, arguments, &self.folder)?;
         self.gateways.push(server);
         self.targets.push(target(&ready, self.certificate())?);
         Ok(())

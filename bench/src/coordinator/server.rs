@@ -22,6 +22,9 @@ pub fn binary(name: &str) -> Result<PathBuf, ClusterError> {
     found.ok_or_else(|| ClusterError::NoBinary(name.to_owned()))
 }
 
+/// A process that is not ready yet.
+pub struct Starting(mpsc::Receiver<String>);
+
 /// A process and how to start it again. Killed when dropped.
 pub struct Server {
     name: String,
@@ -46,8 +49,32 @@ impl Server {
         Ok((server, ready))
     }
 
+    /// As [`Self::start`], without waiting: for servers that are ready only together.
+    pub fn start_soon(
+        name: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+        folder: &Path,
+    ) -> Result<(Self, Starting), ClusterError> {
+        let log = folder.join(format!("{name}.log"));
+        let mut server = Self { name: name.to_owned(), program, arguments, log, running: None };
+        let starting = server.begin()?;
+        Ok((server, starting))
+    }
+
     /// Starts it again after [`Self::kill`]. Returns what its ready line says.
     pub fn restart(&mut self) -> Result<String, ClusterError> {
+        let starting = self.begin()?;
+        self.wait(&starting)
+    }
+
+    /// Starts all of them again, and waits until all are ready.
+    pub fn restart_all(servers: &mut [Self]) -> Result<(), ClusterError> {
+        let starting = servers.iter_mut().map(Self::begin).collect::<Result<Vec<_>, _>>()?;
+        servers.iter_mut().zip(&starting).try_for_each(|(server, starting)| server.wait(starting).map(drop))
+    }
+
+    fn begin(&mut self) -> Result<Starting, ClusterError> {
         assert!(self.running.is_none(), "{} already runs", self.name);
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut child = Command::new(&self.program)
@@ -67,7 +94,12 @@ impl Server {
                 }
             }
         });
-        receiver.recv_timeout(READY_WAIT).map_err(|_| {
+        Ok(Starting(receiver))
+    }
+
+    /// Waits for its ready line. Returns what that says.
+    pub fn wait(&mut self, starting: &Starting) -> Result<String, ClusterError> {
+        starting.0.recv_timeout(READY_WAIT).map_err(|_| {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(15).collect();
             let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");

@@ -4,10 +4,11 @@
 
 use super::balance::{Tick, check};
 use super::device::{Device, Log, send_body};
-use crate::agent::{AgentError, Identity, Route, rest};
-use crate::coordinator::Cluster;
+use crate::agent::{AgentError, Identity, Route, Target, rest};
+use crate::coordinator::{Cluster, Server};
 use futures_util::future::join_all;
 use std::collections::VecDeque;
+use std::time::Duration;
 use wire_protocol::ids::ConversationId;
 use wire_protocol::limits::REQUESTS_IN_FLIGHT_MAX;
 use wire_protocol::v1::server_frame;
@@ -23,6 +24,9 @@ const QUIET_MS: u64 = 300;
 /// Tries before a refusal that should pass is taken for final; each waits for the server's own retry-after.
 const TRIES_MAX: usize = 200;
 
+/// Between two tries of what names no time of its own, in milliseconds.
+const RETRY_MS: u64 = 50;
+
 /// The four devices.
 pub struct Cast {
     /// Two devices of the first user, then two of the second.
@@ -36,7 +40,7 @@ pub async fn connect(cluster: &Cluster, route: Route) -> Result<Cast, AgentError
     let target = |index: usize| &cluster.targets[index % cluster.targets.len()];
     let mut members = Vec::new();
     for index in 0..GROUP_MEMBERS {
-        members.push(rest::register(target(index), &format!("user-{index:02}")).await?);
+        members.push(register(target(index), &format!("user-{index:02}")).await?);
     }
     let mut devices = Vec::new();
     for user in &members[..2] {
@@ -46,6 +50,20 @@ pub async fn connect(cluster: &Cluster, route: Route) -> Result<Cast, AgentError
         devices.push(Device::connect(target(devices.len()), route, second).await?);
     }
     Ok(Cast { devices, members })
+}
+
+/// Registers, again while the refusal says that a retry helps: a gateway that has just started looks for the leaders
+/// of shards.
+async fn register(target: &Target, name: &str) -> Result<Identity, AgentError> {
+    for _ in 0..TRIES_MAX {
+        match rest::register(target, name).await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+            }
+            registered => return registered,
+        }
+    }
+    Err(AgentError::TimedOut(0))
 }
 
 /// Runs all of it. Panics with what was wrong.
@@ -186,14 +204,12 @@ async fn storage_restarts(
 ) -> Result<(), AgentError> {
     let embedded = cluster.storages.is_empty();
     let servers = if embedded { &mut cluster.gateways } else { &mut cluster.storages };
-    servers.iter_mut().for_each(crate::coordinator::Server::kill);
+    servers.iter_mut().for_each(Server::kill);
     if !embedded {
         let refused = devices[0].send(id, "nobody stores this").await;
         assert!(refused.as_ref().is_err_and(AgentError::is_retryable), "{refused:?}");
     }
-    for server in servers {
-        server.restart().map_err(|error| AgentError::Protocol(error.to_string()))?;
-    }
+    Server::restart_all(servers).map_err(|error| AgentError::Protocol(error.to_string()))?;
     if embedded {
         for device in &mut *devices {
             device.leave();

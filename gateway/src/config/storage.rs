@@ -38,7 +38,8 @@ pub struct EmbeddedConfig {
 pub struct NodesConfig {
     /// Shards of the whole fleet.
     pub shard_count: u32,
-    /// The nodes; together they own every shard, each shard once.
+    /// The nodes; together they own every shard, each shard once. If none of them lists shards, each shard has several
+    /// copies, and whoever leads it says so.
     pub nodes: Vec<NodeAddress>,
     /// Authority that signed the nodes' certificates, PEM.
     pub ca: PathBuf,
@@ -50,6 +51,13 @@ pub struct NodesConfig {
     pub server_name: String,
 }
 
+impl NodesConfig {
+    /// Whether shards have several copies, so that their leaders change.
+    pub fn is_replicated(&self) -> bool {
+        self.nodes.iter().all(|node| node.shards.is_empty())
+    }
+}
+
 /// One storage node.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,7 +66,8 @@ pub struct NodeAddress {
     pub id: u32,
     /// Where it listens for links.
     pub address: SocketAddr,
-    /// The shards it owns.
+    /// The shards it owns, if there is one copy of each.
+    #[serde(default)]
     pub shards: Vec<u32>,
 }
 
@@ -157,6 +166,9 @@ fn check_owners(shard_count: u32, nodes: &[NodeAddress]) -> Result<(), ConfigErr
             };
             return Err(ConfigError::impossible("storage.nodes", problem));
         }
+    }
+    if !nodes.is_empty() && nodes.iter().all(|node| node.shards.is_empty()) {
+        return Ok(());
     }
     match owners.iter().position(Option::is_none) {
         Some(shard) => Err(ConfigError::impossible("storage.nodes", format!("nobody owns shard {shard}"))),

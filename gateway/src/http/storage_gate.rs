@@ -98,7 +98,9 @@ fn refusal(refused: Refused) -> RequestError {
 
 fn shard_error(error: ShardError) -> RequestError {
     let code = match error.kind() {
-        ShardErrorKind::NotHere | ShardErrorKind::Unavailable => ErrorCode::ErrorUnavailable,
+        ShardErrorKind::NotHere | ShardErrorKind::Unavailable | ShardErrorKind::NotLeader => {
+            ErrorCode::ErrorUnavailable
+        }
         ShardErrorKind::Overloaded => ErrorCode::ErrorOverloaded,
         ShardErrorKind::Malformed | ShardErrorKind::Internal | ShardErrorKind::Unspecified => {
             ErrorCode::ErrorInternal

@@ -77,6 +77,8 @@ metrics! {
     LateAnswers Counter "ringline_late_answers_total" "Storage answers nobody waited for any more.";
     LinksUp Gauge "ringline_storage_links_up" "Storage nodes this core can reach.";
     LinksLost Counter "ringline_storage_links_lost_total" "Links to storage that were lost.";
+    ShardsReached Gauge "ringline_storage_shards_reached" "Shards whose leader is known and behind an open link.";
+    LeadersChanged Counter "ringline_storage_leaders_changed_total" "Shards that another node leads than before.";
     MailboxMessages Gauge "ringline_mailbox_messages" "Messages waiting for the core.";
     MailboxTaken Counter "ringline_mailbox_taken_total" "Messages of other threads carried out.";
     HttpOverflows Counter "ringline_http_overflows_total" "HTTP connections ended because a queue was full.";

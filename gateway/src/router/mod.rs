@@ -1,6 +1,7 @@
 //! From an id to the shard that owns it, and to the link that leads to the shard's node.
 //!
-//! The map is fixed for the life of the process. It knows nothing of sockets; `storage_client` owns the links.
+//! Where shards have one copy, the map is fixed for the life of the process; where they have several, it follows their
+//! leaders. It knows nothing of sockets; `storage_client` owns the links.
 
 use crate::worker::mailbox::ShardKey;
 use wire_protocol::ids::{ShardId, name_slot};
@@ -14,13 +15,16 @@ pub struct LinkIndex(pub u16);
 pub struct Router {
     /// By shard.
     links: Vec<LinkIndex>,
+    /// By shard: the term of the leader that is known; 0: none was heard of.
+    terms: Vec<u64>,
+    is_replicated: bool,
 }
 
 impl Router {
     /// Every shard behind one link: the embedded node.
     pub fn embedded(shard_count: u32) -> Self {
         assert!(shard_count > 0, "a fleet has at least one shard");
-        Self { links: vec![LinkIndex(0); shard_count as usize] }
+        Self::to(vec![LinkIndex(0); shard_count as usize])
     }
 
     /// `owners`: the shards of each node, in the order of the links. The configuration has made sure that every
@@ -32,7 +36,37 @@ impl Router {
             shards.iter().for_each(|&shard| links[shard as usize] = Some(link));
         }
         let owned = |link: Option<LinkIndex>| link.expect("the configuration gives every shard an owner");
-        Self { links: links.into_iter().map(owned).collect() }
+        Self::to(links.into_iter().map(owned).collect())
+    }
+
+    /// Shards with several copies. Until a leader is heard of, any node is as good: it refuses by naming the leader.
+    pub fn replicated(shard_count: u32, nodes: usize) -> Self {
+        let link = |shard: u32| LinkIndex((shard as usize % nodes) as u16);
+        Self { is_replicated: true, ..Self::to((0..shard_count).map(link).collect()) }
+    }
+
+    fn to(links: Vec<LinkIndex>) -> Self {
+        Self { terms: vec![0; links.len()], links, is_replicated: false }
+    }
+
+    /// A node behind this link leads the shard; true if that is news. An older term is none.
+    pub fn follow(&mut self, shard: ShardId, term: u64, link: LinkIndex) -> bool {
+        let place = shard.0 as usize;
+        let (Some(known), Some(leads)) = (self.terms.get_mut(place), self.links.get_mut(place)) else {
+            return false;
+        };
+        if term <= *known {
+            return false;
+        }
+        *known = term;
+        *leads = link;
+        true
+    }
+
+    /// Links of shards whose leader is known: of those with one copy it always is.
+    pub fn known_links(&self) -> impl Iterator<Item = LinkIndex> {
+        let is_known = |(_, term): &(&LinkIndex, &u64)| !self.is_replicated || **term > 0;
+        self.links.iter().zip(&self.terms).filter(is_known).map(|(link, _)| *link)
     }
 
     /// Shards of the fleet.
@@ -79,6 +113,22 @@ mod tests {
         let links: Vec<u16> = (0..4).map(|shard| router.link(ShardId(shard)).0).collect();
         assert_eq!(links, [0, 1, 0, 1]);
         assert_eq!(Router::embedded(2).link(ShardId(1)), LinkIndex(0));
+    }
+
+    #[test]
+    fn shards_with_several_copies_are_where_their_newest_leader_is() {
+        let mut router = Router::replicated(4, 3);
+        let links = |router: &Router| (0..4).map(|shard| router.link(ShardId(shard)).0).collect::<Vec<_>>();
+        assert_eq!(links(&router), [0, 1, 2, 0]);
+        assert_eq!(router.known_links().count(), 0);
+        assert!(router.follow(ShardId(1), 5, LinkIndex(2)));
+        assert!(!router.follow(ShardId(1), 5, LinkIndex(0)), "one leader a term");
+        assert!(!router.follow(ShardId(1), 4, LinkIndex(0)), "news of before");
+        assert!(router.follow(ShardId(1), 6, LinkIndex(0)));
+        assert!(!router.follow(ShardId(9), 6, LinkIndex(0)), "there is no such shard");
+        assert_eq!(links(&router), [0, 0, 2, 0]);
+        assert_eq!(router.known_links().collect::<Vec<_>>(), [LinkIndex(0)]);
+        assert_eq!(Router::embedded(2).known_links().count(), 2);
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl EmbeddedCore {
                 LinkOutput::Delivery(_, delivery) => {
                     events.push(StorageEvent::Delivered { link: LinkIndex(0), delivery });
                 }
+                // There is one link, whoever leads.
+                LinkOutput::Leader(..) => {}
             }
         }
     }

@@ -8,9 +8,11 @@ use super::link_io::Pipe;
 use super::{StorageEvent, refusal};
 use crate::router::LinkIndex;
 use prost::Message;
+use std::collections::HashMap;
 use std::rc::Rc;
 use wire_protocol::error::RequestError;
 use wire_protocol::frame::{FrameDecoder, encode_message};
+use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink};
@@ -27,10 +29,14 @@ pub(super) struct NodeFacts {
     pub(super) shard_count: u32,
 }
 
+/// Links by the ids of their nodes, of all nodes of the fleet.
+pub(super) type LinksById = Rc<HashMap<u32, LinkIndex>>;
+
 /// One link.
 pub(super) struct NodeLink {
     index: LinkIndex,
     node: NodeFacts,
+    links: LinksById,
     hello: LinkHello,
     stage: Stage,
     /// Times in a row that no link came about.
@@ -51,9 +57,15 @@ struct Live {
 }
 
 impl NodeLink {
-    pub(super) fn new(index: LinkIndex, node: NodeFacts, hello: LinkHello, jitter_seed: u64) -> Self {
+    pub(super) fn new(
+        index: LinkIndex,
+        node: NodeFacts,
+        links: LinksById,
+        hello: LinkHello,
+        jitter_seed: u64,
+    ) -> Self {
         let stage = Stage::Down { retry_at_ms: 0 };
-        Self { index, node, hello, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+        Self { index, node, links, hello, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -108,7 +120,8 @@ impl NodeLink {
     fn turn_live(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
         let Stage::Live(live) = &mut self.stage else { return };
         let was_up = live.caller.welcome().is_some();
-        let turned = live.receive(now_ms, self.index, self.node, events).and_then(|()| live.send(now_ms));
+        let turned =
+            live.receive(now_ms, self.index, self.node, &self.links, events).and_then(|()| live.send(now_ms));
         let is_up = live.caller.welcome().is_some();
         if turned.is_ok() && !was_up && is_up {
             self.failures = 0;
@@ -154,6 +167,7 @@ impl Live {
         now_ms: u64,
         link: LinkIndex,
         node: NodeFacts,
+        links: &HashMap<u32, LinkIndex>,
         events: &mut Vec<StorageEvent>,
     ) -> Result<(), String> {
         self.decoder.push(&self.pipe.take_inbound());
@@ -169,6 +183,13 @@ impl Live {
                 CallerEvent::Delivery(delivery) => events.push(StorageEvent::Delivered { link, delivery }),
                 // Gateways send no feed.
                 CallerEvent::FeedAck(_) => {}
+                CallerEvent::Leader(leader) => match links.get(&leader.node_id) {
+                    Some(&link) => {
+                        let (shard, term) = (ShardId(leader.shard), leader.term);
+                        events.push(StorageEvent::Leader { link, shard, term });
+                    }
+                    None => tracing::warn!(?leader, "leads, and is not among the configured nodes"),
+                },
             };
             self.caller.handle_frame(now_ms, frame, &mut sink).map_err(|fault| fault.to_string())?;
         }

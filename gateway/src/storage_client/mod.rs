@@ -19,6 +19,7 @@ use crate::router::LinkIndex;
 use crate::worker::mailbox::StorageResult;
 use embedded::EmbeddedCore;
 use wire_protocol::error::RequestError;
+use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{Delivery, ShardRequest};
 
 /// What links report.
@@ -42,6 +43,15 @@ pub enum StorageEvent {
     LinkUp(LinkIndex),
     /// The link is gone. What was unanswered was answered as unavailable before.
     LinkDown(LinkIndex),
+    /// The node behind a link leads a shard, as some node says.
+    Leader {
+        /// The leader's link.
+        link: LinkIndex,
+        /// Which shard.
+        shard: ShardId,
+        /// Since when: terms of a shard grow.
+        term: u64,
+    },
 }
 
 /// The links of one core.

@@ -1,13 +1,14 @@
 //! Links of one core to all storage nodes.
 
 use super::StorageEvent;
-use super::link::{NodeFacts, NodeLink};
+use super::link::{LinksById, NodeFacts, NodeLink};
 use super::link_io::{self, Pipe};
 use super::tls_pump::{LinkIdentity, LinkIdentityError};
 use crate::config::NodesConfig;
 use crate::router::LinkIndex;
 use crate::worker::wake::WakeHandle;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use wire_protocol::error::RequestError;
 use wire_protocol::internal::{LinkHello, ShardRequest, link_hello};
 
@@ -54,9 +55,11 @@ impl Nodes {
     /// Links that connect in the first turns. To be turned inside the runtime of the loop that `wake` wakes.
     pub fn new(plan: NodesPlan, peer: GatewayPeer, wake: WakeHandle) -> Self {
         let hello = hello(peer);
+        let indexes = (0..).map(LinkIndex);
+        let by_id: LinksById = Rc::new(plan.nodes.iter().map(|(node, _)| node.id).zip(indexes).collect());
         let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
             let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
-            (NodeLink::new(LinkIndex(index as u16), node, hello, seed), address)
+            (NodeLink::new(LinkIndex(index as u16), node, Rc::clone(&by_id), hello, seed), address)
         };
         let links = plan.nodes.into_iter().enumerate().map(link).collect();
         Self { identity: plan.identity, wake, links }

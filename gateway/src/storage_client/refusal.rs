@@ -40,7 +40,7 @@ fn shard_error(error: ShardError) -> RequestError {
     use shard_error::Kind;
     let (code, retry_after_ms) = match error.kind() {
         // The shard is elsewhere or not ready: whoever asks again finds it, or waits for it.
-        Kind::NotHere | Kind::Unavailable => (ErrorCode::ErrorUnavailable, AWAY_RETRY_MS),
+        Kind::NotHere | Kind::Unavailable | Kind::NotLeader => (ErrorCode::ErrorUnavailable, AWAY_RETRY_MS),
         Kind::Overloaded => (ErrorCode::ErrorOverloaded, FULL_RETRY_MS),
         Kind::Malformed | Kind::Internal | Kind::Unspecified => (ErrorCode::ErrorInternal, 0),
     };

@@ -1,6 +1,7 @@
 //! What storage reports: answers to those who wait, deliveries to sessions, links that come and go.
 
 use super::Core;
+use super::attach::Home;
 use super::pending::{PendingId, PendingTable, Waiting};
 use crate::delivery::{self, Aftermath};
 use crate::observe::Metric;
@@ -19,14 +20,31 @@ impl Core {
             match event {
                 StorageEvent::Answered { id, result } => self.take_answer(id, result),
                 StorageEvent::Delivered { link, delivery } => self.take_delivery(link, delivery),
-                StorageEvent::LinkUp(link) => self.announcements.begin(link),
+                StorageEvent::LinkUp(link) => {
+                    self.announcements.begin(Home::Link(link));
+                    self.count_shards_reached();
+                }
                 StorageEvent::LinkDown(link) => {
+                    self.count_shards_reached();
                     self.observer.add(Metric::LinksLost, 1);
-                    self.announcements.stop(link);
+                    self.announcements.stop(Home::Link(link));
+                }
+                StorageEvent::Leader { link, shard, term } => {
+                    if self.router.follow(shard, term, link) {
+                        self.observer.add(Metric::LeadersChanged, 1);
+                        // The sessions that this shard is home to are known to its leader alone.
+                        self.announcements.begin(Home::Shard(shard));
+                        self.count_shards_reached();
+                    }
                 }
             }
         }
         self.storage_events = events;
+    }
+
+    fn count_shards_reached(&self) {
+        let reached = self.router.known_links().filter(|link| self.storage.is_up(*link)).count();
+        self.observer.set(Metric::ShardsReached, reached as u64);
     }
 
     fn take_answer(&mut self, call: u64, result: StorageResult) {
@@ -72,7 +90,7 @@ impl Core {
             && matches!(delivery.event, Some(internal::delivery::Event::SyncNeeded(_)))
         {
             // Deliveries to any session of the link may have been lost: announcing them tells them to sync.
-            return self.announcements.begin(link);
+            return self.announcements.begin(Home::Link(link));
         }
         let mut aftermath = Vec::new();
         let delivered = delivery::deliver(

@@ -14,7 +14,7 @@ use crate::worker::mailbox::{ShardKey, StorageResult};
 use bytes::Bytes;
 use std::time::Instant;
 use wire_protocol::error::RequestError;
-use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{
     AddDevice, AttachSession, Command, CreateUser, Device, ShardRequest, command, shard_request,
     shard_response,
@@ -31,11 +31,20 @@ const ANNOUNCE_AGAIN_MS: u64 = 200;
 /// Announcements without an answer: an eighth of a link's credits, the rest is for requests.
 const ANNOUNCED_MAX: usize = 1_024;
 
-/// Which sessions are still to be announced again, by link.
+/// Whose sessions are announced again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Home {
+    /// All whose home shard is behind this link: its node has forgotten them.
+    Link(LinkIndex),
+    /// All of this home shard: another node leads it.
+    Shard(ShardId),
+}
+
+/// Which sessions are still to be announced again, by home.
 #[derive(Default)]
 pub(super) struct Announcements {
-    /// The link, and the next place of the session table to look at.
-    links: Vec<(LinkIndex, u32)>,
+    /// The home, and the next place of the session table to look at.
+    homes: Vec<(Home, u32)>,
     /// Sessions whose announcement failed. At most as many as were without an answer.
     again: Vec<ConnectionToken>,
     /// When those are repeated.
@@ -45,15 +54,15 @@ pub(super) struct Announcements {
 }
 
 impl Announcements {
-    /// All sessions of the link, from the first.
-    pub(super) fn begin(&mut self, link: LinkIndex) {
-        self.stop(link);
-        self.links.push((link, 0));
+    /// All sessions of this home, from the first.
+    pub(super) fn begin(&mut self, home: Home) {
+        self.stop(home);
+        self.homes.push((home, 0));
     }
 
-    /// The link is gone: its sessions are announced when it is back.
-    pub(super) fn stop(&mut self, link: LinkIndex) {
-        self.links.retain(|(other, _)| *other != link);
+    /// The link is gone: its sessions are announced when it is back, or when another node leads.
+    pub(super) fn stop(&mut self, home: Home) {
+        self.homes.retain(|(other, _)| *other != home);
     }
 
     /// An announcement was answered, or given up.
@@ -66,7 +75,7 @@ impl Announcements {
         if !self.has_room() {
             return None;
         }
-        match (self.links.is_empty(), self.again.is_empty()) {
+        match (self.homes.is_empty(), self.again.is_empty()) {
             (false, _) => Some(0),
             (true, false) => Some(self.again_at_ms),
             (true, true) => None,
@@ -236,30 +245,35 @@ impl Core {
                 self.announce(token, None);
             }
         }
-        let mut links = std::mem::take(&mut self.announcements.links);
-        for (link, place) in &mut links {
+        let mut homes = std::mem::take(&mut self.announcements.homes);
+        for (home, place) in &mut homes {
             if !self.announcements.has_room() {
                 break;
             }
             let end = place.saturating_add(ANNOUNCE_PLACES).min(self.sessions.place_count());
             for slot in *place..end {
                 if let Some(token) = self.sessions.token_at(slot) {
-                    self.announce(token, Some(*link));
+                    self.announce(token, Some(*home));
                 }
             }
             *place = end;
         }
         let place_count = self.sessions.place_count();
-        links.retain(|(_, place)| *place < place_count);
-        self.announcements.links = links;
+        homes.retain(|(_, place)| *place < place_count);
+        self.announcements.homes = homes;
     }
 
-    /// Announces a session that is ready, if its home is behind this link.
-    fn announce(&mut self, token: ConnectionToken, link: Option<LinkIndex>) {
+    /// Announces a session that is ready, if this is its home.
+    fn announce(&mut self, token: ConnectionToken, home: Option<Home>) {
         let Some(session) = self.sessions.find(token) else { return };
         let Some((user, device)) = session.identity.filter(|_| session.protocol.is_ready()) else { return };
-        let home = self.router.link(self.router.shard(&ShardKey::User(user)));
-        if link.is_none_or(|link| link == home) {
+        let shard = self.router.shard(&ShardKey::User(user));
+        let is_home = match home {
+            None => true,
+            Some(Home::Link(link)) => link == self.router.link(shard),
+            Some(Home::Shard(home)) => home == shard,
+        };
+        if is_home {
             self.attach(token, user, device, Waiting::Attach { token });
         }
     }

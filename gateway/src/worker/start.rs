@@ -274,28 +274,31 @@ fn start_storage(config: &GatewayConfig, wakes: &[WakeHandle]) -> Result<Started
                 StorageSeat::Nodes(Box::new(plan.clone()), peer)
             };
             let owners = nodes.nodes.iter().map(|node| node.shards.as_slice());
-            let router = Router::nodes(nodes.shard_count, owners);
+            let router = match nodes.is_replicated() {
+                true => Router::replicated(nodes.shard_count, nodes.nodes.len()),
+                false => Router::nodes(nodes.shard_count, owners),
+            };
             Ok((None, (0..wakes.len() as u32).map(seat).collect(), router))
         }
     }
 }
 
-/// Ready while the gateway stays and each core reaches every node.
+/// Ready while the gateway stays and each core reaches every shard.
 fn readiness(
     config: &GatewayConfig,
     metrics: Vec<Arc<CoreMetrics>>,
     draining: Arc<AtomicBool>,
 ) -> crate::http::Readiness {
-    let links = match &config.storage {
-        StorageMode::Embedded(_) => 1,
-        StorageMode::Nodes(nodes) => nodes.nodes.len() as u64,
+    let (metric, wanted) = match &config.storage {
+        StorageMode::Embedded(_) => (Metric::LinksUp, 1),
+        StorageMode::Nodes(nodes) => (Metric::ShardsReached, u64::from(nodes.shard_count)),
     };
     Arc::new(move || {
         if draining.load(Ordering::Acquire) {
             return Err("the gateway leaves".into());
         }
-        match metrics.iter().position(|core| core.value(Metric::LinksUp) < links) {
-            Some(core) => Err(format!("core {core} does not reach all storage nodes")),
+        match metrics.iter().position(|core| core.value(metric) < wanted) {
+            Some(core) => Err(format!("core {core} does not reach the leaders of all shards")),
             None => Ok(()),
         }
     })

@@ -51,6 +51,11 @@ impl Registry {
         self.remove(user, |session| session.key == key);
     }
 
+    /// Removes every session: they belong to another replica now.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
     /// Removes every session of a link.
     pub fn link_closed(&mut self, link: LinkId) {
         for (user, key) in self.links.remove(&link).unwrap_or_default() {

@@ -130,6 +130,11 @@ impl SourceFeed {
         Self { shard, shard_count, head: start_index, homes: homes.iter().map(home).collect() }
     }
 
+    /// The newest entry recorded.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
     /// Takes over the feed items of one applied (or, at start, replayed) log entry. Every entry is recorded, in
     /// order, also one without items.
     pub fn record(&mut self, log_index: u64, items: Vec<FeedItem>) {

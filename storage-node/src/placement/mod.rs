@@ -1,16 +1,27 @@
-//! Which node owns a shard, and which core of this node runs it. A plain table, from the configuration, that
-//! never changes while the process runs; nothing here knows what a shard does.
+//! Which nodes hold a shard, and which core of this node runs its copy. A plain table, from the configuration, that
+//! never changes while the process runs; who leads a shard does change, and is in [`Leaders`]. Nothing here knows what
+//! a shard does.
+
+mod leaders;
+mod spread;
+
+pub use leaders::Leaders;
+pub use spread::{SpreadNode, spread};
 
 use crate::config::{ConfigError, StorageConfig};
+use crate::replication::Replicas;
 use std::net::SocketAddr;
 use wire_protocol::ids::ShardId;
+
+/// Copies of a shard that a fleet may have.
+const REPLICAS_ALLOWED: [u32; 3] = [1, 3, 5];
 
 /// Where a shard is, seen from one node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// On this core of this node.
     Core(usize),
-    /// On another node.
+    /// On another node alone.
     Node(u32),
 }
 
@@ -23,54 +34,60 @@ pub struct OtherNode {
     pub address: SocketAddr,
 }
 
-/// Shard → node → core.
+/// Shard → nodes → core.
 #[derive(Clone, Debug)]
 pub struct ShardMap {
+    own: u32,
+    /// Copies of each shard, the preferred leader first.
+    copies: Vec<Vec<u32>>,
     places: Vec<Place>,
     others: Vec<OtherNode>,
 }
 
 impl ShardMap {
-    /// Every shard must belong to exactly one node, and this node must be among the nodes. Shards of this node
-    /// are dealt out to its cores in turn.
+    /// With one copy every shard must belong to exactly one node; with more, the copies are spread over the nodes.
+    /// This node must be among the nodes. Shards of this node are dealt out to its cores in turn.
     pub fn new(config: &StorageConfig, cores: usize) -> Result<Self, ConfigError> {
         assert!(cores > 0, "a node has at least one core");
         let invalid = |text: String| Err(ConfigError::Invalid(text));
-        let mut owners: Vec<Option<u32>> = vec![None; config.shard_count as usize];
-        if config.nodes.is_empty() {
-            owners.fill(Some(config.node_id));
-        } else if config.nodes.iter().filter(|node| node.id == config.node_id).count() != 1 {
-            return invalid(format!("node_id {} is not exactly once among the nodes", config.node_id));
-        }
         for node in &config.nodes {
             if config.nodes.iter().filter(|other| other.id == node.id).count() != 1 {
                 return invalid(format!("node {} is listed twice", node.id));
             }
-            for &shard in &node.shards {
-                match owners.get_mut(shard as usize) {
-                    Some(owner @ None) => *owner = Some(node.id),
-                    Some(Some(owner)) => {
-                        return invalid(format!("shard {shard} belongs to nodes {owner} and {}", node.id));
-                    }
-                    None => return invalid(format!("shard {shard} of {}", config.shard_count)),
-                }
+            if node.id == 0 {
+                return invalid("node 0: ids begin at 1".to_owned());
             }
         }
+        if !config.nodes.is_empty() && config.nodes.iter().all(|node| node.id != config.node_id) {
+            return invalid(format!("node_id {} is not exactly once among the nodes", config.node_id));
+        }
+        let copies = if config.replicas == 1 { owners(config)? } else { spread_copies(config)? };
         let mut own = 0;
-        let mut places = Vec::with_capacity(owners.len());
-        for (shard, owner) in owners.into_iter().enumerate() {
-            places.push(match owner {
-                None => return invalid(format!("shard {shard} belongs to no node")),
-                Some(owner) if owner == config.node_id => {
-                    own += 1;
-                    Place::Core((own - 1) % cores)
-                }
-                Some(owner) => Place::Node(owner),
+        let mut places = Vec::with_capacity(copies.len());
+        for holders in &copies {
+            places.push(if holders.contains(&config.node_id) {
+                own += 1;
+                Place::Core((own - 1) % cores)
+            } else {
+                Place::Node(holders[0])
             });
         }
         let others = config.nodes.iter().filter(|node| node.id != config.node_id);
         let others = others.map(|node| OtherNode { id: node.id, address: node.address }).collect();
-        Ok(Self { places, others })
+        Ok(Self { own: config.node_id, copies, places, others })
+    }
+
+    /// Who holds copies of a shard of this node.
+    pub fn replicas(&self, shard: ShardId) -> Replicas {
+        let copies = &self.copies[shard.0 as usize];
+        let mut voters = copies.clone();
+        voters.sort_unstable();
+        Replicas { own: self.own, voters, preferred: copies[0] }
+    }
+
+    /// Whether shards have more than one copy: then their leaders change.
+    pub fn is_replicated(&self) -> bool {
+        self.copies.iter().any(|copies| copies.len() > 1)
     }
 
     /// Where the shard is; `None` if there is no such shard.
@@ -98,9 +115,9 @@ impl ShardMap {
         self.shards().filter(|shard| self.place(*shard) == Some(Place::Core(core))).collect()
     }
 
-    /// Shards of another node.
+    /// Shards of which another node holds a copy.
     pub fn shards_of_node(&self, node: u32) -> Vec<ShardId> {
-        self.shards().filter(|shard| self.place(*shard) == Some(Place::Node(node))).collect()
+        self.shards().filter(|shard| self.copies[shard.0 as usize].contains(&node)).collect()
     }
 
     /// The other storage nodes.
@@ -109,13 +126,55 @@ impl ShardMap {
     }
 }
 
+/// The one owner of each shard.
+fn owners(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
+    let invalid = |text: String| Err(ConfigError::Invalid(text));
+    let mut owners: Vec<Option<u32>> = vec![None; config.shard_count as usize];
+    if config.nodes.is_empty() {
+        owners.fill(Some(config.node_id));
+    }
+    for node in &config.nodes {
+        for &shard in &node.shards {
+            match owners.get_mut(shard as usize) {
+                Some(owner @ None) => *owner = Some(node.id),
+                Some(Some(owner)) => {
+                    return invalid(format!("shard {shard} belongs to nodes {owner} and {}", node.id));
+                }
+                None => return invalid(format!("shard {shard} of {}", config.shard_count)),
+            }
+        }
+    }
+    match owners.iter().position(Option::is_none) {
+        Some(shard) => invalid(format!("shard {shard} belongs to no node")),
+        None => Ok(owners.into_iter().flatten().map(|owner| vec![owner]).collect()),
+    }
+}
+
+fn spread_copies(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
+    let replicas = config.replicas;
+    let invalid = |text: String| Err(ConfigError::Invalid(text));
+    if !REPLICAS_ALLOWED.contains(&replicas) {
+        return invalid(format!("replicas {replicas} is none of {REPLICAS_ALLOWED:?}"));
+    }
+    if config.nodes.len() < replicas as usize {
+        return invalid(format!("{replicas} replicas need as many nodes, not {}", config.nodes.len()));
+    }
+    if let Some(node) = config.nodes.iter().find(|node| !node.shards.is_empty()) {
+        return invalid(format!("node {}: shards are listed only with one replica", node.id));
+    }
+    let nodes: Vec<SpreadNode> =
+        config.nodes.iter().map(|node| SpreadNode { id: node.id, zone: node.zone.clone() }).collect();
+    Ok(spread(config.shard_count, &nodes, replicas as usize))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::NodeConfig;
 
     fn node(id: u32, shards: &[u32]) -> NodeConfig {
-        NodeConfig { id, address: ([127, 0, 0, 1], 1).into(), shards: shards.to_vec() }
+        let address = ([127, 0, 0, 1], 1).into();
+        NodeConfig { id, address, shards: shards.to_vec(), zone: String::new() }
     }
 
     fn config(nodes: Vec<NodeConfig>) -> StorageConfig {
@@ -145,6 +204,43 @@ mod tests {
             vec![node(1, &[0, 1]), node(2, &[2]), node(2, &[3])],
         ] {
             assert!(ShardMap::new(&config(nodes.clone()), 1).is_err(), "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn copies_are_where_all_nodes_say_they_are() {
+        let nodes: Vec<NodeConfig> = (1..=4).map(|id| node(id, &[])).collect();
+        let maps: Vec<ShardMap> = (1..=4)
+            .map(|node_id| StorageConfig { node_id, replicas: 3, ..config(nodes.clone()) })
+            .map(|config| ShardMap::new(&config, 2).expect("fits"))
+            .collect();
+        for shard in maps[0].shards() {
+            let Replicas { voters, preferred, .. } = maps[0].replicas(shard);
+            assert!(voters.len() == 3 && voters.is_sorted() && voters.contains(&preferred));
+            for (map, own) in maps.iter().zip(1..) {
+                let is_here = matches!(map.place(shard), Some(Place::Core(_)));
+                assert_eq!(is_here, voters.contains(&own), "shard {shard}, node {own}");
+                assert_eq!(map.replicas(shard), Replicas { own, voters: voters.clone(), preferred });
+                assert!(map.is_replicated());
+            }
+        }
+    }
+
+    #[test]
+    fn copies_that_cannot_be_are_refused() {
+        let nodes = |count: u32| (1..=count).map(|id| node(id, &[])).collect::<Vec<_>>();
+        let mut listed = nodes(3);
+        listed[1].shards = vec![1];
+        for (replicas, nodes, culprit) in [
+            (2, nodes(3), "replicas 2"),
+            (3, nodes(2), "as many nodes"),
+            (3, nodes(0), "as many nodes"),
+            (3, listed, "node 2: shards"),
+            (3, vec![node(0, &[]), node(1, &[]), node(2, &[])], "ids begin at 1"),
+        ] {
+            let config = StorageConfig { replicas, ..config(nodes) };
+            let error = ShardMap::new(&config, 1).expect_err(culprit).to_string();
+            assert!(error.contains(culprit), "{error}");
         }
     }
 }

@@ -121,11 +121,17 @@ impl Driver {
                         connection.notify();
                     }
                 }
+                LinkOutput::Leader(link, leader) => {
+                    if let Some(connection) = serving.get(&link) {
+                        connection.half.borrow_mut().queue_leader(leader);
+                        connection.notify();
+                    }
+                }
             }
         }
         let peers = self.peers.borrow();
         while let Some(output) = core.poll_peer_output() {
-            // Without a link, or with a full one, it is lost here: the feed's source sends it again.
+            // Without a link, or with a full one, it is lost here: the feed's source and Raft send again.
             if let Some(connection) = peers.get(&output.node) {
                 let mut half = connection.half.borrow_mut();
                 match output.message {
@@ -135,6 +141,11 @@ impl Driver {
                         }
                     }
                     PeerMessage::Ack(ack) => half.queue_feed_ack(ack),
+                    PeerMessage::Raft(message) => {
+                        if let Err(full) = half.queue_raft(message) {
+                            tracing::debug!(node = output.node, "raft: {full}");
+                        }
+                    }
                 }
                 drop(half);
                 connection.notify();

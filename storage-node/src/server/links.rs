@@ -105,6 +105,9 @@ fn take_event(
         (ServingEvent::Feed(batch), _) => {
             core.receive_from_peer(clock::now_ms(), PeerMessage::Batch(batch));
         }
+        (ServingEvent::Raft(message), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Raft(message));
+        }
         (ServingEvent::FeedAck(ack), _) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         (ServingEvent::Request(_), None) => unreachable!("the link half takes requests after a hello only"),
     }

@@ -1,4 +1,4 @@
-//! Links that this node's cores open to other storage nodes, for the change feed: one for each core and node.
+//! Links that this node's cores open to other storage nodes, for Raft and the change feed: one for each core and node.
 
 use super::connection::{Connection, Ended};
 use super::driver::Driver;
@@ -97,6 +97,7 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
             core.peer_link_changed(node.id);
         }
         CallerEvent::FeedAck(ack) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
+        CallerEvent::Leader(leader) => core.hear_of_leader(leader),
         CallerEvent::Response(_) | CallerEvent::Delivery(_) => {
             tracing::warn!(node = node.id, "an answer to a link that asks nothing");
         }

@@ -1,13 +1,14 @@
 //! What a shard asks for: it has no thread, channel or socket of its own. The core carries these out.
 
 use crate::domain::Applied;
-use crate::feed::{FeedView, Reread};
+use crate::feed::{FeedView, Reread, SourceFeed};
 use crate::replication::LogWrite;
 use crate::worker::{LinkId, Origin};
 use bytes::Bytes;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{
-    CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Query, ShardResponse,
+    CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Query, RaftMessage, ShardLeader,
+    ShardResponse,
 };
 
 /// Gathered over a turn, from all shards of a core.
@@ -21,6 +22,10 @@ pub(crate) struct Effects {
     pub batches: Vec<FeedBatch>,
     /// For source shards anywhere.
     pub acks: Vec<FeedAck>,
+    /// For replicas on other nodes.
+    pub messages: Vec<RaftMessage>,
+    /// Shards of this core whose leader is another one than before, as far as their replicas here know.
+    pub leaders: Vec<ShardLeader>,
     /// For the log thread.
     pub writes: Vec<LogWrite>,
     /// For the core's store thread.
@@ -68,6 +73,8 @@ pub(crate) struct AppliedEntry {
     pub index: u64,
     /// The batch's time; for an entry without a batch, that of the entry before.
     pub time_ms: u64,
+    /// See `CommandBatch.feed_cut`; 0 for an entry without a batch.
+    pub feed_cut: u64,
     pub results: Vec<Applied>,
 }
 
@@ -85,8 +92,9 @@ pub(crate) enum ReadWork {
     Query { origin: Origin, query: Query, view: Option<FeedView> },
     /// Whether the device exists, and the user's newest stored version.
     Attach { ticket: u64, user: UserId, device: DeviceId },
-    /// How far this home shard durably is.
-    Positions,
+    /// How far this home shard durably is; and, for a leader that followed before, its own feed as of this applied
+    /// index.
+    Load { source_as_of: Option<u64> },
     /// Events of entries that are no longer in memory.
     Reread(Reread),
 }
@@ -96,8 +104,8 @@ pub(crate) enum ReadWork {
 pub(crate) enum ReadDone {
     /// See [`ReadWork::Attach`].
     Attach { ticket: u64, device_known: bool, stored_version: u64 },
-    /// See [`ReadWork::Positions`].
-    Positions(Vec<FeedPosition>),
+    /// See [`ReadWork::Load`].
+    Loaded { positions: Vec<FeedPosition>, source: Option<Box<SourceFeed>> },
     /// See [`ReadWork::Reread`]; `asked.to_index` is lowered to how far it went.
     Reread { asked: Reread, entries: Vec<(u64, Vec<FeedItem>)> },
 }

@@ -3,8 +3,8 @@
 
 use super::{Effects, ReadJob, ReadWork, Shard, Stage};
 use crate::failpoint::{self, Failpoint};
-use crate::feed::HomeFeed;
 use crate::feed::source::BATCHES_IN_FLIGHT_MAX;
+use crate::feed::{HomeFeed, SourceFeed};
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{
@@ -13,8 +13,24 @@ use wire_protocol::internal::{
 };
 
 impl Shard {
-    /// What the log held is applied and the durable positions are known.
-    pub(super) fn start_serving(&mut self, now_ms: u64, positions: Vec<FeedPosition>, effects: &mut Effects) {
+    /// What the log held is applied, and the durable positions are known; of a replica that was elected, its feed, too.
+    pub(super) fn loaded(
+        &mut self,
+        now_ms: u64,
+        positions: Vec<FeedPosition>,
+        source: Option<Box<SourceFeed>>,
+        effects: &mut Effects,
+    ) {
+        let is_whole = match (&self.source, &source) {
+            (Some(_), None) => true,
+            // One that ends elsewhere was asked for in an earlier term; another question is on its way.
+            (None, Some(source)) => source.head() == self.pipeline.applied_index(),
+            _ => false,
+        };
+        if !matches!(self.stage, Stage::Loading) || !is_whole {
+            return;
+        }
+        self.source = self.source.take().or(source.map(|source| *source));
         self.stage = Stage::Serving(Box::new(HomeFeed::new(self.id, self.pipeline.term(), positions)));
         tracing::info!(shard = %self.id, applied = self.pipeline.applied_index(), "serving");
         for batch in std::mem::take(&mut self.deferred_batches) {
@@ -27,7 +43,9 @@ impl Shard {
     /// Takes events for this shard's users. Before it serves they wait; each source has few batches in flight.
     pub fn take_batch(&mut self, batch: FeedBatch, effects: &mut Effects) {
         let Stage::Serving(home) = &mut self.stage else {
-            if self.deferred_batches.len() < self.shard_count as usize * BATCHES_IN_FLIGHT_MAX {
+            // What a follower drops the source sends to the leader, when it has heard of it.
+            let is_coming = !matches!(self.stage, Stage::Following);
+            if is_coming && self.deferred_batches.len() < self.shard_count as usize * BATCHES_IN_FLIGHT_MAX {
                 self.deferred_batches.push_back(batch);
             }
             return;
@@ -68,14 +86,18 @@ impl Shard {
 
     /// A home shard tells how far it is.
     pub fn take_ack(&mut self, now_ms: u64, ack: &FeedAck, effects: &mut Effects) {
-        self.source.acked(now_ms, ack);
-        self.send_feed(now_ms, effects);
+        if let Some(source) = &mut self.source {
+            source.acked(now_ms, ack);
+            self.send_feed(now_ms, effects);
+        }
     }
 
     /// The way to the node of these home shards is new: what was sent there may be lost.
     pub fn peer_link_changed(&mut self, homes: &[ShardId]) {
-        homes.iter().for_each(|home| self.source.link_changed(*home));
-        self.feed_due_ms = Some(0);
+        if let Some(source) = &mut self.source {
+            homes.iter().for_each(|home| source.link_changed(*home));
+            self.feed_due_ms = Some(0);
+        }
     }
 
     /// Proposes what the home feed wants to make durable, if it is due.
@@ -101,13 +123,14 @@ impl Shard {
 
     /// Sends what the source has for home shards, and tells how far the log may be cut.
     pub(super) fn send_feed(&mut self, now_ms: u64, effects: &mut Effects) {
-        while let Some(batch) = self.source.poll_batch(now_ms) {
+        let Some(source) = &mut self.source else { return };
+        while let Some(batch) = source.poll_batch(now_ms) {
             effects.batches.push(batch);
         }
-        while let Some(reread) = self.source.poll_reread() {
+        while let Some(reread) = source.poll_reread() {
             effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Reread(reread) });
         }
-        self.feed_due_ms = self.source.next_deadline_ms();
-        self.marks.feed_cut.store(self.source.cut_index(), Ordering::Release);
+        self.feed_due_ms = source.next_deadline_ms();
+        self.marks.feed_cut.store(source.cut_index(), Ordering::Release);
     }
 }

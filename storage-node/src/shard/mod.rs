@@ -6,7 +6,7 @@
 //! recovering --applied everything the log held--> loading --feed positions read--> serving
 //! ```
 //!
-//! Until it serves, requests wait in a bounded queue. It knows neither engines (`replication/`, `engine/`) nor
+//! The only copy of a shard begins there; one of several follows until it is elected (`role.rs`). Until it serves, requests wait in a bounded queue. It knows neither engines (`replication/`, `engine/`) nor
 //! what a command does (`domain/`).
 
 mod effects;
@@ -15,6 +15,7 @@ mod propose;
 mod reply;
 mod reads;
 mod feed;
+mod role;
 #[cfg(test)]
 mod tests;
 
@@ -30,10 +31,11 @@ pub use reads::REQUESTS_WAITING_MAX;
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
-use crate::replication::{Group, ReplicationError};
+use crate::replication::{Group, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
 use propose::Pipeline;
 use reads::{Attaching, Deferred};
+use role::Lead;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +48,10 @@ use wire_protocol::internal::{FeedBatch, ShardError, ShardRequest, ShardResponse
 const RETRY_OVERLOADED_MS: u32 = 100;
 /// After a refusal because the shard is starting or failed, in milliseconds.
 const RETRY_UNAVAILABLE_MS: u32 = 500;
+
+/// After a refusal because another copy leads, in milliseconds: by then its gateway has heard of the new leader, or an
+/// election is nearer its end.
+const RETRY_NOT_LEADER_MS: u32 = 100;
 
 /// How far a shard is, for the thread that cuts the log.
 #[derive(Debug, Default)]
@@ -61,16 +67,21 @@ pub(crate) struct ShardStart {
     pub id: ShardId,
     pub shard_count: u32,
     pub group: Group,
+    pub replicas: Replicas,
     /// Index and time of the stored state.
     pub applied: u64,
     pub time_ms: u64,
-    /// The shard's feed, with everything recorded that led to the stored state and may not have arrived.
-    pub source: SourceFeed,
+    /// The shard's feed, with everything recorded that led to the stored state and may not have arrived. `None`: one of
+    /// several copies, which sends no feed before it leads.
+    pub source: Option<SourceFeed>,
+    /// What is known of what the feed needs, if there is no feed: see [`ShardMarks::feed_cut`].
+    pub feed_cut: u64,
     pub marks: Arc<ShardMarks>,
     pub metrics: Arc<CoreMetrics>,
 }
 
 enum Stage {
+    Following,
     Recovering,
     Loading,
     Serving(Box<HomeFeed>),
@@ -83,12 +94,16 @@ pub(crate) struct Shard {
     shard_count: u32,
     stage: Stage,
     pipeline: Pipeline,
+    replicas: Replicas,
+    lead: Lead,
+    /// The term in which this replica leads.
+    leads_in: Option<u64>,
     deferred: VecDeque<Deferred>,
     deferred_batches: VecDeque<FeedBatch>,
     attaching: HashMap<u64, Attaching>,
     ticket_last: u64,
     registry: Registry,
-    source: SourceFeed,
+    source: Option<SourceFeed>,
     /// When the source must be asked even if nothing happens to it; `Some(0)`: something did.
     feed_due_ms: Option<u64>,
     marks: Arc<ShardMarks>,
@@ -98,13 +113,21 @@ pub(crate) struct Shard {
 impl Shard {
     pub fn open(start: ShardStart) -> Self {
         start.marks.applied.store(start.applied, Ordering::Release);
-        start.marks.feed_cut.store(start.source.cut_index(), Ordering::Release);
+        let feed_cut = start.source.as_ref().map_or(start.feed_cut, SourceFeed::cut_index);
+        start.marks.feed_cut.store(feed_cut, Ordering::Release);
+        let leads_in = match start.group.role() {
+            Role::Leader { term, .. } => Some(term),
+            Role::Follower { .. } => None,
+        };
         Self {
             id: start.id,
             shard_count: start.shard_count,
-            stage: Stage::Recovering,
+            stage: if leads_in.is_some() { Stage::Recovering } else { Stage::Following },
+            feed_due_ms: start.source.is_some().then_some(0),
             source: start.source,
-            feed_due_ms: Some(0),
+            replicas: start.replicas,
+            lead: Lead::new(),
+            leads_in,
             pipeline: Pipeline::new(start.id, start.group, start.applied, start.time_ms),
             deferred: VecDeque::new(),
             deferred_batches: VecDeque::new(),
@@ -125,11 +148,22 @@ impl Shard {
         matches!(self.stage, Stage::Serving(_))
     }
 
+    /// Whether requests for the shard are answered, here or by the leader that this copy knows.
+    pub fn is_led(&self) -> bool {
+        let knows_leader = matches!(self.pipeline.role(), Role::Follower { leader: Some(_) });
+        self.is_serving() || (matches!(self.stage, Stage::Following) && knows_leader)
+    }
+
+    fn has_copies(&self) -> bool {
+        self.replicas.voters.len() > 1
+    }
+
     /// Whether no request waits for its answer.
     pub fn is_idle(&self) -> bool {
         self.deferred.is_empty()
             && self.attaching.is_empty()
             && self.pipeline.waiting_count() + self.pipeline.in_flight_count() == 0
+            && self.lead.waiting_count() == 0
     }
 
     /// Takes a request. Exactly one response comes, now or later.
@@ -146,6 +180,7 @@ impl Shard {
         match self.stage {
             Stage::Serving(_) => self.carry_out(origin, operation, effects),
             Stage::Failed => self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects),
+            Stage::Following => self.refuse_for_leader(origin, effects),
             Stage::Recovering | Stage::Loading => self.defer(origin, operation, effects),
         }
     }
@@ -169,9 +204,21 @@ impl Shard {
                     self.refuse(origin, shard_error::Kind::Overloaded, "commands waiting", effects);
                 }
             }
+            Operation::Query(_) | Operation::Attach(_) if self.has_copies() => {
+                self.bar(origin, operation, effects);
+            }
+            Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_) => {
+                self.carry_out_read(origin, operation, effects);
+            }
+        }
+    }
+
+    fn carry_out_read(&mut self, origin: Origin, operation: Operation, effects: &mut Effects) {
+        match operation {
             Operation::Query(query) => self.query(origin, query, effects),
             Operation::Attach(attach) => self.attach(origin, &attach, effects),
             Operation::Detach(detach) => self.detach(origin, &detach, effects),
+            Operation::Command(_) => unreachable!("commands are proposed"),
         }
     }
 
@@ -180,15 +227,26 @@ impl Shard {
         if matches!(self.stage, Stage::Failed) {
             return Ok(());
         }
+        if self.has_copies() {
+            self.turn_replica(now_ms, effects);
+        } else {
+            self.look_at_role(effects);
+        }
         if self.is_serving() {
             self.checkpoint(now_ms);
-            let packed = self.pipeline.propose(now_ms)?;
+            let feed_cut = if self.has_copies() { self.marks.feed_cut.load(Ordering::Acquire) } else { 0 };
+            let packed = self.pipeline.propose(now_ms, feed_cut)?;
             if packed > 0 {
                 self.metrics.entries.increment();
                 self.metrics.commands.add(packed as u64);
             }
         }
         self.pipeline.poll(effects);
+        if self.has_copies() {
+            self.pass_barrier(effects);
+            // An election may have been won or lost by what was polled.
+            self.look_at_role(effects);
+        }
         if self.feed_due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             self.send_feed(now_ms, effects);
         }
@@ -206,10 +264,12 @@ impl Shard {
             ReadDone::Attach { ticket, device_known, stored_version } => {
                 self.attached(ticket, device_known, stored_version, effects);
             }
-            ReadDone::Positions(positions) => self.start_serving(now_ms, positions, effects),
+            ReadDone::Loaded { positions, source } => self.loaded(now_ms, positions, source, effects),
             ReadDone::Reread { asked, entries } => {
-                self.source.reread(asked, entries);
-                self.send_feed(now_ms, effects);
+                if let Some(source) = &mut self.source {
+                    source.reread(asked, entries);
+                    self.send_feed(now_ms, effects);
+                }
             }
         }
     }
@@ -217,11 +277,7 @@ impl Shard {
     /// The shard takes no more requests; those it has are answered as unavailable.
     pub fn fail(&mut self, effects: &mut Effects) {
         self.stage = Stage::Failed;
-        let deferred = self.deferred.drain(..).map(|deferred| deferred.origin);
-        let attaching = self.attaching.drain().map(|(_, attaching)| attaching.origin);
-        let origins: Vec<Origin> =
-            self.pipeline.abandon().into_iter().chain(deferred).chain(attaching).collect();
-        for origin in origins {
+        for origin in self.everyone_who_waits() {
             self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects);
         }
     }
@@ -231,6 +287,7 @@ impl Shard {
         self.registry.link_closed(link);
         self.attaching.retain(|_, attaching| attaching.key.link != link);
         self.deferred.retain(|deferred| deferred.origin.link != link);
+        self.lead.link_closed(link);
     }
 
     /// Levels of this shard's queues, added to those of the core's other shards.
@@ -249,7 +306,8 @@ impl Shard {
             Stage::Serving(home) => home.next_checkpoint_ms(),
             _ => None,
         };
-        [checkpoint, self.feed_due_ms].into_iter().flatten().min()
+        let tick = self.has_copies().then(|| self.lead.next_tick_ms());
+        [checkpoint, self.feed_due_ms, tick].into_iter().flatten().min()
     }
 
     fn refuse(&self, origin: Origin, kind: shard_error::Kind, detail: &str, effects: &mut Effects) {
@@ -261,6 +319,10 @@ impl Shard {
             shard_error::Kind::Unavailable | shard_error::Kind::NotHere => {
                 self.metrics.unavailable.increment();
                 RETRY_UNAVAILABLE_MS
+            }
+            shard_error::Kind::NotLeader => {
+                self.metrics.unavailable.increment();
+                RETRY_NOT_LEADER_MS
             }
             _ => 0,
         };

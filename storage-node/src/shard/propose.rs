@@ -72,6 +72,8 @@ pub(super) struct Pipeline {
     committed_bytes: usize,
     jobs_in_flight: usize,
     applied: u64,
+    /// Barriers of reads that were passed, each with the index that has to be applied first; ascending.
+    readable: VecDeque<(u64, u64)>,
     /// Time of the newest entry: the next one's is not below it.
     time_ms: u64,
 }
@@ -91,12 +93,22 @@ impl Pipeline {
             committed_bytes: 0,
             jobs_in_flight: 0,
             applied,
+            readable: VecDeque::new(),
             time_ms,
         }
     }
 
+    /// Leads, and everything that was ever acknowledged is applied.
     pub fn is_recovered(&self) -> bool {
         matches!(self.group.role(), Role::Leader { recovered_at, .. } if self.applied >= recovered_at)
+    }
+
+    pub fn group(&mut self) -> &mut Group {
+        &mut self.group
+    }
+
+    pub fn role(&self) -> Role {
+        self.group.role()
     }
 
     pub fn term(&self) -> u64 {
@@ -128,9 +140,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Packs what waits into one entry, if the pipeline has room. Gives the number of commands packed.
-    pub fn propose(&mut self, now_ms: u64) -> Result<usize, ReplicationError> {
+    /// Packs what waits into one entry, if this replica leads and the pipeline has room. Gives the number of commands
+    /// packed. `feed_cut`: see the batch.
+    pub fn propose(&mut self, now_ms: u64, feed_cut: u64) -> Result<usize, ReplicationError> {
         if self.waiting.is_empty()
+            || !matches!(self.group.role(), Role::Leader { .. })
             || self.writes_in_flight >= LOG_WRITES_IN_FLIGHT_MAX
             || self.commands_in_flight >= COMMANDS_IN_FLIGHT_MAX
         {
@@ -150,7 +164,7 @@ impl Pipeline {
         self.commands_in_flight += commands.len();
         self.time_ms = self.time_ms.max(now_ms);
         let count = commands.len();
-        let batch = CommandBatch { time_ms: self.time_ms, commands };
+        let batch = CommandBatch { time_ms: self.time_ms, commands, feed_cut };
         let index = self.group.propose(encode_record(&batch))?;
         let proposed = Proposed { index, batch: Some(batch), origins, proposed_at: clock::now() };
         self.proposed.push_back(proposed);
@@ -159,8 +173,11 @@ impl Pipeline {
 
     /// Hands out what the group wants written, and what is committed.
     pub fn poll(&mut self, effects: &mut Effects) {
-        while self.committed_bytes < COMMITTED_BYTES_MAX {
+        // A follower's writes come with what its leader sends: what arrives while two are synced shares the next one.
+        while self.committed_bytes < COMMITTED_BYTES_MAX && self.writes_in_flight < LOG_WRITES_IN_FLIGHT_MAX {
             let Some(output) = self.group.poll() else { break };
+            effects.messages.extend(output.messages);
+            self.readable.extend(output.readable);
             if let Some(write) = output.write {
                 self.writes_in_flight += 1;
                 effects.writes.push(write);
@@ -214,12 +231,26 @@ impl Pipeline {
         self.group.applied(self.applied);
     }
 
-    /// The node failed: whether these commands were carried out is unknown or they were not.
+    /// The newest barrier up to which reads may be carried out now.
+    pub fn readable_ticket(&mut self) -> Option<u64> {
+        let mut newest = None;
+        while let Some((ticket, index)) = self.readable.front().copied() {
+            if index > self.applied {
+                break;
+            }
+            newest = Some(ticket);
+            self.readable.pop_front();
+        }
+        newest
+    }
+
+    /// The node failed, or another replica leads: whether these commands are carried out is unknown, or they are not.
     pub fn abandon(&mut self) -> Vec<Origin> {
         let waiting = self.waiting.drain(..).map(|waiting| waiting.origin);
         let proposed = self.proposed.drain(..).flat_map(|proposed| proposed.origins);
         let origins = waiting.chain(proposed).flatten().collect();
         (self.waiting_bytes, self.commands_in_flight) = (0, 0);
+        self.readable.clear();
         origins
     }
 }

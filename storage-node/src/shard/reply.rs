@@ -1,9 +1,10 @@
 //! What applied entries led to: answers for whoever waits, events for whomever they concern.
 
 use super::effects::AppliedJob;
-use super::{Effects, ReadJob, ReadWork, Shard, Stage, respond};
+use super::{Effects, Shard, respond};
 use crate::domain::Event;
 use crate::failpoint::{self, Failpoint};
+use std::sync::atomic::Ordering;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{Delivery, FeedItem, delivery};
@@ -29,13 +30,15 @@ impl Shard {
                     self.carry_out_event(event, &mut items, effects);
                 }
             }
-            self.source.record(entry.index, items);
+            match &mut self.source {
+                Some(source) => source.record(entry.index, items),
+                // What the leader knew of its feed: this copy may let go of as much.
+                None => drop(self.marks.feed_cut.fetch_max(entry.feed_cut, Ordering::AcqRel)),
+            }
         }
         self.pipeline.advance();
-        if matches!(self.stage, Stage::Recovering) && self.pipeline.is_recovered() {
-            self.stage = Stage::Loading;
-            effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Positions });
-        }
+        self.pass_barrier(effects);
+        self.look_at_role(effects);
         failpoint::pass(Failpoint::FeedSending);
         self.send_feed(now_ms, effects);
     }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, ShardRequest, ShardResponse, delivery, shard_error,
+    Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardRequest, ShardResponse, delivery,
+    shard_error,
 };
 
 /// Reports of other threads that one turn takes; the rest waits for the next.
@@ -44,13 +45,18 @@ pub struct StorageCore {
     pub(super) shards: Vec<Shard>,
     /// Place in `shards`, by shard id; `None`: not of this core.
     places: Vec<Option<usize>>,
-    links: HashMap<LinkId, LinkPeer>,
+    pub(super) links: HashMap<LinkId, LinkPeer>,
     link_last: u64,
     pub(super) effects: Effects,
     outboxes: Vec<Outbox>,
     missed: Missed,
     responses: VecDeque<(LinkId, ShardResponse)>,
     deliveries: VecDeque<(LinkId, Delivery)>,
+    /// Who leads each shard, as this core has told its links; and the state of the node's table then.
+    pub(super) leaders: Vec<Option<ShardLeader>>,
+    pub(super) leader_changes: u64,
+    /// For the driver. At most one for each link and shard between two changes of leader.
+    pub(super) leader_news: VecDeque<(LinkId, ShardLeader)>,
     pub(super) peer_outputs: VecDeque<PeerOutput>,
     pub(super) own_reads: VecDeque<ReadJob>,
     pub(super) own_reads_in_flight: usize,
@@ -61,7 +67,8 @@ pub struct StorageCore {
 
 impl StorageCore {
     pub(crate) fn new(shared: Arc<NodeShared>, core: usize, threads: Threads, shards: Vec<Shard>) -> Self {
-        let mut places = vec![None; shared.map.shard_count() as usize];
+        let shard_count = shared.map.shard_count() as usize;
+        let mut places = vec![None; shard_count];
         for (place, shard) in shards.iter().enumerate() {
             places[shard.id().0 as usize] = Some(place);
         }
@@ -77,6 +84,9 @@ impl StorageCore {
             link_last: 0,
             effects: Effects::default(),
             missed: Missed::default(),
+            leaders: vec![None; shard_count],
+            leader_changes: 0,
+            leader_news: VecDeque::new(),
             responses: VecDeque::new(),
             deliveries: VecDeque::new(),
             peer_outputs: VecDeque::new(),
@@ -97,6 +107,7 @@ impl StorageCore {
         self.link_last += 1;
         let link = LinkId { core: self.core as u32, number: self.link_last };
         self.links.insert(link, peer);
+        self.leader_news.extend(self.leaders.iter().flatten().map(|leader| (link, *leader)));
         self.metrics.links.set(self.links.len() as u64);
         tracing::info!(core = self.core, ?peer, "link opened");
         link
@@ -158,6 +169,7 @@ impl StorageCore {
         self.shared.inboxes[self.core].turn_started();
         self.take_completions(now_ms);
         self.take_mail(now_ms);
+        self.look_at_leaders();
         for place in 0..self.shards.len() {
             if let Err(error) = self.shards[place].turn(now_ms, &mut self.effects) {
                 self.shared.fail(error.to_string());
@@ -237,6 +249,7 @@ impl StorageCore {
             Mail::LinkClosed(link) => self.shards.iter_mut().for_each(|shard| shard.link_closed(link)),
             Mail::Batch(batch) => self.take_batch(batch),
             Mail::Ack(ack) => self.take_ack(now_ms, &ack),
+            Mail::Raft(message) => self.take_raft(message),
         }
     }
 
@@ -246,6 +259,12 @@ impl StorageCore {
 
     pub(super) fn take_ack(&mut self, now_ms: u64, ack: &FeedAck) {
         self.with_shard(ShardId(ack.source_shard), |shard, effects| shard.take_ack(now_ms, ack, effects));
+    }
+
+    pub(super) fn take_raft(&mut self, message: RaftMessage) {
+        if let Some(shard) = self.shard_mut(ShardId(message.shard)) {
+            shard.take_raft(message);
+        }
     }
 
     pub(super) fn shard_mut(&mut self, shard: ShardId) -> Option<&mut Shard> {
@@ -291,6 +310,10 @@ impl StorageCore {
         }
     }
 
+    pub(super) fn has_mail_room(&self, core: usize) -> bool {
+        self.outboxes[core].has_room()
+    }
+
     pub(super) fn send_mail(&mut self, core: usize, mail: Mail) {
         self.outboxes[core].push(mail);
     }
@@ -309,6 +332,11 @@ impl StorageCore {
 
     /// The next answer or delivery. To be drained after each turn. Nothing comes out for a closed link.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        while let Some((link, leader)) = self.leader_news.pop_front() {
+            if self.links.contains_key(&link) {
+                return Some(LinkOutput::Leader(link, leader));
+            }
+        }
         while let Some((link, response)) = self.responses.pop_front() {
             if self.links.contains_key(&link) {
                 return Some(LinkOutput::Response(link, response));
@@ -329,9 +357,10 @@ impl StorageCore {
         self.shards.iter().filter_map(Shard::next_deadline_ms).chain(retry).min()
     }
 
-    /// Whether every shard of this core has taken over what the log held, and answers.
+    /// Whether every shard of this core has taken over what the log held, and answers; of one with several copies it
+    /// is enough that a leader is known.
     pub fn is_serving(&self) -> bool {
-        self.shards.iter().all(Shard::is_serving)
+        self.shards.iter().all(Shard::is_led)
     }
 
     /// Whether every request that was received is answered.

@@ -23,12 +23,21 @@ struct Identity {
     node_id: u32,
     shard_count: u32,
     shards: Vec<u32>,
+    /// Nodes that hold copies of each of them, in the order of `shards`; empty: this one alone.
+    #[serde(default)]
+    copies: Vec<Vec<u32>>,
 }
 
 impl Identity {
     fn to_text(&self) -> String {
-        let Self { format, node_id, shard_count, shards } = self;
-        format!("format = {format}\nnode_id = {node_id}\nshard_count = {shard_count}\nshards = {shards:?}\n")
+        let Self { format, node_id, shard_count, shards, copies } = self;
+        let mut text = format!(
+            "format = {format}\nnode_id = {node_id}\nshard_count = {shard_count}\nshards = {shards:?}\n"
+        );
+        if !copies.is_empty() {
+            text.push_str(&format!("copies = {copies:?}\n"));
+        }
+        text
     }
 }
 
@@ -41,6 +50,8 @@ pub(crate) struct Owner {
     pub shard_count: u32,
     /// Those of this node.
     pub shards: Vec<u32>,
+    /// Nodes that hold copies of each of them; empty: this one alone.
+    pub copies: Vec<Vec<u32>>,
 }
 
 /// A checked data folder.
@@ -56,8 +67,8 @@ impl DataFolder {
     /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards.
     pub fn open(disk: Disk, folder: &Path, owner: Owner) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
-        let Owner { node_id, shard_count, shards } = owner;
-        let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards };
+        let Owner { node_id, shard_count, shards, copies } = owner;
+        let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
         let mut opened = Self { disk, folder: folder.to_owned(), identity, is_new: false };
         let file = opened.identity_file();
         match opened.disk.read_text(&file) {
@@ -96,6 +107,12 @@ impl DataFolder {
             let (found, expected) = (&found.shards, &expected.shards);
             return wrong(format!(
                 "shards {found:?}, the configuration says {expected:?}; shards cannot be moved yet"
+            ));
+        }
+        if found.copies != expected.copies {
+            let (found, expected) = (&found.copies, &expected.copies);
+            return wrong(format!(
+                "copies on nodes {found:?}, the configuration says {expected:?}; copies cannot be moved yet"
             ));
         }
         Ok(())
@@ -145,7 +162,11 @@ mod tests {
 
     #[test]
     fn an_identity_reads_back() {
-        let identity = Identity { format: 1, node_id: 2, shard_count: 4, shards: vec![0, 3] };
-        assert_eq!(toml::from_str::<Identity>(&identity.to_text()), Ok(identity));
+        let copies = vec![vec![1, 2, 3], vec![2, 3, 4]];
+        let identity = Identity { format: 1, node_id: 2, shard_count: 4, shards: vec![0, 3], copies };
+        assert_eq!(toml::from_str::<Identity>(&identity.to_text()), Ok(identity.clone()));
+        let alone = Identity { copies: Vec::new(), ..identity };
+        assert!(!alone.to_text().contains("copies"), "as before there were any");
+        assert_eq!(toml::from_str::<Identity>(&alone.to_text()), Ok(alone));
     }
 }

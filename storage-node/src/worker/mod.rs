@@ -41,7 +41,7 @@ pub(crate) use shared::NodeShared;
 pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;
-use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardResponse};
+use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardResponse};
 
 /// What a core hands to the driver of its links.
 #[derive(Clone, PartialEq, Debug)]
@@ -50,18 +50,22 @@ pub enum LinkOutput {
     Response(LinkId, ShardResponse),
     /// Something for sessions attached over this link.
     Delivery(LinkId, Delivery),
+    /// Who leads a shard.
+    Leader(LinkId, ShardLeader),
 }
 
-/// Feed between storage nodes.
+/// What storage nodes say to each other.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PeerMessage {
     /// Events for a home shard.
     Batch(FeedBatch),
     /// A home shard's position, for the source.
     Ack(FeedAck),
+    /// From a replica to another.
+    Raft(RaftMessage),
 }
 
-/// Feed for another node, for the driver of the links.
+/// Something for another node, for the driver of the links.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PeerOutput {
     /// Which node.

@@ -14,7 +14,7 @@ use crate::engine::{Store, StoreError};
 use crate::jobs;
 use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
-use crate::replication::{Group, Log, LogRequest, Replicas, ReplicationError, SyncedWrite, run_log_thread};
+use crate::replication::{Group, Log, LogRequest, ReplicationError, SyncedWrite, run_log_thread};
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, ShardStart};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
@@ -193,7 +193,11 @@ pub(crate) fn open_node(
 ) -> Result<(Arc<NodeShared>, Vec<OpenedShards>), StartError> {
     let map = ShardMap::new(config, cores)?;
     let shards: Vec<u32> = map.own_shards().into_iter().map(|shard| shard.0).collect();
-    let owner = Owner { node_id: config.node_id, shard_count: config.shard_count, shards };
+    let copies = match map.is_replicated() {
+        true => map.own_shards().into_iter().map(|shard| map.replicas(shard).voters).collect(),
+        false => Vec::new(),
+    };
+    let owner = Owner { node_id: config.node_id, shard_count: config.shard_count, shards, copies };
     let folder = DataFolder::open(disk.clone(), &config.data_dir, owner)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
@@ -219,16 +223,23 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
     for id in shared.map.shards_of_core(core) {
         let (applied, time_ms) = domain::applied_index(&*shared.store, id)?;
         opened.times.insert(id, time_ms);
-        let group = Group::open(Arc::clone(&shared.log), id, applied, &Replicas::alone(1))?;
+        let replicas = shared.map.replicas(id);
+        let group = Group::open(Arc::clone(&shared.log), id, applied, &replicas)?;
         let unreadable = |detail| StartError::DataFolder { file: shared.log.folder().to_owned(), detail };
-        let source = open_source(shared, id, applied).map_err(unreadable)?;
+        // One of several copies sends no feed before it leads, and makes its own when it does.
+        let source = match replicas.voters.len() {
+            1 => Some(open_source(shared, id, applied).map_err(unreadable)?),
+            _ => None,
+        };
         opened.shards.push(Shard::open(ShardStart {
             id,
             shard_count: shared.map.shard_count(),
             group,
+            replicas,
             applied,
             time_ms,
             source,
+            feed_cut: shared.log.cut_index(id),
             marks: Arc::clone(&shared.marks[id.0 as usize]),
             metrics: Arc::clone(&shared.metrics.cores[core]),
         }));

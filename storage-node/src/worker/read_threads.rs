@@ -1,6 +1,6 @@
 //! The read threads of a node: queries, look-ups for attaching sessions, and what shards must read again.
 
-use super::reread::feed_items;
+use super::reread::{feed_items, open_source};
 use super::shared::{Completion, NodeShared};
 use crate::domain;
 use crate::engine::StoreError;
@@ -66,8 +66,10 @@ fn carry_out(shared: &NodeShared, job: ReadJob) -> Result<(usize, Completion), S
                 return Ok((core, Completion::AttachFailed { shard, ticket, kind, detail }));
             }
         },
-        ReadWork::Positions => {
-            ReadDone::Positions(domain::feed_positions(&*shared.store, shard).map_err(failed)?)
+        ReadWork::Load { source_as_of } => {
+            let positions = domain::feed_positions(&*shared.store, shard).map_err(failed)?;
+            let source = source_as_of.map(|applied| open_source(shared, shard, applied)).transpose()?;
+            ReadDone::Loaded { positions, source: source.map(Box::new) }
         }
         ReadWork::Reread(mut asked) => {
             let range = LogRange { above: asked.from_index, up_to: asked.to_index };

@@ -2,7 +2,7 @@
 
 use super::core::StorageCore;
 use super::read_threads::ReadRequest;
-use super::shared::{Mail, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
+use super::shared::{Inbox, Mail, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::StoreRequest;
 use super::{PeerMessage, PeerOutput};
 use crate::placement::Place;
@@ -10,10 +10,10 @@ use crate::replication::LogRequest;
 use crate::shard::{ReadJob, ReadWork, refusal};
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{FeedAck, FeedBatch, shard_error};
+use wire_protocol::internal::{FeedAck, FeedBatch, ShardLeader, shard_error};
 
-/// Feed for other nodes that waits for the driver of the links. Beyond it goes as if the link had lost it: the
-/// source sends it again.
+/// Messages for other nodes that wait for the driver of the links. Beyond it they go as if the link had lost them: the
+/// feed's source and Raft send again.
 const PEER_OUTPUTS_MAX: usize = 16_384;
 
 impl StorageCore {
@@ -29,6 +29,12 @@ impl StorageCore {
             acks.into_iter().for_each(|ack| self.route_ack(now_ms, ack));
         }
         let effects = std::mem::take(&mut self.effects);
+        for leader in effects.leaders {
+            self.hear_of_leader(leader);
+        }
+        for message in effects.messages {
+            self.send_to_node(message.to, PeerMessage::Raft(message));
+        }
         for write in effects.writes {
             let request = LogRequest::Write { core: self.core, write };
             if self.threads.log.try_send(request).is_err() {
@@ -47,20 +53,21 @@ impl StorageCore {
     }
 
     fn route_batch(&mut self, batch: FeedBatch) {
-        match self.shared.map.place(ShardId(batch.home_shard)) {
+        match self.shared.leading_place(ShardId(batch.home_shard)) {
             Some(Place::Core(core)) if core == self.core => self.take_batch(batch),
             Some(Place::Core(core)) => self.send_mail(core, Mail::Batch(batch)),
             Some(Place::Node(node)) => self.send_to_node(node, PeerMessage::Batch(batch)),
-            None => tracing::error!(home = batch.home_shard, "feed for a shard that is not there"),
+            // Nobody is known to lead it: the source sends it again when somebody does.
+            None => tracing::debug!(home = batch.home_shard, "feed for a shard without a leader"),
         }
     }
 
     fn route_ack(&mut self, now_ms: u64, ack: FeedAck) {
-        match self.shared.map.place(ShardId(ack.source_shard)) {
+        match self.shared.leading_place(ShardId(ack.source_shard)) {
             Some(Place::Core(core)) if core == self.core => self.take_ack(now_ms, &ack),
             Some(Place::Core(core)) => self.send_mail(core, Mail::Ack(ack)),
             Some(Place::Node(node)) => self.send_to_node(node, PeerMessage::Ack(ack)),
-            None => tracing::error!(source = ack.source_shard, "position for a shard that is not there"),
+            None => tracing::debug!(source = ack.source_shard, "position for a shard without a leader"),
         }
     }
 
@@ -70,22 +77,68 @@ impl StorageCore {
         }
     }
 
-    /// Takes feed that came from another node, for any shard of this node.
+    /// Takes what came from another node, for any shard of this node.
     pub fn receive_from_peer(&mut self, now_ms: u64, message: PeerMessage) {
         // Only what concerns this node: passing on what a peer misdirected could go round for ever.
         let shard = match &message {
             PeerMessage::Batch(batch) => ShardId(batch.home_shard),
             PeerMessage::Ack(ack) => ShardId(ack.source_shard),
+            PeerMessage::Raft(message) => ShardId(message.shard),
         };
-        match (self.shared.map.place(shard), message) {
-            (Some(Place::Core(_)), PeerMessage::Batch(batch)) => self.route_batch(batch),
-            (Some(Place::Core(_)), PeerMessage::Ack(ack)) => self.route_ack(now_ms, ack),
-            _ => tracing::warn!(%shard, "a peer sent feed for a shard that is not here"),
+        let Some(Place::Core(core)) = self.shared.map.place(shard) else {
+            tracing::warn!(%shard, "a peer sent something for a shard that is not here");
+            return;
+        };
+        let is_here = core == self.core;
+        match message {
+            PeerMessage::Batch(batch) if is_here => self.take_batch(batch),
+            PeerMessage::Ack(ack) if is_here => self.take_ack(now_ms, &ack),
+            PeerMessage::Raft(message) if is_here => self.take_raft(message),
+            PeerMessage::Batch(batch) => self.send_mail(core, Mail::Batch(batch)),
+            PeerMessage::Ack(ack) => self.send_mail(core, Mail::Ack(ack)),
+            // Raft sends again what is lost; nothing may grow because a core is slow.
+            PeerMessage::Raft(message) if self.has_mail_room(core) => {
+                self.send_mail(core, Mail::Raft(message))
+            }
+            PeerMessage::Raft(_) => {}
         }
         self.shared.inboxes[self.core].signal();
     }
 
-    /// The next feed message for another node. To be drained after each turn; what cannot be sent is dropped, and
+    /// Takes who leads a shard, from a replica here or from another node.
+    pub fn hear_of_leader(&mut self, leader: ShardLeader) {
+        if self.shared.map.is_replicated() && self.shared.leaders.heard(leader) {
+            self.shared.inboxes.iter().for_each(Inbox::signal);
+        }
+    }
+
+    /// Tells links and shards of leaders that are new to this core.
+    pub(super) fn look_at_leaders(&mut self) {
+        let changes = self.shared.leaders.changes();
+        if changes == self.leader_changes {
+            return;
+        }
+        self.leader_changes = changes;
+        let mut changed = Vec::new();
+        for shard in self.shared.map.shards() {
+            let leader = self.shared.leaders.leader(shard);
+            let known = &mut self.leaders[shard.0 as usize];
+            if *known != leader {
+                *known = leader;
+                changed.extend(leader);
+            }
+        }
+        for leader in &changed {
+            for link in self.links.keys() {
+                self.leader_news.push_back((*link, *leader));
+            }
+        }
+        // What was sent to the leaders before may be lost.
+        let homes: Vec<ShardId> = changed.iter().map(|leader| ShardId(leader.shard)).collect();
+        self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
+    }
+
+    /// The next message for another node. To be drained after each turn; what cannot be sent is dropped, and
     /// the source is told by [`Self::peer_link_changed`] when there is a link again.
     pub fn poll_peer_output(&mut self) -> Option<PeerOutput> {
         self.peer_outputs.pop_front()
@@ -101,7 +154,7 @@ impl StorageCore {
 
     fn read(&mut self, job: ReadJob) {
         let (id, link) = match &job.work {
-            ReadWork::Positions | ReadWork::Reread(_) => {
+            ReadWork::Load { .. } | ReadWork::Reread(_) => {
                 self.own_reads.push_back(job);
                 return;
             }

@@ -3,7 +3,7 @@
 
 use crate::engine::Store;
 use crate::observe::NodeMetrics;
-use crate::placement::ShardMap;
+use crate::placement::{Leaders, Place, ShardMap};
 use crate::replication::Log;
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
 use crate::worker::{LinkId, Waker};
@@ -11,7 +11,9 @@ use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, ShardRequest, ShardResponse, shard_error};
+use wire_protocol::internal::{
+    Delivery, FeedAck, FeedBatch, RaftMessage, ShardRequest, ShardResponse, shard_error,
+};
 
 /// Queries that a node's read threads have or that wait for them. At 30 µs a read and two threads it is 30 ms.
 pub const READS_IN_FLIGHT_MAX: usize = 2_048;
@@ -50,6 +52,8 @@ pub(crate) enum Mail {
     Batch(FeedBatch),
     /// A home shard's position for a source shard of yours.
     Ack(FeedAck),
+    /// From a replica on another node to a shard of yours.
+    Raft(RaftMessage),
 }
 
 /// Where a core is reached from other threads.
@@ -110,6 +114,8 @@ pub(crate) struct NodeShared {
     /// Made at random at the start.
     pub epoch: u64,
     pub map: ShardMap,
+    /// Of shards with several copies.
+    pub leaders: Leaders,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
     pub inboxes: Vec<Inbox>,
@@ -139,6 +145,7 @@ impl NodeShared {
             node_id: parts.node_id,
             epoch: parts.epoch,
             marks: parts.map.shards().map(|_| Arc::default()).collect(),
+            leaders: Leaders::new(parts.map.shard_count()),
             map: parts.map,
             log: parts.log,
             store: parts.store,
@@ -159,6 +166,17 @@ impl NodeShared {
 
     pub fn failure(&self) -> Option<&str> {
         self.failure.get().map(String::as_str)
+    }
+
+    /// Where what concerns the shard goes to: to its only copy, or to the leader that is known.
+    pub fn leading_place(&self, shard: ShardId) -> Option<Place> {
+        if !self.map.is_replicated() {
+            return self.map.place(shard);
+        }
+        match self.leaders.leader(shard)?.node_id {
+            own if own == self.node_id => self.map.place(shard),
+            other => Some(Place::Node(other)),
+        }
     }
 
     /// How far a shard of this node is.

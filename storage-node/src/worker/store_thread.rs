@@ -127,13 +127,13 @@ fn apply_job(overlay: &mut Overlay<'_>, job: ApplyJob, time_ms: &mut u64) -> Res
             ApplyWork::Batch(batch) => Some(batch),
             ApplyWork::Record(record) => decode_record(&record).map_err(|error| failed(error.to_string()))?,
         };
-        let mut results = Vec::new();
+        let (mut results, mut feed_cut) = (Vec::new(), 0);
         if let Some(batch) = &batch {
-            *time_ms = batch.time_ms;
+            (*time_ms, feed_cut) = (batch.time_ms, batch.feed_cut);
             results = domain::apply(overlay, shard, batch).map_err(|error| failed(error.to_string()))?;
         }
         domain::set_applied_index(overlay, shard, entry.index, *time_ms);
-        entries.push(AppliedEntry { index: entry.index, time_ms: *time_ms, results });
+        entries.push(AppliedEntry { index: entry.index, time_ms: *time_ms, feed_cut, results });
     }
     Ok(AppliedJob { shard, entries })
 }

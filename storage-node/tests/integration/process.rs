@@ -16,7 +16,7 @@ use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::frame::{FrameDecoder, encode_message};
-use wire_protocol::internal::{Delivery, LinkHello, ShardRequest, ShardResponse, link_hello};
+use wire_protocol::internal::{Delivery, LinkHello, ShardLeader, ShardRequest, ShardResponse, link_hello};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, decode};
 
@@ -55,6 +55,10 @@ impl Setup<'_> {
             self.listen
         );
         let tls = self.tls;
+        // Nodes that own no shards of their own share all of them.
+        if self.nodes.len() > 1 && self.nodes.iter().all(|node| node.shards.is_empty()) {
+            text.push_str("replicas = 3\n");
+        }
         let _ = write!(
             text,
             "log = {{ file_bytes = 1048576, keep_bytes = 8388608, prefill = false }}\n\
@@ -94,7 +98,13 @@ impl Process {
         Self::ready(Self::spawn_by(shell, setup))
     }
 
-    fn ready(child: Child) -> Self {
+    /// Starts it without waiting: it is ready when enough others are.
+    pub fn start_soon(setup: &Setup<'_>) -> Child {
+        Self::spawn(setup)
+    }
+
+    /// Waits until a started one says that it is ready.
+    pub fn ready(child: Child) -> Self {
         Self::ready_or_ended(child).unwrap_or_else(|status| panic!("not ready: {status:?}"))
     }
 
@@ -178,6 +188,8 @@ pub struct Link {
     request_last: u64,
     pub responses: HashMap<u64, ShardResponse>,
     pub deliveries: VecDeque<Delivery>,
+    /// Who leads, by shard, as the node told.
+    pub leaders: HashMap<u32, ShardLeader>,
     pub epoch: u64,
 }
 
@@ -221,6 +233,7 @@ impl Link {
             request_last: 0,
             responses: HashMap::new(),
             deliveries: VecDeque::new(),
+            leaders: HashMap::new(),
             epoch: 0,
         };
         let started = clock::now();
@@ -267,7 +280,8 @@ impl Link {
             self.decoder.next_frame().map_err(|error| io::Error::other(error.to_string()))?
         {
             let frame = decode(payload).map_err(io::Error::other)?;
-            let (responses, deliveries, epoch) = (&mut self.responses, &mut self.deliveries, &mut self.epoch);
+            let (responses, deliveries) = (&mut self.responses, &mut self.deliveries);
+            let (epoch, leaders) = (&mut self.epoch, &mut self.leaders);
             let mut take = |event: CallerEvent| match event {
                 CallerEvent::Welcome(welcome) => *epoch = welcome.epoch,
                 CallerEvent::Response(response) => {
@@ -276,6 +290,9 @@ impl Link {
                 }
                 CallerEvent::Delivery(delivery) => deliveries.push_back(delivery),
                 CallerEvent::FeedAck(_) => {}
+                CallerEvent::Leader(leader) => {
+                    leaders.insert(leader.shard, leader);
+                }
             };
             self.half.handle_frame(clock::now_ms(), frame, &mut take).map_err(io::Error::other)?;
         }

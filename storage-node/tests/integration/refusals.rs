@@ -26,8 +26,8 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
     assert!(in_use.contains("rows/LOCK"), "{in_use}");
     drop(node);
     let address = ([127, 0, 0, 1], 1).into();
-    let half = NodeConfig { id: 1, address, shards: (0..4).collect() };
-    let rest = NodeConfig { id: 2, address, shards: (4..8).collect() };
+    let half = NodeConfig { id: 1, address, shards: (0..4).collect(), zone: String::new() };
+    let rest = NodeConfig { id: 2, address, shards: (4..8).collect(), zone: String::new() };
     for (other, expected) in [
         (StorageConfig { node_id: 9, ..config(folder.path()) }, "node_id 1, the configuration says 9"),
         (

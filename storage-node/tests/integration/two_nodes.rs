@@ -29,6 +29,7 @@ impl<'a> Fleet<'a> {
                 id,
                 address: free_address(),
                 shards: (0..SHARDS).filter(|shard| shard % 2 + 1 == id).collect(),
+                zone: String::new(),
             })
             .collect();
         let tls = certificates::make(folder);

@@ -3,8 +3,8 @@
 use super::queue::{AckQueue, ItemQueue, item_bytes};
 use super::{LinkFault, LinkFull};
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, ShardRequest,
-    ShardResponse,
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
+    ShardLeader, ShardRequest, ShardResponse,
 };
 use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS, LINK_VERSION};
 use std::collections::BTreeSet;
@@ -37,6 +37,7 @@ enum Stage {
 enum Item {
     Request(ShardRequest),
     Feed(FeedBatch),
+    Raft(RaftMessage),
 }
 
 /// What a received frame brought.
@@ -50,6 +51,8 @@ pub enum CallerEvent {
     Delivery(Delivery),
     /// A home shard of the peer took over feed of this node.
     FeedAck(FeedAck),
+    /// Somebody leads a shard.
+    Leader(ShardLeader),
 }
 
 impl CallerLink {
@@ -90,6 +93,14 @@ impl CallerLink {
         self.room()?;
         let bytes = item_bytes(&batch)?;
         self.queue.push(Item::Feed(batch), bytes);
+        Ok(())
+    }
+
+    /// Takes a replica's message. A refused one is lost, which Raft expects of any.
+    pub fn queue_raft(&mut self, message: RaftMessage) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&message)?;
+        self.queue.push(Item::Raft(message), bytes);
         Ok(())
     }
 
@@ -145,6 +156,7 @@ impl CallerLink {
         }
         frame.deliveries.into_iter().for_each(|delivery| sink(CallerEvent::Delivery(delivery)));
         frame.feed_acks.into_iter().for_each(|ack| sink(CallerEvent::FeedAck(ack)));
+        frame.leaders.into_iter().for_each(|leader| sink(CallerEvent::Leader(leader)));
         Ok(())
     }
 
@@ -163,9 +175,12 @@ impl CallerLink {
                 self.queue.pop_batch(|item| match item {
                     Item::Request(request) => frame.requests.push(request),
                     Item::Feed(batch) => frame.feed.push(batch),
+                    Item::Raft(message) => frame.raft.push(message),
                 });
-                let nothing =
-                    frame.requests.is_empty() && frame.feed.is_empty() && frame.feed_acks.is_empty();
+                let nothing = frame.requests.is_empty()
+                    && frame.feed.is_empty()
+                    && frame.feed_acks.is_empty()
+                    && frame.raft.is_empty();
                 if nothing && !frame.ping {
                     return None;
                 }

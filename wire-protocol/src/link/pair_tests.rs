@@ -139,7 +139,10 @@ impl<'a> World<'a> {
             let mut requests = Vec::new();
             let take = &mut |event| match event {
                 ServingEvent::Request(request) => requests.push(request.id),
-                ServingEvent::Hello(_) | ServingEvent::Feed(_) | ServingEvent::FeedAck(_) => {}
+                ServingEvent::Hello(_)
+                | ServingEvent::Feed(_)
+                | ServingEvent::FeedAck(_)
+                | ServingEvent::Raft(_) => {}
             };
             self.serving.handle_frame(self.now_ms, frame, take).expect("the caller keeps the protocol");
             for id in requests {

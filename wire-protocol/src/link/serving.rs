@@ -8,14 +8,14 @@ use super::queue::{AckQueue, ItemQueue, item_bytes};
 use crate::internal::link_hello::Role;
 use crate::internal::shard_error::Kind;
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
-    SessionAddress, ShardError, ShardRequest, ShardResponse, delivery, shard_response,
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
+    SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, delivery, shard_response,
 };
 use crate::limits::{
     LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX,
     LINK_SYNC_NEEDED_SESSIONS_MAX, LINK_VERSION,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sessions told to sync by one delivery: at 12 bytes each a fifth of a batch.
 const SYNC_NEEDED_PER_FRAME_MAX: usize = 4_096;
@@ -30,6 +30,8 @@ pub struct ServingLink {
     pong_due: bool,
     queue: ItemQueue<Item>,
     acks: AckQueue,
+    /// By shard: not yet told.
+    leaders: BTreeMap<u32, ShardLeader>,
     /// Requests whose answer did not leave the queue yet. Never more than `welcome.credits`.
     outstanding: usize,
     /// Of these, handed to the owner and not answered by it.
@@ -65,6 +67,8 @@ pub enum ServingEvent {
     Feed(FeedBatch),
     /// A home shard of the peer took over feed of this node.
     FeedAck(FeedAck),
+    /// From a replica of the peer to one of this node.
+    Raft(RaftMessage),
 }
 
 /// What became of a delivery.
@@ -87,6 +91,7 @@ impl ServingLink {
             pong_due: false,
             queue: ItemQueue::default(),
             acks: AckQueue::default(),
+            leaders: BTreeMap::new(),
             outstanding: 0,
             unanswered: 0,
             sync_needed: SyncNeeded::default(),
@@ -107,7 +112,8 @@ impl ServingLink {
             (Some(_), Some(_)) => return Err(LinkFault::Protocol("a second hello")),
             (Some(_), None) => {}
         }
-        if self.welcome_due && !(frame.requests.is_empty() && frame.feed.is_empty()) {
+        if self.welcome_due && !(frame.requests.is_empty() && frame.feed.is_empty() && frame.raft.is_empty())
+        {
             return Err(LinkFault::Protocol("an item before welcome"));
         }
         self.heard_ms = self.heard_ms.max(now_ms);
@@ -118,6 +124,7 @@ impl ServingLink {
         frame.requests.into_iter().for_each(|request| self.take_request(request, sink));
         frame.feed.into_iter().for_each(|batch| sink(ServingEvent::Feed(batch)));
         frame.feed_acks.into_iter().for_each(|ack| sink(ServingEvent::FeedAck(ack)));
+        frame.raft.into_iter().for_each(|message| sink(ServingEvent::Raft(message)));
         Ok(())
     }
 
@@ -194,6 +201,14 @@ impl ServingLink {
         self.acks.push(ack);
     }
 
+    /// Takes who leads a shard; an unsent earlier one of the same shard is replaced.
+    pub fn queue_leader(&mut self, leader: ShardLeader) {
+        let known = self.leaders.entry(leader.shard).or_insert(leader);
+        if leader.term >= known.term {
+            *known = leader;
+        }
+    }
+
     /// The next frame to send. Call until `None`.
     pub fn poll_frame(&mut self, _now_ms: u64) -> Option<LinkResponseFrame> {
         self.hello?;
@@ -201,6 +216,7 @@ impl ServingLink {
             welcome: std::mem::take(&mut self.welcome_due).then_some(self.welcome),
             pong: std::mem::take(&mut self.pong_due),
             feed_acks: self.acks.pop_batch(),
+            leaders: std::mem::take(&mut self.leaders).into_values().collect(),
             ..LinkResponseFrame::default()
         };
         self.queue.pop_batch(|item| match item {
@@ -212,7 +228,10 @@ impl ServingLink {
         if self.queue.bytes() <= LINK_QUEUE_BYTES_MAX / 2 {
             frame.deliveries.extend(self.sync_needed.pop());
         }
-        let nothing = frame.responses.is_empty() && frame.deliveries.is_empty() && frame.feed_acks.is_empty();
+        let nothing = frame.responses.is_empty()
+            && frame.deliveries.is_empty()
+            && frame.feed_acks.is_empty()
+            && frame.leaders.is_empty();
         if nothing && frame.welcome.is_none() && !frame.pong {
             return None;
         }

@@ -324,3 +324,33 @@ fn silence_kills_a_link_and_pings_keep_it() {
     assert_eq!(caller.handle_timeout(NOW + LINK_DEAD_MS), Err(LinkFault::Dead));
     assert_eq!(ServingLink::new(welcome(1), NOW).handle_timeout(NOW + LINK_DEAD_MS), Err(LinkFault::Dead));
 }
+
+#[test]
+fn messages_of_replicas_travel_in_their_order_and_only_after_welcome() {
+    let message = |index| RaftMessage { shard: 1, from: 1, to: 2, term: 3, index, ..RaftMessage::default() };
+    let mut early = CallerLink::new(hello(), NOW);
+    assert_eq!(early.queue_raft(message(1)), Err(LinkFull::NotReady));
+    let (mut caller, mut serving) = open(4);
+    (1..=3).for_each(|index| caller.queue_raft(message(index)).expect("there is room"));
+    let frame = caller.poll_frame(NOW).expect("they wait");
+    assert!(caller.poll_frame(NOW).is_none(), "all of a turn share a frame");
+    let events = give_serving(&mut serving, frame).expect("good");
+    assert_eq!(events, (1..=3).map(|index| ServingEvent::Raft(message(index))).collect::<Vec<_>>());
+    let mut new = ServingLink::new(welcome(4), NOW);
+    let hello = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello() };
+    let too_early = LinkRequestFrame { hello: Some(hello), raft: vec![message(1)], ..Default::default() };
+    assert!(give_serving(&mut new, too_early).is_err());
+}
+
+#[test]
+fn of_the_leaders_of_a_shard_the_newest_is_told_once() {
+    let leader = |shard, node_id, term| ShardLeader { shard, node_id, term };
+    let (mut caller, mut serving) = open(4);
+    for told in [leader(1, 1, 5), leader(2, 3, 2), leader(1, 2, 6), leader(1, 3, 4)] {
+        serving.queue_leader(told);
+    }
+    let frame = serving.poll_frame(NOW).expect("there is news");
+    let events = give_caller(&mut caller, frame).expect("good");
+    assert_eq!(events, [CallerEvent::Leader(leader(1, 2, 6)), CallerEvent::Leader(leader(2, 3, 2))]);
+    assert!(serving.poll_frame(NOW).is_none());
+}

@@ -31,6 +31,7 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
         ("link-sessions", LinkRequestFrame { requests: requests(300, sessions), ..none() }),
         ("link-feed", LinkRequestFrame { feed: vec![feed()], ..none() }),
         ("link-feed-acks-of-caller", LinkRequestFrame { feed_acks: feed_acks(), ..none() }),
+        ("link-raft", LinkRequestFrame { raft: raft(), ..none() }),
         ("link-ping", LinkRequestFrame { ping: true, ..none() }),
     ]
 }
@@ -55,8 +56,49 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
         ("link-errors", LinkResponseFrame { responses: responses(400, errors()), ..none() }),
         ("link-deliveries", LinkResponseFrame { deliveries: deliveries(), ..none() }),
         ("link-feed-acks", LinkResponseFrame { feed_acks: feed_acks(), ..none() }),
+        (
+            "link-error-not-leader",
+            LinkResponseFrame { responses: responses(410, vec![not_leader()]), ..none() },
+        ),
+        ("link-leaders", LinkResponseFrame { leaders: leaders(), ..none() }),
         ("link-pong", LinkResponseFrame { pong: true, ..none() }),
     ]
+}
+
+/// A message of every kind between replicas of one shard, each with what that kind may carry.
+fn raft() -> Vec<RaftMessage> {
+    use raft_message::Kind;
+    let entry = |kind, index| RaftEntry { kind, term: 6, index, record: Bytes::from_static(b"\x01record") };
+    let message = |kind: Kind| RaftMessage {
+        shard: 5,
+        kind: kind as i32,
+        from: 1,
+        to: 2,
+        term: 7,
+        log_term: 6,
+        index: 40,
+        ..RaftMessage::default()
+    };
+    let snapshot = SnapshotPoint { index: 40, term: 6, voters: vec![1, 2, 3], learners: vec![4] };
+    let context = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 9]);
+    let entries = vec![entry(0, 41), entry(2, 42)];
+    vec![
+        RaftMessage { entries, commit: 39, commit_term: 6, ..message(Kind::Append) },
+        RaftMessage { reject: true, reject_hint: 38, request_snapshot: 40, ..message(Kind::AppendResponse) },
+        RaftMessage { priority: 1, ..message(Kind::Vote) },
+        message(Kind::VoteResponse),
+        RaftMessage { snapshot: Some(snapshot), ..message(Kind::Snapshot) },
+        RaftMessage { context: context.clone(), commit: 40, ..message(Kind::Heartbeat) },
+        RaftMessage { context, ..message(Kind::HeartbeatResponse) },
+        message(Kind::TransferLeader),
+        message(Kind::TimeoutNow),
+        message(Kind::PreVote),
+        message(Kind::PreVoteResponse),
+    ]
+}
+
+fn leaders() -> Vec<ShardLeader> {
+    [(5, 1, 7), (6, 3, 9)].map(|(shard, node_id, term)| ShardLeader { shard, node_id, term }).into()
 }
 
 fn requests(first_id: u64, operations: Vec<shard_request::Operation>) -> Vec<ShardRequest> {
@@ -252,6 +294,12 @@ fn errors() -> Vec<shard_response::Result> {
         retry_after_ms: 100,
     };
     kinds.map(|kind| shard_response::Result::Error(error(kind))).to_vec()
+}
+
+fn not_leader() -> shard_response::Result {
+    let kind = shard_error::Kind::NotLeader as i32;
+    let detail = "shard 3: node 2 leads".into();
+    shard_response::Result::Error(ShardError { kind, detail, retry_after_ms: 100 })
 }
 
 fn receipt() -> ReceiptEvent {

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::ids::{DeviceId, UserId};
-use wire_protocol::internal::{LinkHello, LinkWelcome, ShardRequest};
+use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
 use wire_protocol::limits::FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerLink, ServingEvent, ServingLink, decode};
 use wire_protocol::session::{ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
@@ -260,7 +260,10 @@ fn a_serving_half_takes_every_golden_link_request() {
         let payload = Bytes::from(golden_link(name));
         let mut take = |event| match event {
             ServingEvent::Request(request) => requests.push(request),
-            ServingEvent::Hello(_) | ServingEvent::Feed(_) | ServingEvent::FeedAck(_) => {}
+            ServingEvent::Hello(_)
+            | ServingEvent::Feed(_)
+            | ServingEvent::FeedAck(_)
+            | ServingEvent::Raft(_) => {}
         };
         serving.handle_frame(0, decode(payload).expect(name), &mut take).expect(name);
         let answer = serving.poll_frame(0).map(|frame| frame.encode_to_vec());
@@ -289,7 +292,10 @@ fn a_calling_half_takes_every_golden_link_response() {
     }
     let items = link::response_frames()
         .iter()
-        .map(|(_, frame)| frame.responses.len() + frame.deliveries.len() + frame.feed_acks.len())
+        .map(|(_, frame)| {
+            let LinkResponseFrame { responses, deliveries, feed_acks, leaders, .. } = frame;
+            responses.len() + deliveries.len() + feed_acks.len() + leaders.len()
+        })
         .sum::<usize>();
     assert_eq!((events, caller.outstanding()), (items + 1, 0));
 }

@@ -84,6 +84,10 @@ impl Plan {
         if has_groups && !(2..=people.cell_users).contains(&people.group_members) {
             return Err(impossible("population.group_members", "must be from 2 to cell_users"));
         }
+        let server = &self.server;
+        if server.replicas == 0 || server.replicas > server.storages.max(1) {
+            return Err(impossible("server.replicas", "at least 1, and not more than storages"));
+        }
         let body = self.message.body_bytes as usize;
         if !(STAMP_BYTES..=BODY_BYTES_MAX).contains(&body) {
             let problem = format!("must be from {STAMP_BYTES} to {BODY_BYTES_MAX}");

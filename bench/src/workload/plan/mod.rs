@@ -102,6 +102,8 @@ pub struct ServerShape {
     pub gateways: u32,
     /// Storage nodes.
     pub storages: u32,
+    /// Copies of each shard, each on another storage node.
+    pub replicas: u32,
     /// Loop threads of each process.
     pub cores: u32,
     /// CPUs that all server processes are bound to, as `taskset -c` takes them; empty: not bound. Agents are bound
@@ -266,7 +268,7 @@ impl Default for MessageShape {
 
 impl Default for ServerShape {
     fn default() -> Self {
-        Self { gateways: 1, storages: 0, cores: 1, cpus: "0".into() }
+        Self { gateways: 1, storages: 0, replicas: 1, cores: 1, cpus: "0".into() }
     }
 }
 

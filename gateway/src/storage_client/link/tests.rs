@@ -24,7 +24,7 @@ struct Pair {
 impl Pair {
     fn new(welcome: LinkWelcome) -> Self {
         Self {
-            link: NodeLink::new(LinkIndex(0), NODE, hello(), 9),
+            link: NodeLink::new(LinkIndex(0), NODE, LinksById::default(), hello(), 9),
             pipe: Pipe::new(WakeHandle::new()),
             serving: ServingLink::new(welcome, 0),
             decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
@@ -212,7 +212,7 @@ fn bytes_that_are_no_frame_end_the_link() {
 
 #[test]
 fn pauses_grow_to_a_bound() {
-    let mut link = NodeLink::new(LinkIndex(0), NODE, LinkHello::default(), 3);
+    let mut link = NodeLink::new(LinkIndex(0), NODE, LinksById::default(), LinkHello::default(), 3);
     let mut now_ms = 0;
     let mut events = Vec::new();
     let mut longest_ms = 0;

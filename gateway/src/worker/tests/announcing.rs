@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::session::table::address_of;
+use crate::worker::mailbox::ShardKey;
 use wire_protocol::error::RequestError;
 use wire_protocol::internal::{SessionAddress, delivery};
 use wire_protocol::limits::REQUEST_TIMEOUT_MS;
@@ -195,5 +196,30 @@ fn a_crowd_is_announced_whole_each_time_and_within_bounds() {
         announce_all(&mut rig);
         let rest = rig.link.borrow().requests.len();
         assert!(unanswered + rest > CROWD, "it goes on when there is room again");
+    });
+}
+
+#[test]
+fn sessions_are_announced_to_a_new_leader_of_their_home_alone() {
+    run(|mut rig| {
+        // Two homes among four shards.
+        let home = |number: u8| Router::embedded(4).shard(&ShardKey::User(UserId([number; 16])));
+        let other = (2..=u8::MAX).find(|number| home(*number) != home(1)).expect("users are spread");
+        let (mut first, _second) = (rig.connect(1), rig.connect(other));
+        let leader = |shard, term| StorageEvent::Leader { link: LinkIndex(0), shard, term };
+        rig.tell(leader(home(1), 5));
+        let (id, _) = next_attach(&mut rig);
+        rig.answer(id, Ok(attached(true)));
+        wait_for_hint(&mut rig, &mut first);
+        announce_all(&mut rig);
+        rig.assert_no_request();
+        // What was known already, or is older, changes nothing.
+        for term in [5, 4] {
+            rig.tell(leader(home(1), term));
+            announce_all(&mut rig);
+            rig.assert_no_request();
+        }
+        assert_eq!(rig.metric(Metric::LeadersChanged), 1);
+        assert_eq!(rig.metric(Metric::ShardsReached), 4);
     });
 }

@@ -302,8 +302,11 @@ impl World {
         let home = &mut self.homes[number as usize];
         let Some(checkpoint) = home.proposed.take() else { return };
         let kind = Some(command::Kind::FeedCheckpoint(checkpoint.clone()));
-        let batch =
-            internal::CommandBatch { time_ms: self.now_ms, commands: vec![internal::Command { kind }] };
+        let batch = internal::CommandBatch {
+            time_ms: self.now_ms,
+            commands: vec![internal::Command { kind }],
+            feed_cut: 0,
+        };
         let mut overlay = Overlay::new(&home.store);
         apply(&mut overlay, ShardId(0), &batch).unwrap();
         home.store.write(overlay.into_batch()).unwrap();

@@ -75,7 +75,9 @@ impl Rig {
             group,
             applied,
             time_ms,
-            source,
+            source: Some(source),
+            feed_cut: 0,
+            replicas: Replicas::alone(1),
             marks: Arc::clone(&marks),
             metrics,
         };
@@ -127,6 +129,7 @@ impl Rig {
                 domain::set_applied_index(&mut overlay, SHARD, entry.index, time_ms);
                 self.store.write(overlay.into_batch()).expect("it writes");
                 entries.push(AppliedEntry {
+                    feed_cut: 0,
                     index: entry.index,
                     time_ms,
                     results: results.unwrap_or_default(),
@@ -143,10 +146,10 @@ impl Rig {
         let mut any = false;
         for job in std::mem::take(&mut self.effects.reads) {
             match job.work {
-                ReadWork::Positions => {
+                ReadWork::Load { .. } => {
                     any = true;
                     let positions = domain::feed_positions(&*self.store, SHARD).expect("it reads");
-                    let done = ReadDone::Positions(positions);
+                    let done = ReadDone::Loaded { positions, source: None };
                     self.shard.read_done(self.now_ms, done, &mut self.effects);
                 }
                 ReadWork::Reread(_) => panic!("the queue of the feed was never full"),

@@ -1,0 +1,183 @@
+//! A shard whose copies are on several nodes: who leads, and what a change of leader means for requests, sessions and
+//! feed.
+//!
+//! ```text
+//! following --wins an election--> recovering --applied all that was acknowledged--> loading --> serving
+//!     ^                                |                                               |           |
+//!     +------------------- another replica leads, or no quorum is heard --------------+-----------+
+//! ```
+//!
+//! A follower applies what is committed and nothing else: it has no sessions, sends no feed, and refuses requests by
+//! naming the leader it knows. Reads of a leader wait until a quorum has said that it still leads (Ongaro 2014, 6.4):
+//! those of one turn share a question.
+
+use super::reads::REQUESTS_WAITING_MAX;
+use super::{Effects, ReadJob, ReadWork, Shard, Stage};
+use crate::replication::{Role, TICK_MS};
+use crate::worker::Origin;
+use std::collections::VecDeque;
+use wire_protocol::internal::shard_request::Operation;
+use wire_protocol::internal::{RaftMessage, ShardLeader, shard_error};
+
+/// Ticks that are made up for at once after a pause: an election's time, so that a leader that slept knows.
+const TICKS_AT_ONCE_MAX: u64 = 10;
+
+/// A read that waits until it is known that this replica still leads.
+struct Barred {
+    /// `None`: the question goes out with the next turn.
+    ticket: Option<u64>,
+    origin: Origin,
+    operation: Operation,
+}
+
+/// Time of elections, and reads that wait for their leader's quorum.
+pub(super) struct Lead {
+    ticked_ms: Option<u64>,
+    barred: VecDeque<Barred>,
+    ticket_last: u64,
+    /// What was told of the leader last.
+    told: Option<ShardLeader>,
+}
+
+impl Lead {
+    pub fn new() -> Self {
+        Self { ticked_ms: None, barred: VecDeque::new(), ticket_last: 0, told: None }
+    }
+
+    pub fn waiting_count(&self) -> usize {
+        self.barred.len()
+    }
+
+    pub fn link_closed(&mut self, link: crate::worker::LinkId) {
+        self.barred.retain(|barred| barred.origin.link != link);
+    }
+
+    /// When the next tick is due.
+    pub fn next_tick_ms(&self) -> u64 {
+        self.ticked_ms.map_or(0, |ticked_ms| ticked_ms + TICK_MS)
+    }
+}
+
+impl Shard {
+    /// Takes a message of another replica.
+    pub fn take_raft(&mut self, message: RaftMessage) {
+        if matches!(self.stage, Stage::Failed) {
+            return;
+        }
+        if let Err(error) = self.pipeline.group().step(message) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// Time passes for the group, its role is looked at, and reads ask for their quorum.
+    pub(super) fn turn_replica(&mut self, now_ms: u64, effects: &mut Effects) {
+        self.tick(now_ms);
+        self.look_at_role(effects);
+        self.ask_for_quorum();
+    }
+
+    fn tick(&mut self, now_ms: u64) {
+        let ticked_ms = self.lead.ticked_ms.get_or_insert(now_ms);
+        let ticks = now_ms.saturating_sub(*ticked_ms) / TICK_MS;
+        if ticks > 0 {
+            *ticked_ms = if ticks > TICKS_AT_ONCE_MAX { now_ms } else { *ticked_ms + ticks * TICK_MS };
+            (0..ticks.min(TICKS_AT_ONCE_MAX)).for_each(|_| self.pipeline.group().tick());
+        }
+    }
+
+    /// To be called after everything that may change who leads.
+    pub(super) fn look_at_role(&mut self, effects: &mut Effects) {
+        let (own, term) = (self.replicas.own, self.pipeline.term());
+        let leader = match self.pipeline.role() {
+            Role::Leader { .. } => Some(own),
+            Role::Follower { leader } => leader,
+        };
+        if let Some(node_id) = leader.filter(|_| self.has_copies()) {
+            let leader = ShardLeader { shard: self.id.0, node_id, term };
+            if self.lead.told != Some(leader) {
+                self.lead.told = Some(leader);
+                effects.leaders.push(leader);
+            }
+        }
+        let leads_in = match self.pipeline.role() {
+            Role::Leader { term, .. } => Some(term),
+            Role::Follower { .. } => None,
+        };
+        if self.leads_in != leads_in && !matches!(self.stage, Stage::Failed) {
+            if self.leads_in.is_some() {
+                self.step_down(effects);
+            }
+            self.leads_in = leads_in;
+            if leads_in.is_some() {
+                tracing::info!(shard = %self.id, term, "leads");
+                self.stage = Stage::Recovering;
+            }
+        }
+        if matches!(self.stage, Stage::Recovering) && self.pipeline.is_recovered() {
+            self.stage = Stage::Loading;
+            let source_as_of = self.source.is_none().then(|| self.pipeline.applied_index());
+            effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Load { source_as_of } });
+        }
+    }
+
+    /// Another replica leads, or will: nobody who waits gets an answer here, and sessions have to attach there.
+    fn step_down(&mut self, effects: &mut Effects) {
+        tracing::info!(shard = %self.id, "leads no more");
+        self.stage = Stage::Following;
+        self.source = None;
+        self.feed_due_ms = None;
+        self.deferred_batches.clear();
+        self.registry.clear();
+        for origin in self.everyone_who_waits() {
+            self.refuse_for_leader(origin, effects);
+        }
+    }
+
+    /// Takes out everybody who waits for an answer.
+    pub(super) fn everyone_who_waits(&mut self) -> Vec<Origin> {
+        let mut origins = self.pipeline.abandon();
+        origins.extend(self.deferred.drain(..).map(|deferred| deferred.origin));
+        origins.extend(self.attaching.drain().map(|(_, attaching)| attaching.origin));
+        origins.extend(self.lead.barred.drain(..).map(|barred| barred.origin));
+        origins
+    }
+
+    /// Names the leader, if one is known.
+    pub(super) fn refuse_for_leader(&self, origin: Origin, effects: &mut Effects) {
+        let detail = match self.pipeline.role() {
+            Role::Follower { leader: Some(leader) } => format!("node {leader} leads"),
+            Role::Follower { leader: None } | Role::Leader { .. } => "an election goes on".to_owned(),
+        };
+        self.refuse(origin, shard_error::Kind::NotLeader, &detail, effects);
+    }
+
+    /// A read of a shard with several copies waits for its leader's quorum.
+    pub(super) fn bar(&mut self, origin: Origin, operation: Operation, effects: &mut Effects) {
+        if self.lead.barred.len() >= REQUESTS_WAITING_MAX {
+            return self.refuse(origin, shard_error::Kind::Overloaded, "reads waiting", effects);
+        }
+        self.lead.barred.push_back(Barred { ticket: None, origin, operation });
+    }
+
+    fn ask_for_quorum(&mut self) {
+        if !self.is_serving() || !self.lead.barred.iter().any(|barred| barred.ticket.is_none()) {
+            return;
+        }
+        self.lead.ticket_last += 1;
+        let ticket = self.lead.ticket_last;
+        self.lead.barred.iter_mut().rev().take_while(|barred| barred.ticket.is_none()).for_each(|barred| {
+            barred.ticket = Some(ticket);
+        });
+        self.pipeline.group().read_barrier(ticket);
+    }
+
+    /// Carries out the reads whose quorum has answered.
+    pub(super) fn pass_barrier(&mut self, effects: &mut Effects) {
+        let Some(passed) = self.pipeline.readable_ticket() else { return };
+        while self.lead.barred.front().and_then(|barred| barred.ticket).is_some_and(|ticket| ticket <= passed)
+        {
+            let Some(barred) = self.lead.barred.pop_front() else { break };
+            self.carry_out_read(barred.origin, barred.operation, effects);
+        }
+    }
+}
