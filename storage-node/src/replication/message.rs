@@ -112,6 +112,11 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
     Ok(taken)
 }
 
+/// Whether another node may have sent it.
+pub fn check_message(message: RaftMessage) -> Result<(), MessageError> {
+    from_wire(message).map(drop)
+}
+
 /// The library's snapshot of a point: without rows.
 pub(super) fn snapshot(point: &SnapshotPoint) -> Snapshot {
     let ids = |ids: &[u32]| ids.iter().map(|id| u64::from(*id)).collect();

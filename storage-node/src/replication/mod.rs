@@ -28,7 +28,7 @@ mod replica_tests;
 pub use group::{Group, GroupOutput, Replicas, Role, TICK_MS, message_bytes};
 pub use log::{Log, LogRange, LogWrite};
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
-pub use message::MessageError;
+pub use message::{MessageError, check_message};
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
 #[cfg(test)]
 pub(crate) use {damage::whole_batch_behind, log_thread::QueuedWrites};

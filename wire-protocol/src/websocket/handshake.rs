@@ -88,7 +88,7 @@ pub fn check_upgrade<'a>(
         return Err(UpgradeRefused::HttpTooOld);
     }
     let seen = UpgradeHeaders::collect(headers);
-    let host = seen.host.only().ok_or(UpgradeRefused::HostInvalid)?;
+    let host = seen.host.only().filter(|host| !host.is_empty()).ok_or(UpgradeRefused::HostInvalid)?;
     if !(seen.upgrade && seen.connection) {
         return Err(UpgradeRefused::NotAnUpgrade);
     }

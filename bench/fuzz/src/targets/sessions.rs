@@ -1,0 +1,197 @@
+//! Both halves of a client's session: each against any bytes, and both together over a wire that changes some.
+
+use crate::Target;
+use crate::input::Input;
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+use wire_protocol::error::RequestError;
+use wire_protocol::ids::{DeviceId, UserId};
+use wire_protocol::limits::{FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use wire_protocol::session::{ClientEvent, ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
+use wire_protocol::v1::{
+    ClientFrame, ErrorCode, MessageAccepted, SendMessage, ServerFrame, client_frame, server_frame,
+};
+
+/// Steps of a story of both halves.
+const STEPS_MAX: usize = 64;
+
+/// See `holds`.
+pub const SERVER_SESSION: Target = Target {
+    name: "server-session",
+    holds: "whatever a client sends, requests stay within their number, answers are whole frames, a fault is the last word",
+    run: server_session,
+};
+/// See `holds`.
+pub const CLIENT_SESSION: Target = Target {
+    name: "client-session",
+    holds: "whatever a server sends, requests stay within their number and a fault is the last word",
+    run: client_session,
+};
+/// See `holds`.
+pub const SESSION_PAIR: Target = Target {
+    name: "session-pair",
+    holds: "both halves understand each other; when bytes change on the way, either ends the session or ignores them",
+    run: session_pair,
+};
+
+fn info() -> ReadyInfo {
+    ReadyInfo {
+        user: UserId([1; 16]),
+        device: DeviceId([2; 16]),
+        server_time_ms: 1_790_000_000_000,
+        resume_token: Bytes::from_static(b"resume"),
+        feed_version: 1,
+    }
+}
+
+fn hello(out: &mut BytesMut) -> ClientSession {
+    let mut client = ClientSession::new(0);
+    client.hello(Proof::AccessToken("a.b.c".into()), 30, "fuzz", out);
+    client
+}
+
+/// What was written is one frame that a client reads.
+fn whole(out: &mut BytesMut) {
+    if !out.is_empty() {
+        let payload = out.split().freeze();
+        assert!(payload.len() <= FRAME_BYTES_MAX);
+        ServerFrame::decode(payload).expect("a server writes frames");
+    }
+}
+
+fn server_session(data: &[u8]) {
+    let mut input = Input::new(data);
+    let (mut server, mut out) = (ServerSession::new(0), BytesMut::new());
+    let mut asked: Vec<u32> = Vec::new();
+    if input.byte() < 200 {
+        hello(&mut out);
+        server.handle_frame(0, out.split().freeze(), &mut out).expect("a good hello");
+        server.ready(0, info(), &mut out);
+        whole(&mut out);
+    }
+    let mut now_ms = 0u64;
+    while !input.is_empty() {
+        now_ms = now_ms.saturating_add(input.number() % 10_000);
+        match server.handle_frame(now_ms, Bytes::copy_from_slice(input.slice()), &mut out) {
+            Err(fatal) => {
+                assert!(!fatal.error.detail.is_empty());
+                server.fail(&fatal, &mut out);
+                whole(&mut out);
+                return;
+            }
+            Ok(ServerInput::Authenticate { .. }) => server.ready(now_ms, info(), &mut out),
+            Ok(ServerInput::Request { request_id, .. }) => {
+                asked.extend((request_id > 0).then_some(request_id))
+            }
+            Ok(ServerInput::Handled) => {}
+        }
+        whole(&mut out);
+        assert!(server.in_flight_count() <= REQUESTS_IN_FLIGHT_MAX);
+        for _ in 0..input.below(4).min(asked.len()) {
+            let error = RequestError::new(ErrorCode::ErrorUnavailable, "away");
+            assert!(server.answer_error(asked.remove(0), &error, &mut out), "it was asked");
+            whole(&mut out);
+        }
+    }
+}
+
+fn client_session(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut out = BytesMut::new();
+    let mut client = hello(&mut out);
+    if input.byte() < 200 {
+        let (mut server, mut answer) = (ServerSession::new(0), BytesMut::new());
+        server.handle_frame(0, out.split().freeze(), &mut answer).expect("a good hello");
+        server.ready(0, info(), &mut answer);
+        client.handle_frame(0, answer.freeze()).expect("a good ready");
+        assert!(client.is_ready());
+    }
+    let mut now_ms = 0u64;
+    while !input.is_empty() {
+        now_ms = now_ms.saturating_add(input.number() % 10_000);
+        for _ in 0..input.below(3) {
+            out.clear();
+            if client.can_request() && client.request(now_ms, send(1, input.byte()), &mut out).is_ok() {
+                ClientFrame::decode(&out[..]).expect("a client writes frames");
+            }
+        }
+        assert!(client.unanswered().len() <= REQUESTS_IN_FLIGHT_MAX);
+        match client.handle_frame(now_ms, Bytes::copy_from_slice(input.slice())) {
+            Ok(_) => {}
+            Err(fault) => {
+                assert!(!fault.to_string().is_empty());
+                return;
+            }
+        }
+    }
+}
+
+fn send(message: u64, conversation: u8) -> client_frame::Body {
+    client_frame::Body::Send(SendMessage {
+        conversation_id: Bytes::copy_from_slice(&[conversation % 4; 16]),
+        client_message_id: message,
+        kind: 1,
+        body: Bytes::from_static(b"hello"),
+        ..SendMessage::default()
+    })
+}
+
+fn session_pair(data: &[u8]) {
+    let mut input = Input::new(data);
+    let mut up = BytesMut::new();
+    let (mut client, mut server, mut down) = (hello(&mut up), ServerSession::new(0), BytesMut::new());
+    let mut is_clean = true;
+    let (mut messages, mut seq, mut accepted) = (0u64, 0u64, 0u64);
+    for step in 0..STEPS_MAX {
+        if !up.is_empty() {
+            let payload = on_the_way(up.split(), &mut input, &mut is_clean);
+            match server.handle_frame(step as u64, payload, &mut down) {
+                Err(fatal) => return assert!(!is_clean, "{fatal:?}"),
+                Ok(ServerInput::Authenticate { .. }) => server.ready(step as u64, info(), &mut down),
+                Ok(ServerInput::Request { request_id, body }) => {
+                    if let (client_frame::Body::Send(send), true) = (&body, is_clean) {
+                        assert_eq!(send.conversation_id.len(), 16, "handles are resolved");
+                    }
+                    seq += 1;
+                    let answer = MessageAccepted { seq, ..MessageAccepted::default() };
+                    server.answer(request_id, server_frame::Body::Accepted(answer), &mut down);
+                }
+                Ok(ServerInput::Handled) => {}
+            }
+        }
+        if !down.is_empty() {
+            let payload = on_the_way(down.split(), &mut input, &mut is_clean);
+            match client.handle_frame(step as u64, payload) {
+                Err(fault) => return assert!(!is_clean, "{fault:?}"),
+                Ok(ClientEvent::Answer { .. }) => accepted += 1,
+                Ok(_) => {}
+            }
+        }
+        if is_clean {
+            assert!(
+                accepted <= seq && seq <= messages,
+                "an answer to nothing: {accepted}, {seq}, {messages}"
+            );
+        }
+        if input.is_empty() {
+            return;
+        }
+        if client.can_request() && input.below(4) > 0 {
+            messages += 1;
+            client.request(step as u64, send(messages, input.byte()), &mut up).expect("it said so");
+        }
+    }
+}
+
+/// Bytes as they arrive: one in sixteen frames is changed.
+fn on_the_way(frame: BytesMut, input: &mut Input<'_>, is_clean: &mut bool) -> Bytes {
+    let mut frame = frame;
+    if input.below(16) == 15 {
+        let (place, bits) = (input.byte(), input.byte());
+        if let Some(byte) = frame.get_mut(usize::from(place)).filter(|_| bits > 0) {
+            *byte ^= bits;
+            *is_clean = false;
+        }
+    }
+    frame.freeze()
+}

@@ -1,0 +1,150 @@
+//! What a storage node reads from its disk and from other nodes.
+
+use crate::Target;
+use crate::input::Input;
+use prost::Message;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use storage_node::LogConfig;
+use storage_node::replication::{
+    Group, Log, LogRange, Replicas, check_message, decode_record, encode_record,
+};
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{Command, CommandBatch, RaftMessage, SendMessage, command};
+
+const SHARD: ShardId = ShardId(3);
+/// Entries of the log that is damaged: the one that opens the term, and those of messages.
+const ENTRIES: u64 = 9;
+
+/// See `holds`.
+pub const LOG_RECORDS: Target = Target {
+    name: "log-records",
+    holds: "a record that decodes encodes to one that decodes to the same",
+    run: log_records,
+};
+/// See `holds`.
+pub const LOG_FILES: Target = Target {
+    name: "log-files",
+    holds: "whatever bytes of a log's files change, a start refuses them or finds a beginning of what was written",
+    run: log_files,
+};
+/// See `holds`.
+pub const RAFT_MESSAGES: Target = Target {
+    name: "raft-messages",
+    holds: "another node's message is refused with a reason, or fit for the consensus library",
+    run: raft_messages,
+};
+
+fn log_records(data: &[u8]) {
+    let bytes = bytes::Bytes::copy_from_slice(data);
+    if let Ok(Some(batch)) = decode_record(&bytes) {
+        let again = decode_record(&bytes::Bytes::from(encode_record(&batch)));
+        assert_eq!(again.ok().flatten(), Some(batch));
+    }
+}
+
+fn raft_messages(data: &[u8]) {
+    if let Ok(message) = RaftMessage::decode(data)
+        && let Err(error) = check_message(message)
+    {
+        assert!(error.to_string().starts_with("shard "));
+    }
+}
+
+fn config() -> LogConfig {
+    LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false }
+}
+
+struct Written {
+    _folder: tempfile::TempDir,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    records: Vec<bytes::Bytes>,
+}
+
+/// A log's files and what they hold; made once, on a file system in memory where there is one.
+fn written() -> &'static Written {
+    static WRITTEN: OnceLock<Written> = OnceLock::new();
+    WRITTEN.get_or_init(|| {
+        let folder = in_memory().expect("a folder for a log");
+        {
+            let log = Arc::new(Log::open(folder.path(), &config()).expect("it opens"));
+            let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
+            for number in 1..ENTRIES {
+                let send = SendMessage { client_message_id: number, ..SendMessage::default() };
+                let commands = vec![Command { kind: Some(command::Kind::SendMessage(send)) }];
+                let batch = CommandBatch { time_ms: number, commands, feed_cut: 0 };
+                group.propose(encode_record(&batch)).expect("the only one leads");
+                while let Some(output) = group.poll() {
+                    if let Some(write) = output.write {
+                        let number = write.number();
+                        log.write(&[write]).expect("it writes");
+                        group.persisted(number);
+                    }
+                }
+            }
+        }
+        let read = |entry: fs::DirEntry| {
+            let path = entry.path();
+            let bytes = fs::read(&path).expect("a log file");
+            (PathBuf::from(entry.file_name()), bytes)
+        };
+        let files = fs::read_dir(folder.path()).expect("the folder");
+        let files = files.map(|entry| read(entry.expect("an entry"))).collect();
+        let records = records(folder.path()).expect("it is whole");
+        Written { _folder: folder, files, records }
+    })
+}
+
+fn in_memory() -> std::io::Result<tempfile::TempDir> {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
+}
+
+/// Everything that a start finds.
+fn records(folder: &Path) -> Result<Vec<bytes::Bytes>, String> {
+    let told = |error: storage_node::replication::ReplicationError| error.to_string();
+    let log = Arc::new(Log::open(folder, &config()).map_err(told)?);
+    let last = log.span(SHARD).map_or(0, |(_, last)| last);
+    // A start checks what it will apply.
+    drop(Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).map_err(told)?);
+    let entries = log.read(SHARD, LogRange { above: 0, up_to: last }, usize::MAX).map_err(told)?;
+    Ok(entries.into_iter().map(|entry| entry.record).collect())
+}
+
+fn log_files(data: &[u8]) {
+    let written = written();
+    let folder = in_memory().expect("a folder for a log");
+    let mut input = Input::new(data);
+    let mut files = written.files.clone();
+    files.sort();
+    for _ in 0..8 {
+        if input.is_empty() {
+            break;
+        }
+        let number = input.below(files.len());
+        let place = (input.number() as usize) % files[number].1.len().max(1);
+        let bytes = &mut files[number].1;
+        match input.below(4) {
+            0 => bytes.truncate(place),
+            1 => bytes.extend_from_slice(input.slice()),
+            2 => {
+                for (byte, new) in bytes.iter_mut().skip(place).zip(input.slice()) {
+                    *byte = *new;
+                }
+            }
+            _ => {
+                if let Some(byte) = bytes.get_mut(place) {
+                    *byte ^= input.byte();
+                }
+            }
+        }
+    }
+    for (name, bytes) in &files {
+        fs::write(folder.path().join(name), bytes).expect("a file in memory");
+    }
+    match records(folder.path()) {
+        Ok(found) => assert!(written.records.starts_with(&found), "entries that nobody wrote: {found:?}"),
+        Err(error) => assert!(!error.is_empty()),
+    }
+}
