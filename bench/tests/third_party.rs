@@ -1,6 +1,6 @@
 //! Clients we did not write: the end-to-end scenario, refusals and handshakes by Python's `websockets`, protobuf classes
-//! that `protoc` made of our `.proto` files, and OpenSSL on the native port. The scripts beside this file were written
-//! from `docs/protocol.md` alone; here the server is started for them, and again when they ask for it.
+//! that `protoc` made of our `.proto` files, and OpenSSL on the native port. The scripts beside this file build
+//! on `docs/protocol.md` and nothing else of ours; here the server is started for them, and again when they ask for it.
 
 use bench::coordinator::{Cluster, Shape};
 use std::io::{BufRead, BufReader, Read, Write};
