@@ -37,6 +37,8 @@ pub struct StorageConfig {
     pub cores: usize,
     /// Sizes of the log.
     pub log: LogConfig,
+    /// Sizes of what is kept in memory.
+    pub memory: MemoryConfig,
 }
 
 impl Default for StorageConfig {
@@ -52,6 +54,7 @@ impl Default for StorageConfig {
             metrics_listen: None,
             cores: 0,
             log: LogConfig::default(),
+            memory: MemoryConfig::default(),
         }
     }
 }
@@ -110,6 +113,42 @@ impl Default for LogConfig {
     }
 }
 
+/// What rows take of memory. Beside it: some 10 MiB, the log's index, what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Bytes of new rows that are not in a table yet: of one of at most four pieces.
+    pub memtable_bytes: u64,
+    /// Bytes of rows kept for reading, indexes and filters included.
+    pub block_cache_bytes: u64,
+}
+
+/// Least [`MemoryConfig::memtable_bytes`]: a largest log entry fits.
+pub const MEMTABLE_BYTES_MIN: u64 = 4 << 20;
+/// Least [`MemoryConfig::block_cache_bytes`]: the indexes of a small store fit.
+pub const BLOCK_CACHE_BYTES_MIN: u64 = 8 << 20;
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { memtable_bytes: 64 << 20, block_cache_bytes: 256 << 20 }
+    }
+}
+
+impl MemoryConfig {
+    /// Whether a store can work with so little; names the key.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let invalid =
+            |key: &str, min: u64| Err(ConfigError::Invalid(format!("{key} is at least {min} bytes")));
+        if self.memtable_bytes < MEMTABLE_BYTES_MIN {
+            return invalid("memory.memtable_bytes", MEMTABLE_BYTES_MIN);
+        }
+        if self.block_cache_bytes < BLOCK_CACHE_BYTES_MIN {
+            return invalid("memory.block_cache_bytes", BLOCK_CACHE_BYTES_MIN);
+        }
+        Ok(())
+    }
+}
+
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -155,6 +194,7 @@ impl StorageConfig {
         if self.log.file_bytes < 1 << 20 || self.log.keep_bytes < 2 * self.log.file_bytes {
             return invalid("log.file_bytes is at least 1 MiB, log.keep_bytes twice that".to_owned());
         }
+        self.memory.check()?;
         if (self.listen.is_some() || self.nodes.len() > 1) && self.tls.is_none() {
             return invalid("tls is needed to listen and to reach other nodes".to_owned());
         }
@@ -182,6 +222,8 @@ mod tests {
             "listen = '127.0.0.1:1'",
             "metrics_listen = '8.8.8.8:1'",
             "log.file_bytes = 1",
+            "memory.memtable_bytes = 1",
+            "memory.block_cache_bytes = 1",
         ] {
             let config: StorageConfig = toml::from_str(text).expect("fits");
             assert!(config.check().is_err(), "{text}");

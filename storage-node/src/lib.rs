@@ -24,7 +24,7 @@ pub mod observe;
 #[cfg(test)]
 mod sim;
 
-pub use config::{LinkTls, LogConfig, NodeConfig, StorageConfig};
+pub use config::{LinkTls, LogConfig, MemoryConfig, NodeConfig, StorageConfig};
 pub use worker::{
     LinkId, LinkOutput, LinkPeer, PeerMessage, PeerOutput, StartError, StorageCore, StorageNode, Waker,
 };

@@ -177,7 +177,11 @@ impl Cluster {
 
     /// Storage nodes, each with its part of the shards. Gives what gateways write about them.
     fn start_storages(&mut self, shape: &ServerShape) -> Result<String, ClusterError> {
-        let &ServerShape { storages, cores, replicas, .. } = shape;
+        let &ServerShape { storages, cores, replicas, block_cache_mib, .. } = shape;
+        let memory = match block_cache_mib {
+            0 => String::new(),
+            mib => format!("[memory]\nblock_cache_bytes = {}\n", u64::from(mib) << 20),
+        };
         let links = certificates::make(&self.folder)?;
         let addresses = (0..storages).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
         let mut nodes = String::new();
@@ -197,7 +201,7 @@ impl Cluster {
             let metrics = free_address()?;
             let config = format!(
                 "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
-                 cores = {cores}\nreplicas = {replicas}\n{nodes}\n[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
+                 cores = {cores}\nreplicas = {replicas}\n{nodes}\n{memory}[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
                 index + 1,
                 tls_keys(&links),
             );

@@ -15,11 +15,19 @@ const LOG_SYNCS: &str = "ringline_storage_log_syncs_total";
 /// Counters by name and labels, as written: `name{core="0"}`.
 pub type Counters = BTreeMap<String, f64>;
 
-/// Reads the counters of a page, sums and counts of histograms and summaries among them. Gauges, quantiles and
-/// buckets are left out: differences of them say nothing.
-pub fn parse_counters(text: &str) -> Counters {
+/// What a page says.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Page {
+    /// What only grows, sums and counts of histograms and summaries among it.
+    pub counters: Counters,
+    /// Levels as they are now.
+    pub gauges: Counters,
+}
+
+/// Reads a page. Quantiles and buckets are left out: differences of them say nothing.
+pub fn parse(text: &str) -> Page {
     let mut types: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut counters = Counters::new();
+    let mut page = Page::default();
     for line in text.lines() {
         if let Some(described) = line.strip_prefix("# TYPE ") {
             types.extend(described.trim().split_once(' '));
@@ -34,10 +42,12 @@ pub fn parse_counters(text: &str) -> Counters {
             (None, None) => false,
         };
         if counts && value.is_finite() {
-            counters.insert(key.to_owned(), value);
+            page.counters.insert(key.to_owned(), value);
+        } else if types.get(name) == Some(&"gauge") && value.is_finite() {
+            page.gauges.insert(key.to_owned(), value);
         }
     }
-    counters
+    page
 }
 
 /// `name{labels} value [time]`; a label's value may hold spaces.
@@ -96,8 +106,8 @@ impl MetricsPage {
         Some(Self { address: address.parse().ok().filter(|_| is_plain)?, path })
     }
 
-    /// The counters as they are now. Blocks for at most a few seconds.
-    pub fn fetch(&self) -> io::Result<Counters> {
+    /// The page as it is now. Blocks for at most a few seconds.
+    pub fn fetch(&self) -> io::Result<Page> {
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("http://{}{}: {error}", self.address, self.path))
         };
@@ -105,7 +115,7 @@ impl MetricsPage {
         let wrong = || named(io::Error::new(io::ErrorKind::InvalidData, "not an answer with status 200"));
         let (head, page) = answer.split_once("\r\n\r\n").ok_or_else(wrong)?;
         let status = head.split_whitespace().nth(1);
-        if status == Some("200") { Ok(parse_counters(page)) } else { Err(wrong()) }
+        if status == Some("200") { Ok(parse(page)) } else { Err(wrong()) }
     }
 
     /// HTTP/1.0: the answer ends with the connection and is never cut into chunks.
@@ -133,7 +143,7 @@ mod tests {
 
     #[test]
     fn counters_sums_and_counts_are_read_and_nothing_else() {
-        let counters = parse_counters(PAGE);
+        let counters = parse(PAGE).counters;
         let expected = [
             ("acks_total{core=\"0\"}", 3.0),
             ("acks_total{core=\"1\"}", 4.5),
@@ -142,7 +152,8 @@ mod tests {
             ("wait_seconds_sum", 0.25),
         ];
         assert_eq!(counters, expected.map(|(key, value)| (key.to_owned(), value)).into());
-        assert_eq!(parse_counters("nonsense\n{} 3\n\n} {\n"), Counters::new());
+        assert_eq!(parse("nonsense\n{} 3\n\n} {\n"), Page::default());
+        assert_eq!(parse(PAGE).gauges, Counters::from([("links".to_owned(), 7.0)]));
     }
 
     #[test]
@@ -159,8 +170,8 @@ mod tests {
     #[test]
     fn syncs_of_the_log_are_the_storage_nodes_own_count() {
         let page = format!("# TYPE {LOG_SYNCS} counter\n{LOG_SYNCS} 12\n# TYPE x_total counter\nx_total 5\n");
-        assert_eq!(log_syncs(&parse_counters(&page)), Some(12.0));
-        assert_eq!(log_syncs(&parse_counters(PAGE)), None, "not counted is not zero");
+        assert_eq!(log_syncs(&parse(&page).counters), Some(12.0));
+        assert_eq!(log_syncs(&parse(PAGE).counters), None, "not counted is not zero");
         let render = include_str!("../../../storage-node/src/observe/render.rs");
         assert!(render.contains(&format!("\"{LOG_SYNCS}\"")), "the storage node calls it otherwise");
     }
@@ -182,7 +193,7 @@ mod tests {
                 write!(socket, "HTTP/1.0 {status}\r\nX: y\r\n\r\n{PAGE}").expect("it reads");
             }
         });
-        assert_eq!(page.fetch().expect("a page"), parse_counters(PAGE));
+        assert_eq!(page.fetch().expect("a page"), parse(PAGE));
         let refused = page.fetch().expect_err("not a page").to_string();
         assert!(refused.contains("127.0.0.1") && refused.contains("/metrics"), "{refused}");
         server.join().expect("the server's own checks");

@@ -239,6 +239,7 @@ fn phase(
             log_syncs: Some(each(0.031)),
             open_files: connections + 40,
             counters: [("ringline_acks_total{core=\"0\"}".to_owned(), done as f64)].into(),
+            levels: [("ringline_sessions_native{core=\"0\"}".to_owned(), 400.0)].into(),
         }],
         machine: MachineResult {
             cpu_busy_milli: vec![871, 455],

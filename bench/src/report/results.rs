@@ -243,6 +243,9 @@ pub struct ServerResult {
     pub open_files: u64,
     /// Every counter of the server's own metrics that changed: name and labels to difference.
     pub counters: BTreeMap<String, f64>,
+    /// Every gauge of the server's own metrics at the end.
+    #[serde(default)]
+    pub levels: BTreeMap<String, f64>,
 }
 
 /// The servers' machine over the measured time.
@@ -306,7 +309,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// Fields whose keys are data, and no fields.
-    const MAPS: [&str; 5] = ["limit_profile", "errors", "losses", "histograms", "counters"];
+    const MAPS: [&str; 6] = ["limit_profile", "errors", "losses", "histograms", "counters", "levels"];
 
     fn collect(value: &Value, names: &mut BTreeSet<String>, empty: &mut Vec<String>) {
         match value {

@@ -42,7 +42,8 @@ struct ServerRound {
     name: String,
     private_bytes: u64,
     files: u64,
-    cache_change: f64,
+    /// Memory of caches that have a bound of their own.
+    cache_bytes: f64,
 }
 
 /// A server that lived through all rounds.
@@ -205,9 +206,9 @@ fn round(phase: &PhaseResult) -> Round {
         name: server.name.clone(),
         private_bytes: server.private_bytes_end,
         files: server.open_files,
-        cache_change: ["cache", "memtable"]
+        cache_bytes: ["cache", "memtable"]
             .iter()
-            .filter_map(|kind| server.counters.get(&format!("ringline_storage_store_{kind}_bytes")))
+            .filter_map(|kind| server.levels.get(&format!("ringline_storage_store_{kind}_bytes")))
             .sum(),
     });
     Round {
@@ -231,15 +232,7 @@ fn survivor(rounds: &[Round], name: &str) -> Option<Survivor> {
     let later = &points[middle..];
     let memory: Vec<(f64, f64)> =
         later.iter().map(|(at, server)| (*at, server.private_bytes as f64)).collect();
-    // Caches are told as changes within a phase: their slope is that of the sums.
-    let mut sum = 0.0;
-    let bounded: Vec<(f64, f64)> = later
-        .iter()
-        .map(|(at, server)| {
-            sum += server.cache_change;
-            (*at, sum)
-        })
-        .collect();
+    let bounded: Vec<(f64, f64)> = later.iter().map(|(at, server)| (*at, server.cache_bytes)).collect();
     Some(Survivor {
         name: name.to_owned(),
         private_bytes: three(|server| server.private_bytes),

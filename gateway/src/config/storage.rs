@@ -31,6 +31,10 @@ pub struct EmbeddedConfig {
     /// Whether log files are written with zeros before the first start: faster syncs for `log_keep_bytes` and
     /// half as much again of disk.
     pub log_prefill: bool,
+    /// Bytes of new rows that are not in a table yet: of one of at most four pieces.
+    pub memtable_bytes: u64,
+    /// Bytes of rows kept for reading.
+    pub block_cache_bytes: u64,
 }
 
 /// Storage nodes and how to prove to them who we are.
@@ -87,6 +91,8 @@ pub(super) struct StorageSection {
     log_file_bytes: u64,
     log_keep_bytes: u64,
     log_prefill: bool,
+    memtable_bytes: u64,
+    block_cache_bytes: u64,
     nodes: Vec<NodeAddress>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
@@ -102,6 +108,8 @@ impl Default for StorageSection {
             log_file_bytes: 32 << 20,
             log_keep_bytes: 256 << 20,
             log_prefill: true,
+            memtable_bytes: 64 << 20,
+            block_cache_bytes: 256 << 20,
             nodes: Vec::new(),
             ca: None,
             cert: None,
@@ -129,12 +137,23 @@ impl StorageSection {
                 return Err(ConfigError::impossible("storage", problem));
             }
             let Self { log_file_bytes, log_keep_bytes, log_prefill, .. } = self;
+            let Self { memtable_bytes, block_cache_bytes, .. } = self;
+            if memtable_bytes < 4 << 20 || block_cache_bytes < 8 << 20 {
+                let problem = "memtable_bytes is at least 4 MiB, block_cache_bytes 8 MiB";
+                return Err(ConfigError::impossible("storage", problem));
+            }
             if log_file_bytes < 1 << 20 || log_keep_bytes / 2 < log_file_bytes {
                 let problem = "log_file_bytes is at least 1 MiB, log_keep_bytes twice that";
                 return Err(ConfigError::impossible("storage", problem));
             }
-            let embedded = EmbeddedConfig { shard_count, log_file_bytes, log_keep_bytes, log_prefill };
-            return Ok(StorageMode::Embedded(embedded));
+            return Ok(StorageMode::Embedded(EmbeddedConfig {
+                shard_count,
+                log_file_bytes,
+                log_keep_bytes,
+                log_prefill,
+                memtable_bytes,
+                block_cache_bytes,
+            }));
         }
         check_owners(shard_count, &self.nodes)?;
         let missing = |key| ConfigError::impossible(key, "needed when mode = \"nodes\"");
@@ -183,7 +202,9 @@ impl fmt::Display for StorageMode {
                 writeln!(f, "storage.mode = \"embedded\"\nstorage.shard_count = {}", embedded.shard_count)?;
                 writeln!(f, "storage.log_file_bytes = {}", embedded.log_file_bytes)?;
                 writeln!(f, "storage.log_keep_bytes = {}", embedded.log_keep_bytes)?;
-                write!(f, "storage.log_prefill = {}", embedded.log_prefill)
+                writeln!(f, "storage.log_prefill = {}", embedded.log_prefill)?;
+                writeln!(f, "storage.memtable_bytes = {}", embedded.memtable_bytes)?;
+                write!(f, "storage.block_cache_bytes = {}", embedded.block_cache_bytes)
             }
             StorageMode::Nodes(nodes) => {
                 writeln!(f, "storage.mode = \"nodes\"\nstorage.shard_count = {}", nodes.shard_count)?;

@@ -6,7 +6,9 @@ use crate::config::{EmbeddedConfig, GatewayConfig};
 use crate::router::LinkIndex;
 use crate::worker::wake::WakeHandle;
 use std::sync::Arc;
-use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, StorageConfig, StorageCore, StorageNode};
+use storage_node::{
+    LinkId, LinkOutput, LinkPeer, LogConfig, MemoryConfig, StorageConfig, StorageCore, StorageNode,
+};
 use wire_protocol::error::RequestError;
 use wire_protocol::internal::{ShardRequest, link_hello};
 use wire_protocol::limits::LINK_CREDITS;
@@ -48,6 +50,10 @@ impl EmbeddedNode {
                 file_bytes: embedded.log_file_bytes,
                 keep_bytes: embedded.log_keep_bytes,
                 prefill: embedded.log_prefill,
+            },
+            memory: MemoryConfig {
+                memtable_bytes: embedded.memtable_bytes,
+                block_cache_bytes: embedded.block_cache_bytes,
             },
             ..StorageConfig::default()
         };

@@ -5,6 +5,7 @@
 //! order they were written.
 
 use super::{Direction, Reader, Store, StoreError, StoreUsage, WriteBatch, expiry, format, keys};
+use crate::config::MemoryConfig;
 use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -46,10 +47,16 @@ pub struct RocksOptions {
 impl RocksOptions {
     /// Defaults for a small machine: at most 256 MiB of memtables and 256 MiB of blocks.
     pub fn new(shard_count: u32) -> Self {
+        Self::with_memory(shard_count, MemoryConfig::default())
+    }
+
+    /// With so much memory.
+    pub fn with_memory(shard_count: u32, memory: MemoryConfig) -> Self {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         Self {
             shard_count,
-            memtable_bytes: 64 * 1024 * 1024,
-            block_cache_bytes: 256 * 1024 * 1024,
+            memtable_bytes: bytes(memory.memtable_bytes),
+            block_cache_bytes: bytes(memory.block_cache_bytes),
             background_threads: 2,
         }
     }

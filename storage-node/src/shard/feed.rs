@@ -131,6 +131,8 @@ impl Shard {
             effects.reads.push(ReadJob { shard: self.id, work: ReadWork::Reread(reread) });
         }
         self.feed_due_ms = source.next_deadline_ms();
-        self.marks.feed_cut.store(source.cut_index(), Ordering::Release);
+        // What another copy has not got yet has to stay, too.
+        let cut = source.cut_index().min(self.pipeline.group().matched());
+        self.marks.feed_cut.store(cut, Ordering::Release);
     }
 }

@@ -70,7 +70,8 @@ impl StorageNode {
     pub fn start(config: StorageConfig, cores: usize) -> Result<(StorageNode, Vec<StorageCore>), StartError> {
         config.check()?;
         let open_store = |folder: &Path| {
-            Ok(Box::new(RocksStore::open(folder, &RocksOptions::new(config.shard_count))?) as _)
+            let options = RocksOptions::with_memory(config.shard_count, config.memory);
+            Ok(Box::new(RocksStore::open(folder, &options)?) as _)
         };
         let (shared, opened) = open_node(&config, cores, &Disk::Real, open_store)?;
         let mut node = StorageNode { shared, threads: Vec::new(), stops: Vec::new() };

@@ -191,8 +191,8 @@ fn carry_out(store: &MemoryStore, index: u64, batch: &CommandBatch) -> Vec<Appli
     applied
 }
 
-/// What was sent: conversation, sender's device, message id.
-type Sent = (Bytes, Bytes, u64);
+/// What was sent: conversation, sender, its device, message id.
+type Sent = (Bytes, Bytes, Bytes, u64);
 
 /// Answers that must never change, and the last number of each conversation.
 #[derive(Default)]
@@ -205,7 +205,8 @@ impl Books {
     fn check(&mut self, command: &Command, outcome: &Outcome) {
         match (&command.kind, &outcome.kind) {
             (Some(command::Kind::SendMessage(send)), Some(outcome::Kind::MessageApplied(applied))) => {
-                let key = (send.conversation_id.clone(), send.device_id.clone(), send.client_message_id);
+                let sender = (send.user_id.clone(), send.device_id.clone());
+                let key = (send.conversation_id.clone(), sender.0, sender.1, send.client_message_id);
                 if applied.repeated_send {
                     assert_eq!(self.answers.get(&key), Some(&applied.seq), "another answer to a repeat");
                     return;

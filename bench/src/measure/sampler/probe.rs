@@ -67,6 +67,8 @@ pub struct Probe {
     server: ServerProcess,
     tracks: BTreeMap<u32, Track>,
     counters: CounterTrack,
+    /// Of the last reading.
+    levels: Counters,
     calls: Vec<Counting>,
     /// A count that could not be started makes the sum meaningless.
     calls_failed: bool,
@@ -78,6 +80,7 @@ impl Probe {
             server,
             tracks: BTreeMap::new(),
             counters: CounterTrack::default(),
+            levels: Counters::new(),
             calls: Vec::new(),
             calls_failed: true,
         }
@@ -141,7 +144,10 @@ impl Probe {
         let is_there = self.tracks.values().any(|track| !track.gone);
         if let Some(page) = self.server.metrics.as_ref().filter(|_| is_there) {
             match page.fetch() {
-                Ok(counters) => self.counters.update(counters),
+                Ok(page) => {
+                    self.counters.update(page.counters);
+                    self.levels = page.gauges;
+                }
                 Err(error) => note(problems, format!("{}: {error}", self.server.name)),
             }
         }
@@ -202,6 +208,7 @@ impl Probe {
             log_syncs: log_syncs.or(calls.map(|calls| calls.syncs)),
             open_files: alive.map(|(pid, _)| process::open_files(*pid).unwrap_or(0)).sum(),
             counters,
+            levels: self.levels.clone(),
         }
     }
 

@@ -66,8 +66,10 @@ fn memory_that_grows_is_told_with_its_rate() {
 #[test]
 fn a_cache_that_fills_up_is_no_growth() {
     let mut run = run(30, |number| (100 + 2 * number as u64) * MIB);
-    for server in run.phases.iter_mut().flat_map(|phase| &mut phase.servers) {
-        server.counters.insert("ringline_storage_store_cache_bytes".into(), (2 * MIB) as f64);
+    for (number, phase) in run.phases.iter_mut().enumerate() {
+        for server in &mut phase.servers {
+            server.levels.insert("ringline_storage_store_cache_bytes".into(), (number as u64 * MIB) as f64);
+        }
     }
     let soak = Soak::of(&run);
     assert_eq!(soak.wrong, Vec::<String>::new());

@@ -104,6 +104,8 @@ pub struct ServerShape {
     pub storages: u32,
     /// Copies of each shard, each on another storage node.
     pub replicas: u32,
+    /// Rows that a storage node keeps for reading, in MiB; 0: as many as it does by default.
+    pub block_cache_mib: u32,
     /// Loop threads of each process.
     pub cores: u32,
     /// CPUs that all server processes are bound to, as `taskset -c` takes them; empty: not bound. Agents are bound
@@ -268,7 +270,7 @@ impl Default for MessageShape {
 
 impl Default for ServerShape {
     fn default() -> Self {
-        Self { gateways: 1, storages: 0, replicas: 1, cores: 1, cpus: "0".into() }
+        Self { gateways: 1, storages: 0, replicas: 1, block_cache_mib: 0, cores: 1, cpus: "0".into() }
     }
 }
 
