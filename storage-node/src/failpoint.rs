@@ -2,10 +2,12 @@
 //! program that runs elsewhere, and inert unless the environment names one.
 //!
 //! `RINGLINE_FAILPOINT=rows-written:7` ends the process when it comes to that place for the seventh time: at once,
-//! without unwinding, flushing or closing anything. Places are passed once a batch, not once a message.
+//! without unwinding, flushing or closing anything. `RINGLINE_FAILPOINT=log-writing:wait=500` makes every pass take
+//! half a second: a disk that is slow. Places are passed once a batch, not once a message.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// The variable that arms one.
 const VARIABLE: &str = "RINGLINE_FAILPOINT";
@@ -61,24 +63,37 @@ impl Failpoint {
 
 struct Armed {
     name: String,
-    /// Passes until the process ends.
-    left: AtomicU64,
+    action: Action,
+}
+
+enum Action {
+    /// The process ends after so many passes.
+    End(AtomicU64),
+    /// Every pass takes so long.
+    Wait(Duration),
 }
 
 static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
 
-/// Ends the process if the environment says so.
+/// Ends the process, or waits, if the environment says so.
 pub(crate) fn pass(place: Failpoint) {
-    let Some(armed) = ARMED.get_or_init(armed) else { return };
-    if armed.name == place.name() && armed.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-        std::process::abort();
+    let Some(armed) = ARMED.get_or_init(armed).as_ref().filter(|armed| armed.name == place.name()) else {
+        return;
+    };
+    match &armed.action {
+        Action::End(left) if left.fetch_sub(1, Ordering::AcqRel) == 1 => std::process::abort(),
+        Action::End(_) => {}
+        Action::Wait(time) => std::thread::sleep(*time),
     }
 }
 
 fn armed() -> Option<Armed> {
     let text = std::env::var(VARIABLE).ok()?;
-    let (name, passes) = text.split_once(':').unwrap_or((&text, "1"));
-    tracing::warn!("{VARIABLE} is set: this process will end at {name}");
-    let left = AtomicU64::new(passes.parse().ok().filter(|passes| *passes > 0).unwrap_or(1));
-    Some(Armed { name: name.to_owned(), left })
+    let (name, how) = text.split_once(':').unwrap_or((&text, "1"));
+    tracing::warn!("{VARIABLE} is set: this process will end or wait at {name}");
+    let action = match how.strip_prefix("wait=") {
+        Some(wait_ms) => Action::Wait(Duration::from_millis(wait_ms.parse().unwrap_or(0))),
+        None => Action::End(AtomicU64::new(how.parse().ok().filter(|passes| *passes > 0).unwrap_or(1))),
+    };
+    Some(Armed { name: name.to_owned(), action })
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// The plan when none is named.
 pub const PLAN_DEFAULT: &str = "canonical";
 /// Plans that the binary brings along, by name.
-const PLANS: [(&str, &str); 18] = [
+const PLANS: [(&str, &str); 19] = [
     ("canonical", include_str!("../../plans/canonical.toml")),
     ("quick", include_str!("../../plans/quick.toml")),
     ("direct", include_str!("../../plans/direct.toml")),
@@ -33,6 +33,7 @@ const PLANS: [(&str, &str); 18] = [
     ("reconnect-storm", include_str!("../../plans/reconnect-storm.toml")),
     ("slow-readers", include_str!("../../plans/slow-readers.toml")),
     ("faults", include_str!("../../plans/faults.toml")),
+    ("faults-replicated", include_str!("../../plans/faults-replicated.toml")),
     ("day", include_str!("../../plans/day.toml")),
     ("soak", include_str!("../../plans/soak.toml")),
 ];

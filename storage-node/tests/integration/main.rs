@@ -11,6 +11,7 @@ mod refusals;
 mod three_nodes;
 mod two_nodes;
 mod links;
+mod slow_disk;
 mod small_disk;
 mod full_disk;
 mod bad_disks;

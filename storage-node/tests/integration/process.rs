@@ -124,6 +124,13 @@ impl Process {
         Self::ready_or_ended(Self::spawn_by(program, setup))
     }
 
+    /// Starts it on a disk on which every synced write of the log takes this long.
+    pub fn start_on_slow_disk(setup: &Setup<'_>, write: Duration) -> Self {
+        let mut program = Command::new(PROGRAM);
+        program.env("RINGLINE_FAILPOINT", format!("log-writing:wait={}", write.as_millis()));
+        Self::ready(Self::spawn_by(program, setup))
+    }
+
     /// Starts it and kills it after this long, wherever it is by then.
     pub fn start_and_kill(setup: &Setup<'_>, lives: Duration) {
         let mut child = Self::spawn(setup);
