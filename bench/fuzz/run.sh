@@ -17,10 +17,6 @@ while [ $# -gt 0 ]; do
         *) targets+=("$1"); shift ;;
     esac
 done
-if [ ${#targets[@]} -eq 0 ]; then
-    mapfile -t targets < <(grep -ho 'name: "[a-z-]*"' bench/fuzz/src/targets/*.rs | cut -d'"' -f2 | sort)
-fi
-
 # Instrumented code is another build of everything.
 export CARGO_TARGET_DIR=${CARGO_FUZZ_TARGET_DIR:-$HOME/.cache/ringline/target-fuzz}
 ROCKSDB_LIB_DIR=$(.ci/rocksdb)
@@ -32,6 +28,8 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
 # With a target named, build scripts and macros are built without instrumentation.
 cargo build --locked --release --target "$host" -p ringline-fuzz --features libfuzzer
 program=$CARGO_TARGET_DIR/$host/release/ringline-fuzz
+corpus=$CARGO_TARGET_DIR/$host/release/ringline-fuzz-corpus
+[ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$corpus" names)
 
 broken=bench/fuzz/broken
 found=$(mktemp -d)
@@ -40,9 +38,10 @@ mkdir -p "$broken"
 failed=0
 printf '%-16s %12s %9s %8s %8s %8s\n' target inputs per_second edges features kept
 for target in "${targets[@]}"; do
-    kept=bench/fuzz/corpus/$target
+    kept=$found/$target-kept
     log=$found/log
-    mkdir -p "$kept" "$found/$target"
+    mkdir -p "$found/$target" "$found/merged"
+    "$corpus" unpack "$target" "$kept"
     if ! RINGLINE_FUZZ_TARGET=$target "$program" "$found/$target" "$kept" -max_total_time="$seconds" \
         -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$broken/$target-" \
         >"$log" 2>&1; then
@@ -51,16 +50,17 @@ for target in "${targets[@]}"; do
         echo "again: RINGLINE_FUZZ_TARGET=$target $program $broken/$target-..."
     fi
     # Only what reaches something that nothing else does is kept, the smallest first.
-    mkdir -p "$found/merged"
-    RINGLINE_FUZZ_TARGET=$target "$program" -merge=1 "$found/merged" "$kept" "$found/$target" >/dev/null 2>&1 || failed=1
-    if [ -n "$(ls -A "$found/merged")" ]; then
-        rm -rf "$kept"
-        mv "$found/merged" "$kept"
+    if RINGLINE_FUZZ_TARGET=$target "$program" -merge=1 "$found/merged" "$kept" "$found/$target" >"$found/merge" 2>&1; then
+        "$corpus" pack "$target" "$found/merged"
+    else
+        failed=1
+        tail -30 "$found/merge"
     fi
     last=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -1 | tr -dc '0-9 ')
     inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
     rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")
     # shellcheck disable=SC2086
-    printf '%-16s %12s %9s %8s %8s %8s\n' "$target" "${inputs:-?}" "${rate:-?}" ${last:-? ?} "$(ls "$kept" | wc -l)"
+    printf '%-16s %12s %9s %8s %8s %8s\n' "$target" "${inputs:-?}" "${rate:-?}" ${last:-? ?} "$(find "$found/merged" -type f | wc -l)"
+    rm -rf "$kept" "$found/merged" "${found:?}/$target"
 done
 exit $failed

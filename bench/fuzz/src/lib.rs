@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod corpus;
 pub mod input;
 pub mod mutate;
 pub mod targets;
