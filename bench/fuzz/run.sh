@@ -17,18 +17,20 @@ while [ $# -gt 0 ]; do
         *) targets+=("$1"); shift ;;
     esac
 done
-# Instrumented code is another build of everything.
-export CARGO_TARGET_DIR=${CARGO_FUZZ_TARGET_DIR:-$HOME/.cache/ringline/target-fuzz}
 ROCKSDB_LIB_DIR=$(.ci/rocksdb)
 export ROCKSDB_LIB_DIR ROCKSDB_STATIC=1
+ordinary=${CARGO_TARGET_DIR:-$HOME/.cache/ringline/target}
+CARGO_TARGET_DIR=$ordinary cargo build --locked -p ringline-fuzz --bin ringline-fuzz-corpus
+corpus=$ordinary/debug/ringline-fuzz-corpus
+
+# Instrumented code is another build of everything. With a target named, build scripts and macros are built without.
+export CARGO_TARGET_DIR=${CARGO_FUZZ_TARGET_DIR:-$HOME/.cache/ringline/target-fuzz}
 host=$(rustc -vV | sed -n 's/^host: //p')
-export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
-# With a target named, build scripts and macros are built without instrumentation.
-cargo build --locked --release --target "$host" -p ringline-fuzz --features libfuzzer
+-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks" \
+    cargo build --locked --release --target "$host" -p ringline-fuzz --bin ringline-fuzz --features libfuzzer
 program=$CARGO_TARGET_DIR/$host/release/ringline-fuzz
-corpus=$CARGO_TARGET_DIR/$host/release/ringline-fuzz-corpus
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <("$corpus" names)
 
 broken=bench/fuzz/broken
