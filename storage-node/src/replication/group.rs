@@ -188,6 +188,9 @@ impl Group {
         if u64::from(message.to) != own {
             return Err(MessageError { shard, what: "another node" });
         }
+        if message.snapshot.is_some() {
+            return Err(MessageError { shard, what: "a snapshot, which no leader sends yet" });
+        }
         let message = from_wire(message)?;
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");

@@ -8,7 +8,7 @@ use crate::sim::Random;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use wire_protocol::internal::RaftMessage;
+use wire_protocol::internal::{RaftMessage, SnapshotPoint, raft_message};
 
 const SHARD: ShardId = ShardId(3);
 const NODES: [u32; 3] = [1, 2, 3];
@@ -277,7 +277,11 @@ fn messages_for_others_and_of_no_replica_are_refused() {
     let append = net.replica(1).poll().remove(0);
     let wrong = if append.to == 2 { 3 } else { 2 };
     assert!(net.replica(wrong).group.step(append.clone()).is_err());
-    assert!(net.replica(append.to).group.step(RaftMessage { kind: 2, ..append }).is_err());
+    assert!(net.replica(append.to).group.step(RaftMessage { kind: 2, ..append.clone() }).is_err());
+    let point = SnapshotPoint { index: 9, term: 1, voters: NODES.to_vec(), learners: Vec::new() };
+    let kind = raft_message::Kind::Snapshot as i32;
+    let snapshot = RaftMessage { kind, snapshot: Some(point), entries: Vec::new(), ..append.clone() };
+    assert!(net.replica(append.to).group.step(snapshot).is_err());
 }
 
 /// One seed: many steps of a bad network, then all is well for a while.

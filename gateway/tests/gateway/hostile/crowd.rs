@@ -247,12 +247,25 @@ fn flood(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
 
 const ATTACKS: [Attack; 7] = [half_open, never_read, drip, open_and_close, garbage, guess, flood];
 
+/// Attackers are on other machines, elsewhere: here they take the CPU that server and people leave.
+fn give_way() {
+    // Of the calling thread alone, on Linux.
+    rustix::process::setpriority_process(None, 19).expect("anybody may give way");
+}
+
 /// One round: what the pairs met, and the most private memory, in KiB.
 fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<u64>, u64) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let attackers: Vec<_> =
-            ATTACKS.iter().map(|attack| scope.spawn(|| attack(server, mallory, &stop))).collect();
+        let attackers: Vec<_> = ATTACKS
+            .iter()
+            .map(|attack| {
+                scope.spawn(|| {
+                    give_way();
+                    attack(server, mallory, &stop);
+                })
+            })
+            .collect();
         let watcher = scope.spawn(|| {
             let mut most_kib = 0;
             while goes_on(&stop) {
