@@ -169,11 +169,8 @@ async def pages(cast, direct, group):
     while True:
         page = await phone.session.get(
             "conversation_page", list={"limit": 1, "page_token": token})
-        for found in page.conversations:
-            # One that comes again keeps its first place.
-            conversation = phone.session.conversation_of(found)
-            if conversation not in listed:
-                listed.append(conversation)
+        listed += [phone.session.conversation_of(found)
+                   for found in page.conversations]
         token = page.next
         if not token:
             break

@@ -9,10 +9,11 @@ use super::row::{RowReader, RowWriter};
 use super::turn::{Answered, Stop, Turn, conversation_id, invalid, user_id};
 use crate::engine::{Direction, Reader, StoreError, keys};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use wire_protocol::ids::{ConversationId, ShardId, UserId};
 use wire_protocol::internal::{
     Accepted, ConversationListPage, FeedCheckpoint, FeedPage, FeedPosition, FeedRow, ReadConversationList,
-    ReadFeed, answer, outcome,
+    ReadFeed, outcome,
 };
 use wire_protocol::limits::{LIST_CONVERSATIONS_MAX, SYNC_CONVERSATIONS_MAX};
 
@@ -134,8 +135,40 @@ pub fn feed_positions(reader: &dyn Reader, shard: ShardId) -> Result<Vec<FeedPos
     damage.map_or(Ok(positions), Err)
 }
 
+/// Stored rows that a query leaves out, because whoever asks holds newer ones.
+pub(crate) struct Hidden {
+    /// Whatever is stored of these.
+    pub(crate) conversations: BTreeSet<ConversationId>,
+    /// Changes above this version.
+    pub(crate) above_version: u64,
+}
+
+impl Hidden {
+    /// Everything stored is shown.
+    pub(super) fn nothing() -> Self {
+        Self { conversations: BTreeSet::new(), above_version: u64::MAX }
+    }
+
+    fn holds(&self, conversation_id: &[u8]) -> bool {
+        ConversationId::from_slice(conversation_id).is_some_and(|id| self.conversations.contains(&id))
+    }
+}
+
+/// A user's row that is not stored yet, with what is stored of it. After a crash memory may know less: the sources
+/// tell again what no checkpoint holds, oldest first.
+pub(crate) fn join_stored(reader: &dyn Reader, row: FeedRow) -> Result<FeedRow, Stop> {
+    let (user, id) = (user_id(&row.user_id)?, conversation_id(&row.conversation_id)?);
+    let Some(stored) = Standing::load(reader, user, id)? else { return Ok(row) };
+    let new = Standing {
+        version: row.version.max(stored.version),
+        top_seq: row.top_seq.max(stored.top_seq),
+        activity_ms: row.activity_ms.max(stored.activity_ms),
+    };
+    Ok(new.into_feed_row(user, id))
+}
+
 /// The stored part of what changed for a user since a version.
-pub(super) fn read(reader: &dyn Reader, query: &ReadFeed) -> Result<answer::Kind, Stop> {
+pub(crate) fn read(reader: &dyn Reader, query: &ReadFeed, hidden: &Hidden) -> Result<FeedPage, Stop> {
     let user = user_id(&query.user_id)?;
     let rows_max = rows_max(query.rows_max);
     let end = keys::feed_by_version_of_all(user).end();
@@ -145,15 +178,14 @@ pub(super) fn read(reader: &dyn Reader, query: &ReadFeed) -> Result<answer::Kind
         let from = keys::feed_by_version(user, first);
         let mut damage = None;
         reader.scan(&from, &end, Direction::Ascending, &mut |key, value| {
-            if rows.len() == rows_max {
-                more = true;
-                return false;
-            }
             match parse_version_row(user, key, value) {
+                Ok(row) if row.version > hidden.above_version => return false,
+                Ok(row) if hidden.holds(&row.conversation_id) => {}
+                Ok(_) if rows.len() == rows_max => more = true,
                 Ok(row) => rows.push(row),
                 Err(error) => damage = Some(error),
             }
-            damage.is_none()
+            damage.is_none() && !more
         })?;
         damage.map_or(Ok(()), Err)?;
     }
@@ -161,7 +193,7 @@ pub(super) fn read(reader: &dyn Reader, query: &ReadFeed) -> Result<answer::Kind
         Some(row) if !more => row.version,
         _ => newest_version(reader, user)?,
     };
-    Ok(answer::Kind::Feed(FeedPage { rows, version, more }))
+    Ok(FeedPage { rows, version, more })
 }
 
 /// The user's newest stored version; 0 if nothing was ever stored.
@@ -176,7 +208,11 @@ fn newest_version(reader: &dyn Reader, user: UserId) -> Result<u64, StoreError> 
 }
 
 /// The stored part of a user's conversation list, newest activity first.
-pub(super) fn read_list(reader: &dyn Reader, query: &ReadConversationList) -> Result<answer::Kind, Stop> {
+pub(crate) fn read_list(
+    reader: &dyn Reader,
+    query: &ReadConversationList,
+    hidden: &Hidden,
+) -> Result<ConversationListPage, Stop> {
     let user = user_id(&query.user_id)?;
     let rows_max = rows_max(query.rows_max);
     let all = keys::feed_by_activity_of_all(user);
@@ -192,9 +228,11 @@ pub(super) fn read_list(reader: &dyn Reader, query: &ReadConversationList) -> Re
     let mut places = Vec::new();
     let mut more = false;
     reader.scan(&all, &to, Direction::Descending, &mut |key, _| {
-        more = places.len() == rows_max;
-        if !more {
-            places.push(keys::feed_activity(key));
+        let place = keys::feed_activity(key);
+        match place {
+            Some((_, id)) if hidden.conversations.contains(&id) => {}
+            _ if places.len() == rows_max => more = true,
+            _ => places.push(place),
         }
         !more
     })?;
@@ -207,7 +245,7 @@ pub(super) fn read_list(reader: &dyn Reader, query: &ReadConversationList) -> Re
             rows.push(Standing { activity_ms, ..standing }.into_feed_row(user, id));
         }
     }
-    Ok(answer::Kind::ConversationList(ConversationListPage { rows, more }))
+    Ok(ConversationListPage { rows, more })
 }
 
 /// How many rows a query gets: 0 means the most there is.

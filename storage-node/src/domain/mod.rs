@@ -24,12 +24,14 @@ mod turn;
 mod tests;
 
 pub use crate::engine::Overlay;
+pub(crate) use feed::Hidden;
 pub use feed::feed_positions;
 pub use replay::replay_events;
+pub(crate) use turn::Stop;
 
 use crate::engine::{Reader, StoreError, keys};
 use row::{RowReader, RowWriter};
-use turn::{Stop, Turn, refused};
+use turn::{Turn, refused};
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{Answer, Command, CommandBatch, FeedCheckpoint, FeedItem, Outcome, Query};
 use wire_protocol::internal::{answer, command, outcome, query as query_kind};
@@ -115,10 +117,19 @@ pub fn query(reader: &dyn Reader, query: &Query) -> Result<Answer, StoreError> {
         Some(query_kind::Kind::ReadUser(query)) => users::read(reader, query),
         Some(query_kind::Kind::ReadProfiles(query)) => users::read_profiles(reader, query),
         Some(query_kind::Kind::ReadName(query)) => names::read(reader, query),
-        Some(query_kind::Kind::ReadFeed(query)) => feed::read(reader, query),
-        Some(query_kind::Kind::ReadConversationList(query)) => feed::read_list(reader, query),
+        Some(query_kind::Kind::ReadFeed(query)) => {
+            feed::read(reader, query, &Hidden::nothing()).map(answer::Kind::Feed)
+        }
+        Some(query_kind::Kind::ReadConversationList(query)) => {
+            feed::read_list(reader, query, &Hidden::nothing()).map(answer::Kind::ConversationList)
+        }
         None => Err(turn::invalid("query: unknown kind")),
     };
+    answered(kind)
+}
+
+/// What whoever asked gets: a refusal is an answer, too.
+pub(crate) fn answered(kind: Result<answer::Kind, Stop>) -> Result<Answer, StoreError> {
     let kind = match kind {
         Ok(kind) => kind,
         Err(Stop::Refused(code, detail)) => answer::Kind::Refused(refused(code, detail)),

@@ -29,7 +29,7 @@ struct Open {
 
 /// Why a command goes no further.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// By the rules: the command's outcome, and no row was changed.
     Refused(ErrorCode, &'static str),
     /// The store failed: the whole batch fails.

@@ -22,5 +22,5 @@ pub mod registry;
 mod tests;
 
 pub use home::{FeedView, HomeFeed, Taken};
-pub use pages::{merge_feed_page, merge_list_page};
+pub use pages::query_with_view;
 pub use source::{HomeStart, Reread, SourceFeed};

@@ -4,7 +4,7 @@ use super::reread::{feed_items, open_source};
 use super::shared::{Completion, NodeShared};
 use crate::domain;
 use crate::engine::StoreError;
-use crate::feed::{FeedView, merge_feed_page, merge_list_page};
+use crate::feed::{FeedView, query_with_view};
 use crate::placement::Place;
 use crate::replication::LogRange;
 use crate::shard::{ReadDone, ReadJob, ReadWork, refusal};
@@ -12,7 +12,7 @@ use crate::{clock, worker::Origin};
 use crossbeam_channel::Receiver;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
-use wire_protocol::internal::{Answer, Query, ReadFeed, ReadUser, ShardResponse, answer, query, shard_error};
+use wire_protocol::internal::{Query, ReadFeed, ReadUser, ShardResponse, answer, query, shard_error};
 
 /// Read threads of a node: reads of what is not in memory wait for the disk, so there are more than the cores
 /// need for those that are.
@@ -88,11 +88,8 @@ fn answer_query(
     query: &Query,
     view: Option<FeedView>,
 ) -> (usize, Completion) {
-    let response = match domain::query(&*shared.store, query) {
-        Ok(answer) => {
-            let answer = merge_view(answer, query, view);
-            ShardResponse { id: origin.request_id, result: Some(Reply::Answer(answer)) }
-        }
+    let response = match query_with_view(&*shared.store, query, view) {
+        Ok(answer) => ShardResponse { id: origin.request_id, result: Some(Reply::Answer(answer)) },
         Err(error) => {
             tracing::error!(%shard, "query: {error}");
             let detail = format!("shard {shard}: the rows cannot be read");
@@ -100,22 +97,6 @@ fn answer_query(
         }
     };
     (origin.link.core(), Completion::Answered(origin.link, response))
-}
-
-/// Adds to a stored page what only memory holds.
-fn merge_view(answer: Answer, query: &Query, view: Option<FeedView>) -> Answer {
-    let kind = match (answer.kind, &query.kind, view) {
-        (Some(answer::Kind::Feed(page)), Some(query::Kind::ReadFeed(read)), Some(view)) => {
-            Some(answer::Kind::Feed(merge_feed_page(page, view, read)))
-        }
-        (
-            Some(answer::Kind::ConversationList(page)),
-            Some(query::Kind::ReadConversationList(read)),
-            Some(view),
-        ) => Some(answer::Kind::ConversationList(merge_list_page(page, view, read))),
-        (kind, _, _) => kind,
-    };
-    Answer { kind }
 }
 
 /// Whether the user has the device, and the newest stored version of the user's feed.
