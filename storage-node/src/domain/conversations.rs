@@ -3,7 +3,7 @@
 //! Rows: `conversation` (kind, members, title; never changes) and `head` (newest sequence number, countable ordinal,
 //! newest time; one write for each batch that adds entries).
 
-use super::messages::{self, EntryRow};
+use super::messages::{self, EntryRow, UnreadOf};
 use super::receipts::{self, CursorRow};
 use super::row::{RowReader, RowWriter};
 use super::turn::{Answered, Stop, Turn, conversation_id, invalid, user_id};
@@ -181,7 +181,7 @@ pub(super) fn read(reader: &dyn Reader, query: &ReadConversation) -> Result<answ
         members,
         head_seq: head.seq,
         created_ms: room.created_ms,
-        unread: messages::unread(reader, id, head, own.read_up_to)?,
+        unread: messages::unread(reader, id, head, UnreadOf { member, read_up_to: own.read_up_to })?,
         read_up_to: own.read_up_to,
         delivered_up_to: own.delivered_up_to,
         last: Some(last),

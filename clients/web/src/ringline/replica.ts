@@ -180,7 +180,7 @@ export class Replica {
     const entries = this.viewOf(id)?.entries ?? [];
     const onlyOwn = entries.filter((entry) => entry.seq > row.readUpTo && entry.seq <= upTo && entry.sender === row.ownOrdinal);
     this.put(withRead(row, upTo, entries));
-    // That own messages were read is no news to anybody, but the server counts them until it is told.
+    // That own messages were read is no news to anybody; a cursor near the head keeps the server's count exact.
     const wait = onlyOwn.length === upTo - row.readUpTo ? READ_OWN_WAIT_MS : 0;
     this.cursors.want(id, 'read', upTo, nowMs + wait);
   }

@@ -76,7 +76,10 @@ impl Conversation {
 
     pub fn unread(&self, user: UserId) -> u64 {
         let read = self.cursors(user, None).1;
-        let unread = |entry: &&Entry| entry.seq > read && entry.kind != EntryKind::Created as i32;
+        let own = self.ordinal(user);
+        let unread = |entry: &&Entry| {
+            entry.seq > read && entry.kind != EntryKind::Created as i32 && Some(entry.sender) != own
+        };
         self.entries.iter().filter(unread).count() as u64
     }
 

@@ -179,6 +179,40 @@ fn cursors_of_a_device_do_not_fall_when_a_late_report_comes() {
     assert_eq!((found.delivered_up_to, found.read_up_to, found.unread), (5, 4, 2));
 }
 
+/// One row more for each message would be the price of a cursor that moves with every send.
+#[test]
+fn own_messages_are_not_unread_and_move_no_cursor() {
+    let mut shard = Shard::with_room();
+    shard.batch(vec![send(message(0, 1)), send(message(1, 1)), send(message(0, 2)), send(message(0, 3))]);
+    let unread = |shard: &Shard, user| {
+        let found = shard.read(Range::None(true), user, 0).conversation.unwrap();
+        (found.read_up_to, found.unread)
+    };
+    assert_eq!((unread(&shard, 0), unread(&shard, 1)), ((0, 1), (0, 3)));
+    shard.command(command::Kind::AdvanceCursor(internal::AdvanceCursor {
+        conversation_id: room(0).0.to_bytes(),
+        user_id: id_of_user(0).to_bytes(),
+        device_id: id_of_device(0, 0).to_bytes(),
+        delivered_up_to: 3,
+        read_up_to: 3,
+    }));
+    assert_eq!(unread(&shard, 0), (3, 0));
+    shard.command(send(message(1, 2)));
+    assert_eq!(unread(&shard, 0), (3, 1));
+}
+
+/// Reading is bounded: of what lies further back, own messages count as those of others do.
+#[test]
+fn far_behind_only_the_newest_own_messages_are_left_out() {
+    let mut shard = Shard::with_room();
+    shard.batch((1..=70).map(|client_id| send(message(0, client_id))).collect());
+    shard.batch((1..=20).map(|client_id| send(message(1, client_id))).collect());
+    shard.batch((71..=80).map(|client_id| send(message(0, client_id))).collect());
+    let unread = |user| shard.read(Range::None(true), user, 0).conversation.unwrap().unread;
+    // Of the newest 64 entries 20 are of the other; 36 of one's own lie below them.
+    assert_eq!((unread(0), unread(1)), (20 + 36, 80));
+}
+
 #[test]
 fn a_repeat_is_answered_though_its_predecessor_is_forgotten() {
     let mut shard = Shard::with_room();
