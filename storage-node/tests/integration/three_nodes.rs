@@ -34,9 +34,8 @@ impl<'a> Fleet<'a> {
             processes: (0..NODES).map(|_| None).collect(),
             links: (0..NODES).map(|_| None).collect(),
         };
-        let children: Vec<_> = (0..NODES as usize)
-            .map(|place| fleet.with_setup(place, |setup| Process::start_soon(setup)))
-            .collect();
+        let children: Vec<_> =
+            (0..NODES as usize).map(|place| fleet.with_setup(place, Process::start_soon)).collect();
         for (place, child) in children.into_iter().enumerate() {
             fleet.is_ready(place, Process::ready(child));
         }
@@ -65,7 +64,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn start_node(&mut self, place: usize) {
-        let process = self.with_setup(place, |setup| Process::start(setup));
+        let process = self.with_setup(place, Process::start);
         self.is_ready(place, process);
     }
 
