@@ -2,7 +2,7 @@
 //! that `protoc` made of our `.proto` files, and OpenSSL on the native port. The scripts beside this file build
 //! on `docs/protocol.md` and nothing else of ours; here the server is started for them, and again when they ask for it.
 
-use bench::coordinator::{Cluster, Shape};
+use bench::coordinator::{Cluster, Rates, Shape};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -108,7 +108,8 @@ fn generate(folder: &Path) -> PathBuf {
 
 fn passes(script: &str, name: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut cluster = Cluster::start(Shape::Embedded, name, 2).unwrap_or_else(|error| panic!("{error}"));
+    let mut cluster = Cluster::start_with(Shape::Embedded, name, 2, Rates::Default)
+        .unwrap_or_else(|error| panic!("{error}"));
     let (passed, said) = Script::start(script, &cluster, folder.path()).attend(&mut cluster);
     assert!(passed, "{script}:\n{said}");
     println!("{said}");

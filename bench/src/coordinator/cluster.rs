@@ -79,6 +79,7 @@ pub struct Cluster {
     bin_dir: Option<PathBuf>,
     /// Further lines of every gateway's `[auth]`.
     auth: String,
+    rates: Rates,
 }
 
 /// What to start.
@@ -91,11 +92,27 @@ pub struct Launch<'a> {
     pub bin_dir: Option<&'a Path>,
     /// Public half of the key that mints benchmark users, PEM.
     pub benchmark_key: Option<&'a str>,
+    /// Whether gateways hold anybody to rates.
+    pub rates: Rates,
+}
+
+/// Whether gateways hold anybody to rates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rates {
+    /// Those that a gateway has by default.
+    Default,
+    /// None: a test does in a second what people do in an hour, from one address.
+    Lifted,
 }
 
 impl Cluster {
     /// Starts the servers in a new folder below the system's temporary one. `cores` of each process.
     pub fn start(shape: Shape, name: &str, cores: usize) -> Result<Self, ClusterError> {
+        Self::start_with(shape, name, cores, Rates::Lifted)
+    }
+
+    /// The same, with rates or without.
+    pub fn start_with(shape: Shape, name: &str, cores: usize, rates: Rates) -> Result<Self, ClusterError> {
         let (gateways, storages, replicas) = match shape {
             Shape::Embedded => (1, 0, 1),
             Shape::Split => (2, 2, 1),
@@ -109,7 +126,7 @@ impl Cluster {
             cpus: String::new(),
             ..ServerShape::default()
         };
-        Self::launch(Launch { name, shape: &shape, bin_dir: None, benchmark_key: None })
+        Self::launch(Launch { name, shape: &shape, bin_dir: None, benchmark_key: None, rates })
     }
 
     /// The same in any shape.
@@ -130,6 +147,7 @@ impl Cluster {
             cpus: launch.shape.cpus.clone(),
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
+            rates: launch.rates,
         };
         if let Some(key) = launch.benchmark_key {
             let file = cluster.folder.join("benchmark-key.pem");
@@ -246,7 +264,9 @@ impl Cluster {
             let (cert, key) = (self.certificate(), first.join("tls/key.pem"));
             write!(config, "[tls]\ncert = {cert:?}\nkey = {key:?}\n").expect("a string grows");
         }
-        config.push_str(LIMITS);
+        if self.rates == Rates::Lifted {
+            config.push_str(LIMITS);
+        }
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;

@@ -13,5 +13,5 @@ pub mod relay;
 pub mod tested;
 pub mod run;
 
-pub use cluster::{Cluster, ClusterError, Launch, Shape};
+pub use cluster::{Cluster, ClusterError, Launch, Rates, Shape};
 pub use server::{Server, binary};

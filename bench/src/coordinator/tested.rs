@@ -2,7 +2,7 @@
 //! is there already.
 
 use super::control::messages::{Subject, TargetAddress};
-use super::{Cluster, ClusterError, Launch, Server};
+use super::{Cluster, ClusterError, Launch, Rates, Server};
 use crate::agent::identity::{IdentityError, Minter, generate_key_pem};
 use crate::measure::metrics::MetricsPage;
 use crate::measure::sampler::{Scope, ServerProcess};
@@ -103,7 +103,13 @@ impl Tested {
     fn ringline(bin_dir: Option<&Path>, plan: &Plan, run_id: u64) -> Result<Self, TestedError> {
         let key = generate_key_pem()?;
         let public = Minter::from_pem(&key)?.public_pem();
-        let launch = Launch { name: &plan.name, shape: &plan.server, bin_dir, benchmark_key: Some(&public) };
+        let launch = Launch {
+            name: &plan.name,
+            shape: &plan.server,
+            bin_dir,
+            benchmark_key: Some(&public),
+            rates: Rates::Lifted,
+        };
         let cluster = Cluster::launch(launch)?;
         let mut targets = Vec::new();
         for target in &cluster.targets {

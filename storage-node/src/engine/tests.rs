@@ -25,15 +25,24 @@ impl Folder {
 
     /// What the disk holds now, as after the power has failed: nothing that is only in memory.
     fn copied(&self) -> Self {
-        let copy = Self::new();
-        for file in std::fs::read_dir(&self.0).unwrap().map(Result::unwrap) {
-            match std::fs::copy(file.path(), copy.0.join(file.file_name())) {
-                // Removed since the folder was listed: it was not needed any more.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                result => drop(result.unwrap()),
+        loop {
+            // A disk stops at one moment, a copy takes many: one during which RocksDB's own threads changed anything
+            // is no moment's, and is thrown away.
+            let before = self.files();
+            let copy = Self::new();
+            let is_whole =
+                before.iter().all(|(name, _)| std::fs::copy(self.0.join(name), copy.0.join(name)).is_ok());
+            if is_whole && self.files() == before {
+                return copy;
             }
         }
-        copy
+    }
+
+    /// Names and lengths.
+    fn files(&self) -> std::collections::BTreeMap<std::ffi::OsString, u64> {
+        let entries = std::fs::read_dir(&self.0).unwrap().map(Result::unwrap);
+        // One that goes meanwhile has no length any more.
+        entries.map(|entry| (entry.file_name(), entry.metadata().map_or(0, |meta| meta.len()))).collect()
     }
 }
 
