@@ -117,8 +117,7 @@ fn kill_nine_loses_nothing_that_was_acknowledged() {
 }
 
 pub fn setup<'a>(folder: &'a Path, tls: &'a LinkTls) -> Setup<'a> {
-    let listen = ([127, 0, 0, 1], 0).into();
-    Setup { folder, node_id: 1, shards: SHARDS, cores: CORES, nodes: &[], tls, listen }
+    Setup { cores: CORES, ..Setup::alone(folder, tls, SHARDS) }
 }
 
 impl World {

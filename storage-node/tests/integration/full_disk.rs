@@ -22,9 +22,7 @@ const IN_FLIGHT: usize = 64;
 fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
-    let listen = ([127, 0, 0, 1], 0).into();
-    let setup =
-        Setup { folder: folder.path(), node_id: 1, shards: SHARDS, cores: 1, nodes: &[], tls: &tls, listen };
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
     let (ada, bob) = (person(1), person(2));
     let conversation = ConversationId::direct(ada.user, bob.user);
     let process = Process::start_with_files_up_to(&setup, FILE_BLOCKS_MAX);
@@ -47,9 +45,7 @@ fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
 fn a_file_system_that_is_full_stops_the_node_and_serves_again_when_there_is_room() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
-    let listen = ([127, 0, 0, 1], 0).into();
-    let setup =
-        Setup { folder: folder.path(), node_id: 1, shards: SHARDS, cores: 1, nodes: &[], tls: &tls, listen };
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
     let Some((mut disk, address)) = SmallDisk::start(&setup, "64m") else {
         println!("nobody may mount here: only the limit on a file's size was tried");
         return;

@@ -24,16 +24,7 @@ fn attached(link: &mut Link, slot: u32) -> bool {
 fn a_link_that_ends_takes_its_sessions_along() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
-    let listen = ([127, 0, 0, 1], 0).into();
-    let process = Process::start(&Setup {
-        folder: folder.path(),
-        node_id: 1,
-        shards: SHARDS,
-        cores: 2,
-        nodes: &[],
-        tls: &tls,
-        listen,
-    });
+    let process = Process::start(&Setup { cores: 2, ..Setup::alone(folder.path(), &tls, SHARDS) });
     let mut link = Link::open(process.address, &tls).expect("it is ready");
     link.call(create_user(SHARDS, person(1))).expect("the node lives");
     let count =

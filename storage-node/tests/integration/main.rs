@@ -13,6 +13,7 @@ mod two_nodes;
 mod links;
 mod slow_disk;
 mod small_disk;
+mod fleet;
 mod full_disk;
 mod bad_disks;
 mod crash;

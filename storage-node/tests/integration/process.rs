@@ -36,7 +36,12 @@ pub struct Setup<'a> {
     pub listen: SocketAddr,
 }
 
-impl Setup<'_> {
+impl<'a> Setup<'a> {
+    /// A node that has all shards, on one core and a port of its own.
+    pub fn alone(folder: &'a Path, tls: &'a LinkTls, shards: u32) -> Self {
+        Self { folder, node_id: 1, shards, cores: 1, nodes: &[], tls, listen: ([127, 0, 0, 1], 0).into() }
+    }
+
     /// Writes the configuration; gives its file.
     pub fn write_config(&self) -> PathBuf {
         let config = self.folder.join(format!("node-{}.toml", self.node_id));

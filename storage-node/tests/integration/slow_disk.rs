@@ -15,9 +15,7 @@ const WRITE: Duration = Duration::from_secs(2);
 fn a_slow_disk_delays_answers_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
-    let listen = ([127, 0, 0, 1], 0).into();
-    let setup =
-        Setup { folder: folder.path(), node_id: 1, shards: SHARDS, cores: 1, nodes: &[], tls: &tls, listen };
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
     let (ada, bob) = (person(1), person(2));
     let conversation = ConversationId::direct(ada.user, bob.user);
     let process = Process::start(&setup);

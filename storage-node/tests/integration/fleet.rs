@@ -1,0 +1,172 @@
+//! Several nodes as processes, a link to each, and calls to whichever serves the shard.
+
+use crate::certificates;
+use crate::process::{Link, PATIENCE, Process, Setup, free_address};
+use crate::requests::{self, Call, Person};
+use std::path::Path;
+use std::time::Duration;
+use storage_node::{LinkTls, NodeConfig, clock};
+use wire_protocol::ids::{ConversationId, ShardId};
+use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::internal::{SessionAddress, ShardResponse, delivery, shard_error};
+
+/// Nodes are told apart by their place, counted from 0; their ids are one more.
+pub struct Fleet<'a> {
+    folder: &'a Path,
+    tls: LinkTls,
+    shards: u32,
+    nodes: Vec<NodeConfig>,
+    processes: Vec<Option<Process>>,
+    links: Vec<Option<Link>>,
+}
+
+impl<'a> Fleet<'a> {
+    /// Nodes that own the shards with which `owned` answers for their place; all share all shards if it is empty for
+    /// all of them.
+    pub fn start(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
+        let node = |place| NodeConfig {
+            id: place as u32 + 1,
+            address: free_address(),
+            shards: owned(place),
+            zone: String::new(),
+        };
+        let tls = certificates::make(folder);
+        let mut fleet = Self {
+            folder,
+            tls,
+            shards,
+            nodes: (0..nodes).map(node).collect(),
+            processes: (0..nodes).map(|_| None).collect(),
+            links: (0..nodes).map(|_| None).collect(),
+        };
+        let children: Vec<_> = (0..nodes).map(|place| fleet.with_setup(place, Process::start_soon)).collect();
+        for (place, child) in children.into_iter().enumerate() {
+            fleet.is_ready(place, Process::ready(child));
+        }
+        fleet
+    }
+
+    fn with_setup<T>(&self, place: usize, act: impl FnOnce(&Setup<'_>) -> T) -> T {
+        let node = &self.nodes[place];
+        let folder = self.folder.join(format!("{}", node.id));
+        std::fs::create_dir_all(&folder).expect("it is made");
+        act(&Setup {
+            folder: &folder,
+            node_id: node.id,
+            shards: self.shards,
+            // One of them has two cores: feed and messages of replicas cross cores, too.
+            cores: if place == 1 { 2 } else { 1 },
+            nodes: &self.nodes,
+            tls: &self.tls,
+            listen: node.address,
+        })
+    }
+
+    fn is_ready(&mut self, place: usize, process: Process) {
+        self.links[place] = Some(Link::open(process.address, &self.tls).expect("it is ready"));
+        self.processes[place] = Some(process);
+    }
+
+    pub fn start_node(&mut self, place: usize) {
+        let process = self.with_setup(place, Process::start);
+        self.is_ready(place, process);
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self, place: usize) {
+        self.processes[place].take().expect("it runs").kill();
+        self.links[place] = None;
+    }
+
+    /// SIGTERM to all that run, and a proper end of each.
+    pub fn terminate(mut self) {
+        self.processes.iter_mut().filter_map(Option::take).for_each(Process::terminate);
+    }
+
+    /// Takes what every node has to say.
+    fn pump(&mut self) {
+        for link in self.links.iter_mut().flatten() {
+            link.pump(Duration::from_millis(10)).expect("the node lives");
+        }
+    }
+
+    /// The place of the node that alone has the shard; nothing if all share it.
+    fn owner(&self, shard: ShardId) -> Option<usize> {
+        self.nodes.iter().position(|node| node.shards.contains(&shard.0))
+    }
+
+    /// The place of the node that leads a shared shard, as far as living nodes know.
+    pub fn leader(&self, shard: ShardId) -> Option<usize> {
+        let told = self.links.iter().flatten().filter_map(|link| link.leaders.get(&shard.0));
+        let newest = told.max_by_key(|leader| leader.term)?;
+        let place = newest.node_id as usize - 1;
+        self.links[place].is_some().then_some(place)
+    }
+
+    /// Asks the owner of the shard, whose first answer counts. Of a shared shard, asks whoever leads until there is an
+    /// answer: an election goes by, a copy that was asked too early names another.
+    pub fn call(&mut self, call: Call) -> ShardResponse {
+        if let Some(place) = self.owner(call.shard) {
+            return self.link(place).call(call).expect("the node lives");
+        }
+        let started = clock::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "no leader of shard {} answered", call.shard);
+            let Some(place) = self.leader(call.shard) else {
+                self.pump();
+                continue;
+            };
+            let response = self.link(place).call(call.clone()).expect("the node lives");
+            match &response.result {
+                Some(Reply::Error(error)) => {
+                    let may_pass = [shard_error::Kind::NotLeader, shard_error::Kind::Unavailable];
+                    assert!(may_pass.contains(&error.kind()), "{error:?}");
+                    self.pump();
+                }
+                _ => return response,
+            }
+        }
+    }
+
+    fn link(&mut self, place: usize) -> &mut Link {
+        self.links[place].as_mut().expect("the node runs")
+    }
+
+    /// Until the node that serves the shard pushes this body.
+    pub fn wait_for_push(&mut self, shard: ShardId, body: &bytes::Bytes) {
+        let started = clock::now();
+        loop {
+            self.pump();
+            let place = self.owner(shard).or_else(|| self.leader(shard)).expect("somebody leads");
+            let mut bodies = self.link(place).deliveries.drain(..).filter_map(|pushed| match pushed.event {
+                Some(delivery::Event::Entry(entry)) => Some(entry.body),
+                _ => None,
+            });
+            if bodies.any(|pushed| pushed == *body) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{body:?} was not pushed");
+        }
+    }
+
+    /// Until the person's feed says that the conversation is as long as this.
+    pub fn wait_for_feed(&mut self, who: Person, conversation: ConversationId, top_seq: u64) {
+        let started = clock::now();
+        loop {
+            let page = requests::feed_page(self.call(requests::read_feed(self.shards, who, 0)));
+            let row = page.rows.into_iter().find(|row| row.conversation_id == conversation.to_bytes());
+            if row.as_ref().is_some_and(|row| row.top_seq == top_seq) {
+                return;
+            }
+            assert!(started.elapsed() < PATIENCE, "{row:?} instead of {top_seq}");
+        }
+    }
+
+    pub fn attach(&mut self, who: Person, slot: u32) {
+        let session = SessionAddress { slot, generation: 1 };
+        match self.call(requests::attach(self.shards, who, session)).result {
+            Some(Reply::Attached(attached)) if attached.device_known => {}
+            other => panic!("not attached: {other:?}"),
+        }
+    }
+}
