@@ -113,7 +113,7 @@ impl Default for LogConfig {
     }
 }
 
-/// What rows take of memory. Beside it: some 10 MiB, the log's index, what is in flight.
+/// What rows take of memory. Beside it: the process itself, the log's index, what is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MemoryConfig {

@@ -43,9 +43,8 @@ impl Server {
         arguments: Vec<String>,
         folder: &Path,
     ) -> Result<(Self, String), ClusterError> {
-        let log = folder.join(format!("{name}.log"));
-        let mut server = Self { name: name.to_owned(), program, arguments, log, running: None };
-        let ready = server.restart()?;
+        let (mut server, starting) = Self::start_soon(name, program, arguments, folder)?;
+        let ready = server.wait(&starting)?;
         Ok((server, ready))
     }
 

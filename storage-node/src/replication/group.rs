@@ -30,8 +30,6 @@ const ELECTION_TICKS: usize = 10;
 const ELECTION_TICKS_SPREAD: usize = 10;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
-/// A message's bytes beside its entries, for bounds.
-const MESSAGE_BYTES: usize = 64;
 
 /// Who holds copies of a shard.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -215,19 +213,6 @@ impl Group {
         self.node.transfer_leader(u64::from(node));
     }
 
-    /// Ids of replicas that lead or heard of this leader within the last election time, the own one among them. Of a
-    /// follower: none.
-    pub fn reachable(&self) -> Vec<u32> {
-        if !matches!(self.role, Role::Leader { .. }) {
-            return Vec::new();
-        }
-        let progress = self.node.raft.prs().iter();
-        let recent = progress.filter(|(id, progress)| progress.recent_active || **id == self.node.raft.id);
-        let mut ids: Vec<u32> = recent.filter_map(|(id, _)| u32::try_from(*id).ok()).collect();
-        ids.sort_unstable();
-        ids
-    }
-
     /// Entries up to here every other replica has: of a leader's log it is what may be cut without leaving one behind.
     pub fn matched(&self) -> u64 {
         let raft = &self.node.raft;
@@ -315,11 +300,6 @@ impl Group {
     fn refused(&self, error: &raft::Error) -> ReplicationError {
         ReplicationError::Refused { shard: self.shard, detail: error.to_string() }
     }
-}
-
-/// Bytes of a message, near enough for bounds.
-pub fn message_bytes(message: &RaftMessage) -> usize {
-    MESSAGE_BYTES + message.entries.iter().map(|entry| MESSAGE_BYTES + entry.record.len()).sum::<usize>()
 }
 
 /// A shard's log as raft-rs reads it: entries from memory until they are applied, from the files after a restart.
