@@ -7,7 +7,7 @@
 use super::log::{Log, LogRange, LogWrite, Vote};
 use super::message::{MessageError, from_wire, to_wire};
 use super::{LogEntry, ReplicationError};
-use raft::eraftpb::{ConfState, Entry, HardState, Message, Snapshot};
+use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
 use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole, Storage, StorageError};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -173,7 +173,12 @@ impl Group {
         };
     }
 
-    /// Appends an entry and gives its index; only a leader may. It may still be lost until it comes out as committed.
+    /// Whether [`Self::propose`] takes an entry now: by a leader that is not handing over to another.
+    pub fn can_propose(&self) -> bool {
+        matches!(self.role, Role::Leader { .. }) && self.node.raft.lead_transferee.is_none()
+    }
+
+    /// Appends an entry and gives its index; see [`Self::can_propose`]. It may still be lost until it comes out as committed.
     pub fn propose(&mut self, record: Vec<u8>) -> Result<u64, ReplicationError> {
         assert!(matches!(self.role, Role::Leader { .. }), "only a leader proposes");
         self.node.propose(Vec::new(), record).map_err(|error| self.refused(&error))?;
@@ -183,18 +188,49 @@ impl Group {
     /// Takes another replica's message. What does not fit the present term is left, as Raft says.
     pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
         let (shard, own) = (self.shard, self.node.raft.id);
-        if u64::from(message.to) != own {
+        let message = from_wire(message)?;
+        if message.to != own {
             return Err(MessageError { shard, what: "another node" });
         }
-        if message.snapshot.is_some() {
-            return Err(MessageError { shard, what: "a snapshot, which no leader sends yet" });
+        if message.from == own || self.node.raft.prs().get(message.from).is_none() {
+            return Err(MessageError { shard, what: "a node that holds no replica" });
         }
-        let message = from_wire(message)?;
+        if let Some(what) = self.contradiction(&message) {
+            return Err(MessageError { shard, what });
+        }
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");
         }
         self.look_at_role();
         Ok(())
+    }
+
+    /// What in a message cannot be, as this log stands. The library takes such for a fault of its own and panics: a
+    /// node that lost its disk, or a message that was made up, would end this process.
+    fn contradiction(&self, message: &Message) -> Option<&'static str> {
+        let raft = &self.node.raft;
+        let last = raft.raft_log.last_index();
+        let is_heard = raft.state == StateRole::Leader && message.term == raft.term;
+        let is_candidate = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
+        match message.msg_type {
+            // This replica once said that it had all of this.
+            MessageType::MsgHeartbeat if message.commit > last => Some("a commit beyond this log's end"),
+            MessageType::MsgAppendResponse if is_heard && message.index.max(message.reject_hint) > last => {
+                Some("an index beyond this log's end")
+            }
+            // A candidate asks once all of its log is on disk.
+            MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse
+                if is_candidate && raft.raft_log.persisted < last =>
+            {
+                Some("an answer to what was not asked yet")
+            }
+            // The library would pass it on to the leader, and stumble over the term that it has from its way here.
+            MessageType::MsgTransferLeader if raft.state != StateRole::Leader => {
+                Some("a hand-over to one that does not lead")
+            }
+            MessageType::MsgSnapshot => Some("a snapshot, which no leader sends yet"),
+            _ => None,
+        }
     }
 
     /// [`TICK_MS`] have passed.

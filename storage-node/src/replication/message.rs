@@ -32,6 +32,9 @@ const KINDS: [(Kind, MessageType); 11] = [
     (Kind::PreVote, MessageType::MsgRequestPreVote),
     (Kind::PreVoteResponse, MessageType::MsgRequestPreVoteResponse),
 ];
+/// Highest term: 16 million elections. Versions of the change feed have room for no more (`feed/home.rs`), so a leader of
+/// a higher one would end in an assertion.
+const TERM_MAX: u64 = (1 << 24) - 1;
 /// Entries that change the replicas, as [`RaftEntry::kind`].
 const CHANGE_OF_REPLICAS: u32 = 2;
 
@@ -75,6 +78,16 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
     };
     if message.from == 0 || message.to == 0 || message.term == 0 {
         return wrong("no sender, no receiver or no term");
+    }
+    if message.term > TERM_MAX {
+        return wrong("a term beyond all elections");
+    }
+    if matches!(kind, Kind::Append) && (message.index == 0) != (message.log_term == 0) {
+        return wrong("an entry without a term before its own");
+    }
+    let terms = std::iter::once(message.log_term).chain(message.entries.iter().map(|entry| entry.term));
+    if !terms.is_sorted() || message.entries.iter().any(|entry| entry.term == 0) {
+        return wrong("entries whose terms fall");
     }
     let follows = |(place, entry): (usize, &RaftEntry)| {
         entry.index == message.index.wrapping_add(1 + place as u64) && entry.term <= message.term
@@ -194,6 +207,11 @@ mod tests {
         later.entries[1].term = 5;
         let mut strange = append();
         strange.entries[0].kind = 9;
+        let mut falling = append();
+        falling.entries[1].term = 2;
+        let mut without_term = append();
+        without_term.log_term = 0;
+        without_term.entries[0].term = 0;
         let kind = |kind: i32| RaftMessage { kind, ..append() };
         for message in [
             kind(0),
@@ -204,7 +222,12 @@ mod tests {
             RaftMessage { from: 0, ..append() },
             RaftMessage { to: 0, ..append() },
             RaftMessage { term: 0, ..append() },
+            RaftMessage { term: TERM_MAX + 1, ..append() },
             RaftMessage { index: u64::MAX, ..append() },
+            // Beyond the end of a log every term is 0: this would be taken for an entry that is there.
+            RaftMessage { log_term: 0, entries: Vec::new(), ..append() },
+            falling,
+            without_term,
             gap,
             later,
             strange,

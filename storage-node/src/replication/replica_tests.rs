@@ -262,7 +262,9 @@ fn leadership_is_handed_over_when_asked() {
     let mut net = Net::new();
     net.ticks(12);
     net.replica(1).group.propose(record(7)).expect("it leads");
+    assert!(net.replica(1).group.can_propose());
     net.replica(1).group.transfer_to(3);
+    assert!(!net.replica(1).group.can_propose(), "what is proposed now would be dropped");
     net.settle();
     assert_eq!(net.leader(), Some(3));
     assert!(net.replica(3).committed.contains_key(&2), "with everything");
@@ -281,6 +283,42 @@ fn messages_for_others_and_of_no_replica_are_refused() {
     let kind = raft_message::Kind::Snapshot as i32;
     let snapshot = RaftMessage { kind, snapshot: Some(point), entries: Vec::new(), ..append.clone() };
     assert!(net.replica(append.to).group.step(snapshot).is_err());
+}
+
+/// Each would make the consensus library panic, or an election end in an assertion.
+#[test]
+fn messages_that_contradict_the_log_are_refused() {
+    use raft_message::Kind;
+    let mut net = Net::new();
+    net.ticks(12);
+    let term = net.replica(1).group.term();
+    let message = |kind: Kind, from, to| RaftMessage {
+        shard: SHARD.0,
+        kind: kind as i32,
+        from,
+        to,
+        term,
+        ..RaftMessage::default()
+    };
+    let refused = [
+        // Node 2 would have lost its disk.
+        RaftMessage { commit: 99, ..message(Kind::Heartbeat, 1, 2) },
+        RaftMessage { index: 99, ..message(Kind::AppendResponse, 2, 1) },
+        RaftMessage { reject: true, reject_hint: u64::MAX, ..message(Kind::AppendResponse, 2, 1) },
+        // It came too late: node 2 leads no more.
+        message(Kind::TransferLeader, 3, 2),
+        message(Kind::Heartbeat, 4, 2),
+        message(Kind::Heartbeat, 2, 2),
+        RaftMessage { term: 1 << 24, ..message(Kind::TimeoutNow, 1, 2) },
+    ];
+    for message in refused {
+        let error = net.replica(message.to).group.step(message.clone()).expect_err("refused");
+        assert!(error.to_string().starts_with("shard 3: a Raft message of "), "{message:?}: {error}");
+    }
+    net.ticks(3);
+    assert_eq!(net.leader(), Some(1), "nothing has happened");
+    let log_end = RaftMessage { commit: 1, ..message(Kind::Heartbeat, 1, 2) };
+    net.replica(2).group.step(log_end).expect("it has this entry");
 }
 
 /// One seed: many steps of a bad network, then all is well for a while.

@@ -140,11 +140,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Packs what waits into one entry, if this replica leads and the pipeline has room. Gives the number of commands
+    /// Packs what waits into one entry, if this replica may propose and the pipeline has room. Gives the number of commands
     /// packed. `feed_cut`: see the batch.
     pub fn propose(&mut self, now_ms: u64, feed_cut: u64) -> Result<usize, ReplicationError> {
         if self.waiting.is_empty()
-            || !matches!(self.group.role(), Role::Leader { .. })
+            || !self.group.can_propose()
             || self.writes_in_flight >= LOG_WRITES_IN_FLIGHT_MAX
             || self.commands_in_flight >= COMMANDS_IN_FLIGHT_MAX
         {
