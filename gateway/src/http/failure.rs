@@ -36,6 +36,11 @@ impl Failure {
 }
 
 impl Failure {
+    /// Names the culprit.
+    pub(super) fn detail(&self) -> &str {
+        &self.error.detail
+    }
+
     /// Whether what was proved did not suffice.
     pub(super) fn is_unauthenticated(&self) -> bool {
         self.error.code == ErrorCode::ErrorUnauthenticated

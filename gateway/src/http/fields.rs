@@ -15,6 +15,12 @@ use wire_protocol::limits::{
 /// The JSON object of a request.
 pub(super) type Object = Map<String, Value>;
 
+/// Reads the body of a request.
+pub(super) fn parse_object(body: &[u8]) -> Result<Object, Failure> {
+    // The library's message would repeat what was sent.
+    serde_json::from_slice(body).map_err(|_| Failure::field("body", "a JSON object is expected"))
+}
+
 /// A password as it was typed. Never printed.
 pub(super) struct Password(String);
 

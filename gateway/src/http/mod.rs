@@ -26,6 +26,8 @@ mod ingress;
 mod metrics;
 mod passwords;
 mod pipe;
+#[doc(hidden)]
+pub mod reading;
 mod routes;
 mod serve;
 mod storage_gate;

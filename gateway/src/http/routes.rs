@@ -2,7 +2,7 @@
 
 use super::attempts::SharedAttempts;
 use super::failure::Failure;
-use super::fields::{Keeping, Object, Refresh, parse_refresh, read_user};
+use super::fields::{Keeping, Object, Refresh, parse_object, parse_refresh, read_user};
 use super::ingress::Client;
 use super::passwords::PasswordPool;
 use super::storage_gate::StorageGate;
@@ -196,8 +196,7 @@ async fn read_object(request: Request) -> Result<Object, Failure> {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => Failure::field("body", "cannot be read"),
     })?;
-    // The library's message would repeat what was sent.
-    serde_json::from_slice(&body).map_err(|_| Failure::field("body", "a JSON object is expected"))
+    parse_object(&body)
 }
 
 fn too_large() -> Failure {
