@@ -7,8 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Changed inputs for each target.
 const CHANGED: usize = 20_000;
-/// The same for a target that opens files for each.
-const CHANGED_WITH_FILES: usize = 600;
+/// The same for a target that opens files, or shakes hands, for each.
+const CHANGED_SLOWLY: usize = 600;
+/// Those.
+const SLOW: [&str; 3] = ["log-files", "raft-group", "tls"];
 
 fn inputs_of(target: &Target) -> Vec<Vec<u8>> {
     let file = corpus::file_of(target.name);
@@ -40,7 +42,7 @@ fn changed_inputs_pass() {
     for (number, target) in TARGETS.iter().enumerate() {
         let inputs = inputs_of(target);
         let mut random = Random::new(number as u64);
-        let count = if target.name == "log-files" { CHANGED_WITH_FILES } else { CHANGED };
+        let count = if SLOW.contains(&target.name) { CHANGED_SLOWLY } else { CHANGED };
         for round in 0..count {
             let pick = |random: &mut Random| &inputs[random.below(inputs.len())];
             let (input, other) = (pick(&mut random).clone(), pick(&mut random).clone());

@@ -2,17 +2,17 @@
 
 use crate::Target;
 use crate::input::Input;
+use crate::targets::books::{Books, Room};
 use bytes::Bytes;
 use prost::Message;
-use std::collections::BTreeMap;
-use storage_node::domain::{self, Applied, Overlay};
+use storage_node::domain::{self, Applied, Event, Overlay};
 use storage_node::engine::{Direction, MemoryStore, Reader, Store, StoreError};
-use wire_protocol::ids::{ConversationId, ShardId};
+use wire_protocol::ids::{ConversationId, ShardId, UserId};
 use wire_protocol::internal::{
     AddDevice, AdvanceCursor, ClaimName, Command, CommandBatch, ConfirmName, CreateConversation, CreateUser,
-    Device, FeedCheckpoint, FeedPosition, FeedRow, Outcome, Query, ReadConversation, ReadConversationList,
-    ReadFeed, ReadName, ReadProfiles, ReadUser, RemoveDevice, RotateRefresh, SendMessage, command, outcome,
-    query, read_conversation,
+    Device, FeedCheckpoint, FeedPosition, FeedRow, Query, ReadConversation, ReadConversationList, ReadFeed,
+    ReadName, ReadProfiles, ReadUser, RemoveDevice, RotateRefresh, SendMessage, answer, command, feed_item,
+    outcome, query, read_conversation,
 };
 
 const SHARD: ShardId = ShardId(3);
@@ -26,7 +26,7 @@ const COMMANDS_MAX: usize = 6;
 /// See `holds`.
 pub const APPLY: Target = Target {
     name: "apply",
-    holds: "numbers of a conversation have no gap, a repeat is answered as before, a second replica arrives at the same rows",
+    holds: "answers and what people see are those of a model, bundled or not, also after a crash; a refusal changes nothing",
     run: apply,
 };
 /// See `holds`.
@@ -47,11 +47,18 @@ fn user(number: usize) -> Bytes {
 }
 
 fn device(user: usize, number: usize) -> Bytes {
-    Bytes::copy_from_slice(&[0x10 * (1 + user as u8) + number as u8; 16])
+    let mut id = [number as u8; 16];
+    id[0] = user as u8;
+    Bytes::copy_from_slice(&id)
 }
 
+/// Two groups, and the direct conversations of the first and the second two.
 fn conversation(number: usize) -> Bytes {
-    Bytes::copy_from_slice(&[0xc0 + number as u8; 16])
+    let user = |number| UserId::from_slice(&user(number)).expect("16 bytes");
+    match number {
+        2 | 3 => ConversationId::direct(user(number - 2), user(number - 1)).to_bytes(),
+        _ => Bytes::copy_from_slice(&[0xc0 + number as u8; 16]),
+    }
 }
 
 /// An id that fits, or in one of sixteen cases anything.
@@ -70,7 +77,8 @@ fn name(input: &mut Input<'_>) -> String {
 }
 
 fn some_device(input: &mut Input<'_>) -> Option<Device> {
-    let (owner, number) = (input.below(PEOPLE), input.below(3));
+    // More than an account may have.
+    let (owner, number) = (input.below(PEOPLE), input.below(20));
     let device = Device {
         device_id: device(owner, number),
         name: name(input),
@@ -191,80 +199,158 @@ fn carry_out(store: &MemoryStore, index: u64, batch: &CommandBatch) -> Vec<Appli
     applied
 }
 
-/// What was sent: conversation, sender, its device, message id.
-type Sent = (Bytes, Bytes, Bytes, u64);
-
-/// Answers that must never change, and the last number of each conversation.
-#[derive(Default)]
-struct Books {
-    answers: BTreeMap<Sent, u64>,
-    heads: BTreeMap<Bytes, u64>,
+/// The leader stamps time; every step is up to half a minute, and sometimes four days more: first answers and claims of
+/// names grow old within a story.
+fn later(input: &mut Input<'_>) -> u64 {
+    let step = input.number();
+    let days = if step >= 1 << 40 { 4 * 24 * 3_600_000 } else { 0 };
+    days + step % 30_000
 }
 
-impl Books {
-    fn check(&mut self, command: &Command, outcome: &Outcome) {
-        match (&command.kind, &outcome.kind) {
-            (Some(command::Kind::SendMessage(send)), Some(outcome::Kind::MessageApplied(applied))) => {
-                let sender = (send.user_id.clone(), send.device_id.clone());
-                let key = (send.conversation_id.clone(), sender.0, sender.1, send.client_message_id);
-                if applied.repeated_send {
-                    assert_eq!(self.answers.get(&key), Some(&applied.seq), "another answer to a repeat");
-                    return;
-                }
-                let head = self.heads.entry(send.conversation_id.clone()).or_insert(0);
-                assert_eq!(applied.seq, *head + 1, "a gap, or a number twice");
-                *head = applied.seq;
-                assert!(self.answers.insert(key, applied.seq).is_none(), "a repeat was stored");
-            }
-            (
-                Some(command::Kind::CreateConversation(create)),
-                Some(outcome::Kind::ConversationCreated(created)),
-            ) => {
-                let is_known = self.heads.contains_key(&create.conversation_id);
-                assert_eq!(created.existed, is_known);
-                // The creation is the first entry.
-                self.heads.entry(create.conversation_id.clone()).or_insert(1);
-            }
-            _ => {}
-        }
-    }
-}
-
-fn story(input: &mut Input<'_>) -> (MemoryStore, Vec<CommandBatch>) {
-    let (store, mut batches, mut books) = (MemoryStore::new(), Vec::new(), Books::default());
+fn story(input: &mut Input<'_>) -> (MemoryStore, Vec<CommandBatch>, Vec<Vec<Applied>>, Books) {
+    let (store, mut batches, mut answers) = (MemoryStore::new(), Vec::new(), Vec::new());
+    let mut books = Books::default();
     let mut time_ms = 1_000;
     while !input.is_empty() && batches.len() < BATCHES_MAX {
-        // Steps of up to half a minute: idempotency rows must not expire within a story.
-        time_ms += input.number() % 30_000;
+        time_ms += later(input);
         let commands = (0..1 + input.below(COMMANDS_MAX)).map(|_| some_command(input)).collect();
         let batch = CommandBatch { time_ms, commands, feed_cut: 0 };
         let applied = carry_out(&store, batches.len() as u64 + 1, &batch);
         assert_eq!(applied.len(), batch.commands.len());
         for (command, applied) in batch.commands.iter().zip(&applied) {
-            books.check(command, &applied.outcome);
+            books.check(time_ms, command, applied);
         }
         batches.push(batch);
+        answers.push(applied);
     }
-    (store, batches)
+    (store, batches, answers, books)
 }
 
 fn apply(data: &[u8]) {
-    let mut input = Input::new(data);
-    let (store, batches) = story(&mut input);
-    let replica = MemoryStore::new();
-    for (index, batch) in (1..).zip(&batches) {
-        carry_out(&replica, index, batch);
-        domain::replay_events(&store, SHARD, batch).expect("readable");
+    let (store, batches, answers, books) = story(&mut Input::new(data));
+    one_by_one(&store, &batches, &answers);
+    across_a_crash(&store, &batches, &answers);
+    look(&store, &books);
+    for batch in &batches {
+        for event in domain::replay_events(&store, SHARD, batch).expect("readable") {
+            let Event::Feed(item) = event else { continue };
+            let room = &books.rooms[&item.conversation_id];
+            assert!(item.user_ids == room.members && item.top_seq as usize <= room.entries.len());
+            if let Some(feed_item::Event::Entry(entry)) = item.event {
+                assert_eq!(room.entries[entry.seq as usize - 1], (entry.time_ms, entry.body));
+            }
+        }
     }
-    assert_eq!(store.rows(), replica.rows(), "two replicas differ");
-    let (index, _) = domain::applied_index(&store, SHARD).expect("readable");
+}
+
+/// A batch is only a bundle: command by command it gives the same answers and rows, and what is refused leaves none.
+fn one_by_one(store: &MemoryStore, batches: &[CommandBatch], answers: &[Vec<Applied>]) {
+    let apart = MemoryStore::new();
+    for (index, (batch, answers)) in (1..).zip(batches.iter().zip(answers)) {
+        for (command, answer) in batch.commands.iter().zip(answers) {
+            let single = CommandBatch { commands: vec![command.clone()], ..batch.clone() };
+            let mut overlay = Overlay::new(&apart);
+            let applied = domain::apply(&mut overlay, SHARD, &single).expect("memory does not fail");
+            assert_eq!(applied.as_slice(), std::slice::from_ref(answer));
+            let is_refused = matches!(answer.outcome.kind, Some(outcome::Kind::Refused(_)));
+            assert!(!is_refused || overlay.pending_rows() == 0, "a refused command left rows: {command:?}");
+            apart.write(overlay.into_batch()).expect("memory does not fail");
+        }
+        let mut overlay = Overlay::new(&apart);
+        domain::set_applied_index(&mut overlay, SHARD, index, batch.time_ms);
+        apart.write(overlay.into_batch()).expect("memory does not fail");
+    }
+    assert!(store.rows() == apart.rows(), "rows depend on how commands are bundled");
+}
+
+/// Another replica that loses power and applies its log again from where its rows are: the same answers and rows.
+fn across_a_crash(store: &MemoryStore, batches: &[CommandBatch], answers: &[Vec<Applied>]) {
+    let replica = MemoryStore::new();
+    for (index, batch) in (1..).zip(batches) {
+        carry_out(&replica, index, batch);
+        if index % 3 == 0 {
+            replica.sync().expect("memory does not fail");
+        }
+    }
+    replica.crash_keeping(batches.len() % 3);
+    let (kept, _) = domain::applied_index(&replica, SHARD).expect("readable");
+    for (index, (batch, answers)) in (1..).zip(batches.iter().zip(answers)).skip(kept as usize) {
+        assert_eq!(&carry_out(&replica, index, batch), answers, "another answer the second time");
+    }
+    assert!(store.rows() == replica.rows(), "two replicas differ");
+    let (index, _) = domain::applied_index(store, SHARD).expect("readable");
     assert_eq!(index, batches.len() as u64);
+}
+
+fn ask(store: &MemoryStore, kind: query::Kind) -> answer::Kind {
+    let answer = domain::query(store, &Query { kind: Some(kind) }).expect("memory does not fail");
+    answer.kind.expect("an answer says something")
+}
+
+/// Everything that people see is what the books say.
+fn look(store: &MemoryStore, books: &Books) {
+    for (id, room) in &books.rooms {
+        room.members.iter().for_each(|member| look_at_room(store, id, room, member));
+    }
+    for (id, user) in &books.users {
+        let answer::Kind::User(found) = ask(store, query::Kind::ReadUser(ReadUser { user_id: id.clone() }))
+        else {
+            panic!("{user:?} is gone")
+        };
+        let devices = found.devices.into_iter().map(|device| (device.device_id, device.refresh_hash));
+        assert_eq!(devices.collect::<Vec<_>>(), user.devices);
+    }
+    for (name, holder) in &books.names {
+        match ask(store, query::Kind::ReadName(ReadName { name: name.clone() })) {
+            answer::Kind::Name(found) => assert!(holder.confirmed && found.user_id == holder.user),
+            found => assert!(!holder.confirmed, "{found:?}"),
+        }
+    }
+}
+
+fn look_at_room(store: &MemoryStore, id: &Bytes, room: &Room, member: &Bytes) {
+    let (mut after_seq, mut entries) = (0, Vec::new());
+    loop {
+        let read = ReadConversation {
+            conversation_id: id.clone(),
+            user_id: member.clone(),
+            device_id: member.clone(),
+            with_members: true,
+            range: Some(read_conversation::Range::AfterSeq(after_seq)),
+            entries_max: 3,
+            bytes_max: 200,
+        };
+        let answer::Kind::Conversation(page) = ask(store, query::Kind::ReadConversation(read)) else {
+            panic!("a member may read")
+        };
+        let conversation = page.conversation.expect("it is there");
+        let (delivered, read) = room.cursors_of(member);
+        assert_eq!((conversation.delivered_up_to, conversation.read_up_to), (delivered, read));
+        let head = room.entries.len() as u64;
+        assert_eq!(conversation.head_seq, head);
+        assert!(room.unread_of(member).is_none_or(|unread| unread == conversation.unread));
+        assert_eq!(room.ordinal(member), Some(conversation.own_ordinal as usize));
+        let found = conversation.members.iter().map(|other| {
+            assert_eq!((other.delivered_up_to, other.read_up_to), room.cursors_of(&other.user_id));
+            &other.user_id
+        });
+        assert!(found.eq(&room.members));
+        for entry in page.entries {
+            after_seq += 1;
+            assert_eq!(entry.seq, after_seq, "a gap in a page");
+            entries.push((entry.time_ms, entry.body));
+        }
+        if !page.truncated {
+            break;
+        }
+    }
+    assert_eq!(entries, room.entries);
 }
 
 fn queries(data: &[u8]) {
     let mut input = Input::new(data);
     let of_story = input.slice();
-    let (store, _) = story(&mut Input::new(of_story));
+    let (store, ..) = story(&mut Input::new(of_story));
     for _ in 0..32 {
         if input.is_empty() {
             break;
@@ -277,7 +363,7 @@ fn queries(data: &[u8]) {
 fn rotten_rows(data: &[u8]) {
     let mut input = Input::new(data);
     let of_story = input.slice();
-    let (store, batches) = story(&mut Input::new(of_story));
+    let (store, batches, ..) = story(&mut Input::new(of_story));
     let rows = store.rows();
     if rows.is_empty() {
         return;
@@ -285,26 +371,42 @@ fn rotten_rows(data: &[u8]) {
     let (key, value) = rows[(input.number() as usize) % rows.len()].clone();
     let rotten = Rotten { value: damaged(&value, &mut input), key, store };
     let told = |error: StoreError| assert!(!error.to_string().is_empty());
-    for number in 0..PEOPLE {
-        let id = ConversationId::from_slice(&conversation(number)).expect("16 bytes");
-        let read = ReadConversation {
-            conversation_id: id.to_bytes(),
-            user_id: user(number),
-            with_members: true,
-            range: Some(read_conversation::Range::Latest(true)),
-            entries_max: 50,
-            bytes_max: 4_096,
-            ..ReadConversation::default()
-        };
-        let read = Query { kind: Some(query::Kind::ReadConversation(read)) };
-        let _ = domain::query(&rotten, &read).map_err(told);
-        let read = Query { kind: Some(query::Kind::ReadUser(ReadUser { user_id: user(number) })) };
-        let _ = domain::query(&rotten, &read).map_err(told);
+    for kind in reads() {
+        let _ = domain::query(&rotten, &Query { kind: Some(kind) }).map_err(told);
     }
+    let _ = domain::feed_positions(&rotten, SHARD).map_err(told);
+    let _ = domain::applied_index(&rotten, SHARD).map_err(told);
     for batch in &batches {
         let mut overlay = Overlay::new(&rotten);
         let _ = domain::apply(&mut overlay, SHARD, batch).map_err(told);
+        let _ = domain::replay_events(&rotten, SHARD, batch).map_err(told);
     }
+}
+
+/// One of each kind, for everybody.
+fn reads() -> Vec<query::Kind> {
+    let mut reads =
+        vec![query::Kind::ReadProfiles(ReadProfiles { user_ids: (0..PEOPLE).map(user).collect() })];
+    for number in 0..PEOPLE {
+        let user_id = user(number);
+        reads.extend((0..PEOPLE).map(|room| {
+            query::Kind::ReadConversation(ReadConversation {
+                conversation_id: conversation(room),
+                user_id: user_id.clone(),
+                device_id: device(number, 0),
+                with_members: true,
+                range: Some(read_conversation::Range::Latest(true)),
+                entries_max: 50,
+                bytes_max: 4_096,
+            })
+        }));
+        reads.push(query::Kind::ReadUser(ReadUser { user_id: user_id.clone() }));
+        reads.push(query::Kind::ReadName(ReadName { name: format!("name-{number}") }));
+        reads.push(query::Kind::ReadFeed(ReadFeed { user_id: user_id.clone(), ..ReadFeed::default() }));
+        let list = ReadConversationList { user_id, ..ReadConversationList::default() };
+        reads.push(query::Kind::ReadConversationList(list));
+    }
+    reads
 }
 
 /// A store of which one row came back as something else.

@@ -26,12 +26,14 @@ pub const LINK_CALLER: Target = Target {
     run: link_caller,
 };
 
-fn hello() -> LinkHello {
+/// A gateway's.
+pub(super) fn hello() -> LinkHello {
     let role = link_hello::Role::Gateway as i32;
     LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, role, ..LinkHello::default() }
 }
 
-fn welcome() -> LinkWelcome {
+/// A node's.
+pub(super) fn welcome() -> LinkWelcome {
     LinkWelcome { version: LINK_VERSION, node_id: 1, epoch: 7, credits: CREDITS, shard_count: 8 }
 }
 

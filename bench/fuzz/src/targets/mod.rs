@@ -1,9 +1,15 @@
 //! One file for each thing that reads bytes of others.
 
 pub mod apply;
+pub mod books;
+pub mod feed;
 pub mod frames;
 pub mod gateway;
 pub mod links;
+pub mod pair;
+pub mod raft;
+pub mod rest;
 pub mod sessions;
 pub mod storage;
+pub mod tls;
 pub mod websocket;

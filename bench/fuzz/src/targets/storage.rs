@@ -52,7 +52,8 @@ fn raft_messages(data: &[u8]) {
     }
 }
 
-fn config() -> LogConfig {
+/// Small files.
+pub(super) fn config() -> LogConfig {
     LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false }
 }
 
@@ -96,7 +97,8 @@ fn written() -> &'static Written {
     })
 }
 
-fn in_memory() -> std::io::Result<tempfile::TempDir> {
+/// A folder of its own, on a file system in memory where there is one.
+pub(super) fn in_memory() -> std::io::Result<tempfile::TempDir> {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
 }
