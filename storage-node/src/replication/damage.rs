@@ -21,6 +21,23 @@ pub(super) fn newer_format(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*version)).filter(|version| *version > FORMAT_MAX)
 }
 
+/// Bytes of a file's head: what it begins with, its format, and how its batches are aligned.
+pub(super) const HEAD_BYTES: usize = MAGIC.len() + 8 + 8;
+
+/// First format whose head says how batches are aligned; before it, they follow at once.
+const FORMAT_WITH_ALIGNMENT: u64 = 2;
+
+/// How a file's head says that its batches are aligned. They never are here; the engine believes any number, and would
+/// set aside as many bytes, up to what no machine has.
+pub(super) fn alignment(head: &[u8]) -> u64 {
+    let number = |bytes: &[u8]| bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+    let Some(rest) = head.strip_prefix(MAGIC) else { return 0 };
+    if number(rest) != Some(FORMAT_WITH_ALIGNMENT) {
+        return 0;
+    }
+    rest.get(8..).and_then(number).unwrap_or(0)
+}
+
 /// Bytes of length, compression and footer offset.
 const BATCH_HEADER_BYTES: usize = 16;
 /// Bytes of a CRC.

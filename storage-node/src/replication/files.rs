@@ -217,6 +217,19 @@ impl LogFile {
         }
     }
 
+    /// What in the file's head the engine must not see.
+    fn check_head(&self) -> io::Result<()> {
+        let mut head = vec![0; damage::HEAD_BYTES.min(Handle::file_size(self)?)];
+        self.cursor()?.read_exact(&mut head).map_err(|error| self.named("read", error))?;
+        match damage::alignment(&head) {
+            0 => Ok(()),
+            alignment => Err(io::Error::other(format!(
+                "{}: damaged in its head: batches aligned to {alignment} bytes, and they never are",
+                self.path.display()
+            ))),
+        }
+    }
+
     fn read_from(&self, offset: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; Handle::file_size(self)?.saturating_sub(offset)];
         let mut reader = self.cursor()?;
@@ -287,6 +300,9 @@ impl FileSystem for LogFiles {
         let inner = self.open_inner(path, permission).map_err(|error| named("open", path, error))?;
         // A recycled file has got its name just before.
         let file = self.file(path, inner, permission, true);
+        if self.state.is_opening.load(Ordering::Acquire) {
+            file.check_head()?;
+        }
         if permission == Permission::ReadWrite && self.state.is_opening.load(Ordering::Acquire) {
             self.state.found().push(file.clone());
         }

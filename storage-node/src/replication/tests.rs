@@ -185,6 +185,27 @@ fn a_start_reads_what_it_will_apply_and_names_the_damaged_file() {
     assert!(group.poll().is_some());
 }
 
+/// The engine believes a head's alignment, and would set aside that many bytes: the process would end without a word.
+#[test]
+fn a_rotten_head_is_refused_by_the_name_of_its_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open_log(folder.path()));
+    let file = folder.path().join("0000000000000001.raftlog");
+    let whole = std::fs::read(&file).expect("it reads");
+    let alignment = damage::HEAD_BYTES - 8..damage::HEAD_BYTES;
+    assert_eq!(whole[alignment.clone()], [0; 8], "the head is another one than it was");
+    for at in alignment {
+        let mut rotten = whole.clone();
+        rotten[at] = 0x10;
+        std::fs::write(&file, &rotten).expect("it writes");
+        let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
+        let refusal = Log::open(folder.path(), &config).err().expect("refused").to_string();
+        assert!(refusal.contains("0000000000000001.raftlog: damaged in its head"), "byte {at}: {refusal}");
+    }
+    std::fs::write(&file, &whole).expect("it writes");
+    drop(open_log(folder.path()));
+}
+
 #[test]
 fn a_record_of_another_format_is_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
