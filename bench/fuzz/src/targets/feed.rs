@@ -251,11 +251,9 @@ fn feed(data: &[u8]) {
                 world.checkpoint(input.number() % 10_000, || is_refused);
             }
             6 if input.below(4) == 0 => world.restart(),
+            // After a restart some stored rows are newer than the positions, until the sources have told the rest again.
+            _ if world.received == world.taken => world.check(),
             _ => {}
-        }
-        // After a restart some stored rows are newer than the positions, until the sources have told the rest again.
-        if world.received == world.taken {
-            world.check();
         }
     }
     for source in 0..SOURCES {

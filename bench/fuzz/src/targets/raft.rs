@@ -2,7 +2,7 @@
 
 use crate::Target;
 use crate::input::Input;
-use crate::targets::storage::{config, in_memory};
+use crate::targets::storage::{config, in_memory, in_own_thread};
 use bytes::Bytes;
 use prost::Message;
 use std::sync::Arc;
@@ -71,6 +71,10 @@ impl Replica {
 }
 
 fn raft_group(data: &[u8]) {
+    in_own_thread(|| story(data));
+}
+
+fn story(data: &[u8]) {
     let mut input = Input::new(data);
     let folder = in_memory().expect("a folder for a log");
     let log = Arc::new(Log::open(folder.path(), &config()).expect("it opens"));
