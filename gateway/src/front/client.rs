@@ -11,6 +11,10 @@ use std::net::SocketAddr;
 /// requests find room before reading stops.
 const BYTES_A_TURN: u32 = 64 * 1024;
 
+/// What a frame counts as, in bytes of [`BYTES_A_TURN`], beside its own: 64 frames a turn at most. A request costs some
+/// microseconds, however small it is; 64 KiB of the smallest would keep everybody else waiting for 25 ms.
+const FRAME_COST_BYTES: u32 = 1024;
+
 /// Receives from newcomers in one turn, at most; the others wait for the next. A handshake takes 0.2 ms of CPU:
 /// when everybody comes at once, those who are there already wait for 16 of them, not for all.
 const NEWCOMERS_A_TURN: u32 = 16;
@@ -59,7 +63,7 @@ pub(super) struct Client {
     pub counted_bytes: u32,
     /// The last turn in which it was received from.
     turn: u32,
-    /// Bytes from the socket in that turn.
+    /// Bytes from the socket in that turn, and the cost of its frames.
     turn_bytes: u32,
 }
 
@@ -113,7 +117,8 @@ impl Client {
         self.malformed || self.phase != Phase::Open
     }
 
-    /// Hands received bytes to the connection and what comes of it to the caller.
+    /// Hands received bytes to the connection and what comes of it to the caller. None, while the connection is
+    /// unfinished: more of what came before.
     pub(super) fn receive(
         &mut self,
         token: ConnectionToken,
@@ -122,12 +127,13 @@ impl Client {
         events: &mut Vec<FrontEvent>,
     ) -> Result<(), Ending> {
         let before = if self.turn == shared.turn { self.turn_bytes } else { 0 };
+        let frames_max = BYTES_A_TURN.saturating_sub(before).div_ceil(FRAME_COST_BYTES);
         (self.turn, self.turn_bytes) = (shared.turn, before.saturating_add(bytes.len() as u32));
         shared.newcomers += u32::from(self.newcomer.is_some());
-        let Self { connection, newcomer, told, settled, .. } = self;
+        let Self { connection, newcomer, told, settled, turn_bytes, .. } = self;
         let Shared { scratch, origins, metrics, .. } = shared;
         let secure = connection.is_secure();
-        connection.receive(bytes, scratch, origins, &mut |event| {
+        connection.receive(bytes, scratch, origins, frames_max, &mut |event| {
             events.push(match event {
                 TransportEvent::Secured(handshake) => {
                     match handshake {
@@ -138,6 +144,7 @@ impl Client {
                 }
                 TransportEvent::Frame(payload) => {
                     *settled = true;
+                    *turn_bytes += FRAME_COST_BYTES;
                     metrics.frames_received += 1;
                     FrontEvent::Frame { token, payload }
                 }

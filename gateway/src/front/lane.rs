@@ -154,12 +154,13 @@ impl Lane {
         self.ring.close(slot);
     }
 
-    pub(super) fn pause(&mut self, token: ConnectionToken) {
-        let Some(client) = self.client_mut(token) else { return };
-        if client.phase == Phase::Open {
-            client.paused_by_caller = true;
+    pub(super) fn pause(&mut self, token: ConnectionToken) -> bool {
+        let open = self.client_mut(token).filter(|client| client.phase == Phase::Open);
+        let paused = open.is_some_and(|client| !std::mem::replace(&mut client.paused_by_caller, true));
+        if paused {
             self.ring.pause_receiving(self.slot_of(token));
         }
+        paused
     }
 
     pub(super) fn resume(&mut self, token: ConnectionToken, shared: &mut Shared) {
@@ -183,15 +184,18 @@ impl Lane {
         }
         let Some(mut held) = client.held.take() else { return self.ring.resume_receiving(slot) };
         let mut outcome = Ok(());
+        if client.connection.is_unfinished() && !client.is_sated(shared) {
+            outcome = client.receive(token, &mut [], shared, events);
+        }
         let mut delivered = 0;
         for bytes in held.bytes.chunks_mut(RECEIVE_BUFFER_BYTES as usize) {
-            if outcome.is_err() || client.is_sated(shared) {
+            if outcome.is_err() || client.connection.is_unfinished() || client.is_sated(shared) {
                 break;
             }
             delivered += bytes.len();
             outcome = client.receive(token, bytes, shared, events);
         }
-        if outcome.is_ok() && delivered < held.bytes.len() {
+        if outcome.is_ok() && (delivered < held.bytes.len() || client.connection.is_unfinished()) {
             held.bytes.drain(..delivered);
             client.held = Some(held);
             shared.resumed.push(token);
@@ -309,7 +313,13 @@ impl Lane {
                     flooded = held.bytes.len() > HELD_BYTES_MAX;
                     Ok(())
                 } else {
-                    client.receive(token, bytes, shared, events)
+                    let outcome = client.receive(token, bytes, shared, events);
+                    if outcome.is_ok() && client.connection.is_unfinished() {
+                        // The rest of its frames comes first, in the next turn.
+                        client.held.get_or_insert_default();
+                        sated = true;
+                    }
+                    outcome
                 }
             }
             _ => Ok(()),

@@ -177,9 +177,10 @@ impl Front {
     }
 
     /// Stops reading from the connection, so that the client's own sends come to a halt. Events already handed out
-    /// stay; what the kernel had received is held (bounded) and comes after [`Self::resume`].
-    pub fn pause(&mut self, token: ConnectionToken) {
-        self.with_lane(token, |lane, _| lane.pause(token));
+    /// stay; what the kernel had received is held (bounded) and comes after [`Self::resume`]. False: it is gone, or
+    /// paused already.
+    pub fn pause(&mut self, token: ConnectionToken) -> bool {
+        self.with_lane(token, |lane, _| lane.pause(token)).unwrap_or(false)
     }
 
     /// Reads on.

@@ -20,6 +20,8 @@ pub struct Session {
     pub requests: u16,
     /// Of which heavy.
     pub heavy_requests: u8,
+    /// Requests in a row that came too soon.
+    pub throttled: u8,
     /// It came as a WebSocket.
     pub is_web_socket: bool,
     /// Its home shard was asked to attach it, and has to be told when it goes.
@@ -39,6 +41,7 @@ impl Session {
             address,
             requests: 0,
             heavy_requests: 0,
+            throttled: 0,
             is_web_socket,
             is_attached: false,
             is_logging_out: false,

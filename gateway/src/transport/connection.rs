@@ -54,6 +54,10 @@ pub struct Connection {
     close_code: CloseCode,
     /// `false`: what the client sends is dropped.
     reading: bool,
+    /// The decoder may have frames that were not asked for: see [`Self::is_unfinished`].
+    unfinished: bool,
+    /// After those frames comes close_notify.
+    peer_closed: bool,
     /// Nothing more is queued; after the outbox comes the farewell.
     closing: bool,
     /// close_notify was queued.
@@ -78,6 +82,8 @@ impl Connection {
             in_flight_bytes: 0,
             close_code: CloseCode::NORMAL,
             reading: true,
+            unfinished: false,
+            peer_closed: false,
             closing: false,
             farewell: false,
         }
@@ -93,22 +99,35 @@ impl Connection {
         matches!(self.protocol, Protocol::Http)
     }
 
-    /// Takes bytes from the socket, changing them. `scratch` is any buffer, used for plaintext.
+    /// Takes bytes from the socket, changing them, and gives at most `frames_max` frames. `scratch` is any buffer, used
+    /// for plaintext. While it [is unfinished](Self::is_unfinished) it takes no bytes, and gives more of what it has.
     pub fn receive(
         &mut self,
         bytes: &mut [u8],
         scratch: &mut Vec<u8>,
         origins: &[String],
+        frames_max: u32,
         sink: &mut impl FnMut(TransportEvent),
     ) -> Result<(), Ending> {
         if !self.reading {
             return Ok(());
         }
-        let outcome = self.receive_while_reading(bytes, scratch, origins, sink);
+        let mut allowed = Allowed { origins, frames: frames_max };
+        let outcome = if self.unfinished {
+            debug_assert!(bytes.is_empty(), "what came before comes first");
+            self.receive_rest(&mut allowed, sink)
+        } else {
+            self.receive_while_reading(bytes, scratch, &mut allowed, sink)
+        };
         if outcome.is_err() {
             self.reading = false;
         }
         outcome
+    }
+
+    /// Whether frames that were received may not have been given yet.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished && self.reading
     }
 
     /// The socket has no more. `Ok`: the client still reads.
@@ -235,15 +254,24 @@ impl Connection {
         self.closing && !self.farewell && self.security.is_some()
     }
 
+    fn receive_rest(
+        &mut self,
+        allowed: &mut Allowed<'_>,
+        sink: &mut impl FnMut(TransportEvent),
+    ) -> Result<(), Ending> {
+        self.receive_plaintext(&[], allowed, sink)?;
+        if self.peer_closed && !self.unfinished { Err(Ending::Peer) } else { Ok(()) }
+    }
+
     fn receive_while_reading(
         &mut self,
         bytes: &mut [u8],
         scratch: &mut Vec<u8>,
-        origins: &[String],
+        allowed: &mut Allowed<'_>,
         sink: &mut impl FnMut(TransportEvent),
     ) -> Result<(), Ending> {
         let Some(tls) = &mut self.security else {
-            return self.receive_plaintext(bytes, origins, sink);
+            return self.receive_plaintext(bytes, allowed, sink);
         };
         scratch.clear();
         let handshaking = tls.is_handshaking();
@@ -260,11 +288,15 @@ impl Connection {
         }
         // What came before a broken record is still the client's word.
         if !scratch.is_empty() {
-            self.receive_plaintext(scratch, origins, sink)?;
+            self.receive_plaintext(scratch, allowed, sink)?;
         }
         match outcome {
             Err(failure) if handshaking && received.finished.is_none() => Err(Ending::Handshake(failure)),
             Err(failure) => Err(Ending::Tls(failure)),
+            Ok(()) if received.peer_closed && self.unfinished => {
+                self.peer_closed = true;
+                Ok(())
+            }
             Ok(()) if received.peer_closed => self.receive_end(sink),
             Ok(()) => Ok(()),
         }
@@ -273,19 +305,27 @@ impl Connection {
     fn receive_plaintext(
         &mut self,
         bytes: &[u8],
-        origins: &[String],
+        allowed: &mut Allowed<'_>,
         sink: &mut impl FnMut(TransportEvent),
     ) -> Result<(), Ending> {
         match &mut self.protocol {
             Protocol::Opening(opening) => {
                 let secure = self.security.is_some();
-                match opening.receive(bytes, secure, origins) {
+                match opening.receive(bytes, secure, allowed.origins) {
                     None => Ok(()),
-                    Some(decision) => self.decide(decision, origins, sink),
+                    Some(decision) => self.decide(decision, allowed, sink),
                 }
             }
-            Protocol::Native(decoder) => receive_native(decoder, bytes, sink),
-            Protocol::WebSocket(_) => self.receive_websocket(bytes, sink),
+            Protocol::Native(decoder) => {
+                decoder.push(bytes);
+                self.unfinished = give_native(decoder, allowed, sink)?;
+                Ok(())
+            }
+            Protocol::WebSocket(decoder) => {
+                decoder.push(bytes);
+                self.unfinished = self.give_websocket(allowed, sink)?;
+                Ok(())
+            }
             Protocol::Http => {
                 sink(TransportEvent::HttpBytes(Bytes::copy_from_slice(bytes)));
                 Ok(())
@@ -296,7 +336,7 @@ impl Connection {
     fn decide(
         &mut self,
         decision: Decision,
-        origins: &[String],
+        allowed: &mut Allowed<'_>,
         sink: &mut impl FnMut(TransportEvent),
     ) -> Result<(), Ending> {
         let read = match decision {
@@ -321,7 +361,7 @@ impl Connection {
                 return Err(Ending::Refused);
             }
         };
-        if read.is_empty() { Ok(()) } else { self.receive_plaintext(&read, origins, sink) }
+        if read.is_empty() { Ok(()) } else { self.receive_plaintext(&read, allowed, sink) }
     }
 
     fn open_native(&mut self, sink: &mut impl FnMut(TransportEvent)) {
@@ -329,16 +369,16 @@ impl Connection {
         sink(TransportEvent::Opened(TransportKind::Native));
     }
 
-    fn receive_websocket(
+    /// Whether there may be more. Control frames count, too.
+    fn give_websocket(
         &mut self,
-        bytes: &[u8],
+        allowed: &mut Allowed<'_>,
         sink: &mut impl FnMut(TransportEvent),
-    ) -> Result<(), Ending> {
-        let Protocol::WebSocket(decoder) = &mut self.protocol else { return Ok(()) };
-        decoder.push(bytes);
-        loop {
+    ) -> Result<bool, Ending> {
+        let Protocol::WebSocket(decoder) = &mut self.protocol else { return Ok(false) };
+        while allowed.take_frame() {
             match decoder.next_item() {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(false),
                 Ok(Some(Item::Binary(payload))) => sink(TransportEvent::Frame(payload)),
                 Ok(Some(Item::Ping(payload))) => {
                     // Whoever pings without reading the answers gets fewer of them: RFC 6455 allows that.
@@ -364,23 +404,41 @@ impl Connection {
                 }
             }
         }
+        Ok(true)
     }
 }
 
-fn receive_native(
+/// What may come of bytes.
+struct Allowed<'a> {
+    /// Whose pages may open a WebSocket, beside our own.
+    origins: &'a [String],
+    /// Frames that may still be given.
+    frames: u32,
+}
+
+impl Allowed<'_> {
+    fn take_frame(&mut self) -> bool {
+        let left = self.frames.checked_sub(1);
+        self.frames = left.unwrap_or(0);
+        left.is_some()
+    }
+}
+
+/// Whether there may be more.
+fn give_native(
     decoder: &mut FrameDecoder,
-    bytes: &[u8],
+    allowed: &mut Allowed<'_>,
     sink: &mut impl FnMut(TransportEvent),
-) -> Result<(), Ending> {
-    decoder.push(bytes);
-    loop {
+) -> Result<bool, Ending> {
+    while allowed.take_frame() {
         match decoder.next_frame() {
             Ok(Some(payload)) => sink(TransportEvent::Frame(payload)),
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(false),
             Err(FrameError::TooLarge { .. }) => return Err(Ending::Frames(FrameFault::TooLarge)),
             Err(FrameError::LengthOverlong) => return Err(Ending::Frames(FrameFault::Malformed)),
         }
     }
+    Ok(true)
 }
 
 fn drain_outgoing(tls: &mut TlsSession, buffer: &mut SendBuffer) {

@@ -65,6 +65,7 @@ impl Core {
             Ok(ServerInput::Handled) => {
                 let fate = self.send_space(token);
                 self.settle(token, fate);
+                self.answered_by_protocol(token);
             }
             Ok(ServerInput::Authenticate { proof }) => self.authenticate(token, proof),
             Ok(ServerInput::Request { request_id, body }) => self.start_request(token, request_id, body),
@@ -196,6 +197,9 @@ impl Core {
             self.observer.add(Metric::RequestTimeouts, 1);
             let detail = "storage did not answer in time; whether it was done is unknown";
             self.give_up(id, RequestError::new(ErrorCode::ErrorTimedOut, detail));
+        }
+        while let Some(token) = self.hushed.due(self.now_ms) {
+            self.front.resume(token);
         }
     }
 }

@@ -21,6 +21,7 @@ mod requests;
 mod answers;
 mod attach;
 mod http_pipes;
+mod hush;
 mod numbers;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use crate::storage_client::{StorageClient, StorageEvent};
 use attach::Announcements;
 use bytes::BytesMut;
 use http_pipes::HttpPipes;
+use hush::Hushed;
 use mailbox::{CoreInbox, CoreMessage};
 use pace::Pace;
 use pending::PendingTable;
@@ -100,6 +102,7 @@ pub(crate) struct Core {
     /// By connection slot.
     session_timers: TimerWheel,
     rates: RequestRates,
+    hushed: Hushed,
     pending: PendingTable,
     calls: Calls,
     router: Router,
@@ -149,6 +152,7 @@ impl Core {
             sessions: SessionTable::default(),
             session_timers: TimerWheel::new(now_ms),
             rates: RequestRates::new(parts.limits),
+            hushed: Hushed::default(),
             pending: PendingTable::new(now_ms),
             calls: Calls::default(),
             router: parts.router,
@@ -235,6 +239,7 @@ impl Core {
             self.storage.next_deadline_ms(),
             self.session_timers.next_deadline_ms(),
             self.pending.next_deadline_ms(),
+            self.hushed.next_deadline_ms(),
             self.announcements.next_deadline_ms(),
             draining,
             Some(self.publish_at_ms),

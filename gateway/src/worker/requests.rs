@@ -1,6 +1,7 @@
 //! A request's way to storage.
 
 use super::Core;
+use super::hush::THROTTLED_IN_A_ROW_MAX;
 use super::pending::{PendingId, Request, Waiting};
 use crate::admission::requests::{Asked, Culprit, Throttled, What};
 use crate::admission::{self, Weight};
@@ -38,6 +39,7 @@ impl Core {
         if let Err(throttled) = self.rates.admit(asked, self.now_ms) {
             return self.answer_throttled(token, request_id, throttled);
         }
+        session.throttled = 0;
         if let Err(error) = admission::admit(session, weight) {
             return self.answer_error(token, request_id, error);
         }
@@ -168,15 +170,34 @@ impl Core {
     }
 
     fn answer_throttled(&mut self, token: ConnectionToken, request_id: u32, throttled: Throttled) {
-        self.observer.add(
-            match throttled.culprit {
-                Culprit::User => Metric::ThrottledUsers,
-                Culprit::Conversation => Metric::ThrottledConversations,
-                Culprit::Address => Metric::ThrottledAddresses,
-            },
-            1,
-        );
+        self.too_soon(token, throttled);
         self.answer_error(token, request_id, throttled.into());
+    }
+
+    /// The protocol itself has answered a frame: a ping, or a request too many. That costs as much as a request.
+    pub(super) fn answered_by_protocol(&mut self, token: ConnectionToken) {
+        let Some(session) = self.sessions.find(token) else { return };
+        let Some((user, _)) = session.identity else { return };
+        let asked = Asked { user, address: session.address, what: What::Other(Weight::Light) };
+        match self.rates.admit(asked, self.now_ms) {
+            Ok(()) => session.throttled = 0,
+            Err(throttled) => self.too_soon(token, throttled),
+        }
+    }
+
+    /// Counts what came too soon. Some in a row, and the session is not read for a moment.
+    fn too_soon(&mut self, token: ConnectionToken, throttled: Throttled) {
+        let metric = match throttled.culprit {
+            Culprit::User => Metric::ThrottledUsers,
+            Culprit::Conversation => Metric::ThrottledConversations,
+            Culprit::Address => Metric::ThrottledAddresses,
+        };
+        self.observer.add(metric, 1);
+        let Some(session) = self.sessions.find(token) else { return };
+        session.throttled = session.throttled.saturating_add(1);
+        if session.throttled > THROTTLED_IN_A_ROW_MAX && self.front.pause(token) {
+            self.hushed.add(self.now_ms, token);
+        }
     }
 
     fn answer_error(&mut self, token: ConnectionToken, request_id: u32, error: RequestError) {

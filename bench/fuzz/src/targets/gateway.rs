@@ -15,7 +15,7 @@ const NOW_MS: u64 = 1_790_000_000_000;
 /// See `holds`.
 pub const TRANSPORT: Target = Target {
     name: "transport",
-    holds: "a connection's plaintext is native, WebSocket or HTTP however its bytes are cut, and frames are within bounds",
+    holds: "a connection's plaintext is native, WebSocket or HTTP however its bytes are cut and its frames asked for, and frames are within bounds",
     run: transport,
 };
 /// See `holds`.
@@ -26,24 +26,32 @@ pub const TOKENS: Target = Target {
 };
 
 /// What comes out, as text: HTTP's bytes joined, since they come in pieces.
-fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> String {
+fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>, frames_max: u32) -> String {
     let origins = ["https://chat.example".to_owned()];
     let (mut connection, mut scratch) = (Connection::new(None), Vec::new());
     let (mut told, mut http) = (String::new(), Vec::new());
-    for piece in pieces {
+    'read: for piece in pieces {
         let mut bytes = piece.to_vec();
-        let mut sink = |event| match event {
-            TransportEvent::Http(bytes) | TransportEvent::HttpBytes(bytes) => http.extend_from_slice(&bytes),
-            TransportEvent::Frame(frame) => {
-                assert!(frame.len() <= FRAME_BYTES_MAX);
-                told.push_str(&format!("frame {frame:?}\n"));
+        loop {
+            let mut sink = |event| match event {
+                TransportEvent::Http(bytes) | TransportEvent::HttpBytes(bytes) => {
+                    http.extend_from_slice(&bytes)
+                }
+                TransportEvent::Frame(frame) => {
+                    assert!(frame.len() <= FRAME_BYTES_MAX);
+                    told.push_str(&format!("frame {frame:?}\n"));
+                }
+                event => told.push_str(&format!("{event:?}\n")),
+            };
+            let received = connection.receive(&mut bytes, &mut scratch, &origins, frames_max, &mut sink);
+            if let Err(ending) = received {
+                told.push_str(&format!("{ending:?}\n"));
+                break 'read;
             }
-            event => told.push_str(&format!("{event:?}\n")),
-        };
-        let received = connection.receive(&mut bytes, &mut scratch, &origins, &mut sink);
-        if let Err(ending) = received {
-            told.push_str(&format!("{ending:?}\n"));
-            break;
+            if !connection.is_unfinished() {
+                break;
+            }
+            bytes.clear();
         }
     }
     format!("{told}{http:?}")
@@ -53,7 +61,7 @@ fn transport(data: &[u8]) {
     let mut input = Input::new(data);
     let step = 1 + input.below(64);
     let bytes = input.rest();
-    assert_eq!(told(std::iter::once(bytes)), told(bytes.chunks(step)));
+    assert_eq!(told(std::iter::once(bytes), u32::MAX), told(bytes.chunks(step), 1 + step as u32 % 5));
 }
 
 struct Proofs {

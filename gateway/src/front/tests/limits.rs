@@ -5,6 +5,8 @@ use crate::admission::addresses::AddressLimits;
 use crate::admission::rate::Rate;
 use crate::front::{CloseReason, ConnectionToken, FrameFault, Front, FrontEvent, SendRefused};
 use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wire_protocol::limits::{ALPN_NATIVE, HELLO_FRAME_BYTES_MAX, HELLO_TIMEOUT_MS, OUTBOX_BYTES_MAX};
 
@@ -196,6 +198,8 @@ fn a_client_that_does_not_read_is_refused_more_and_told_when_it_does() {
 #[test]
 fn a_client_that_asks_without_reading_is_no_longer_read() {
     let mut front = front(16, 16);
+    let paused = Arc::new(AtomicBool::new(false));
+    let seen = paused.clone();
     let mut queued_max = 0;
     let (written, read) = run(
         &mut front,
@@ -203,16 +207,21 @@ fn a_client_that_asks_without_reading_is_no_longer_read() {
             if let FrontEvent::Frame { token, payload } = event {
                 front.send(token, &payload).expect("reading stops before the outbox is full");
                 queued_max = queued_max.max(front.queued_bytes(token));
+                paused.store(front.metrics().reads_paused > 0, Ordering::Relaxed);
             }
         },
-        |at| {
+        move |at| {
             let mut client = Frames::new(connect(at.plain));
             client.stream.set_nonblocking(true).expect("an option");
             let request = framed(&[1; 1_000]);
             let mut written = 0;
             // Until nothing goes in any more for want of room on the way back.
-            while let Ok(bytes) = client.stream.write(&request[written % request.len()..]) {
-                written += bytes;
+            loop {
+                match client.stream.write(&request[written % request.len()..]) {
+                    Ok(bytes) => written += bytes,
+                    Err(_) if seen.load(Ordering::Relaxed) => break,
+                    Err(_) => std::thread::yield_now(),
+                }
                 assert!(written < 64 << 20, "nothing holds it up");
             }
             client.stream.set_nonblocking(false).expect("an option");
@@ -233,6 +242,42 @@ fn a_client_that_asks_without_reading_is_no_longer_read() {
     assert_eq!(written, read, "every request was answered in the end");
     assert!(queued_max <= OUTBOX_BYTES_MAX);
     assert!(front.metrics().reads_paused > 0, "the test must reach what it is about");
+}
+
+#[test]
+fn a_burst_of_small_frames_is_taken_in_shares_and_its_end_comes_last() {
+    const FRAMES: u32 = 1_000;
+    let mut front = front(16, 16);
+    let (mut received, mut in_turn, mut turns) = (Vec::new(), 0, std::collections::BTreeMap::new());
+    let mut ended = None;
+    run(
+        &mut front,
+        &mut |front, event| match event {
+            FrontEvent::Frame { payload, .. } => {
+                received.push(payload);
+                *turns.entry(front.shared.turn).or_insert(0) += 1;
+                in_turn = in_turn.max(turns[&front.shared.turn]);
+            }
+            FrontEvent::Closed { reason, .. } => ended = Some((reason, received.len())),
+            _ => {}
+        },
+        |at| {
+            let mut client = secure(connect(at.tls), &client_config(&[ALPN_NATIVE]));
+            let burst: Vec<u8> = (0..FRAMES).flat_map(|number| framed(&number.to_be_bytes())).collect();
+            client.write_all(&burst).expect("it is taken");
+            client.conn.send_close_notify();
+            client.flush().expect("it is taken");
+            assert_eq!(client.read(&mut [0; 16]).expect("a clean end"), 0);
+        },
+    );
+    assert!(
+        received
+            .iter()
+            .map(|frame| &frame[..])
+            .eq((0..FRAMES).map(u32::to_be_bytes).collect::<Vec<_>>().iter())
+    );
+    assert_eq!(in_turn, 64, "others have their turn in between");
+    assert_eq!(ended, Some((CloseReason::Peer, FRAMES as usize)), "the end came after them");
 }
 
 #[test]

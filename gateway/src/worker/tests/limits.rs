@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::rate::Rate;
+use crate::worker::hush::HUSH_MS;
 use wire_protocol::internal::{Command, MessageApplied, Refused, command};
 use wire_protocol::v1::ErrorCode;
 
@@ -91,6 +92,55 @@ fn a_throttled_message_is_refused_whole_and_goes_through_after_the_wait() {
         let last = client.request(send(3, 6));
         assert_eq!(rig.apply_next(6), 6);
         rig.accepted(&mut client, last);
+    });
+}
+
+#[test]
+fn whoever_does_not_mind_refusals_is_not_read_for_a_moment() {
+    run_limited(limits(), |mut rig| {
+        let (mut client, mut other) = (rig.connect(1), rig.connect(2));
+        let ids: Vec<u32> = (1..=14).map(|number| client.request(send(3, number))).collect();
+        for number in 1..=4 {
+            rig.apply_next(number);
+            rig.accepted(&mut client, ids[number as usize - 1]);
+        }
+        for id in &ids[4..] {
+            rig.throttled(&mut client, *id);
+        }
+        let deaf = client.request(send(3, 15));
+        let heard = other.request(send(4, 1));
+        rig.apply_next(1);
+        rig.accepted(&mut other, heard);
+        assert_eq!(rig.metric(Metric::ThrottledUsers), 10, "others are read, it is not");
+        rig.pass_ms(HUSH_MS - 1);
+        rig.turn();
+        assert_eq!(rig.metric(Metric::ThrottledUsers), 10);
+        rig.pass_ms(1);
+        rig.throttled(&mut client, deaf);
+        // Once it has waited it is heard at once.
+        rig.pass_ms(100);
+        let id = client.request(send(3, 5));
+        assert_eq!(rig.apply_next(5), 5);
+        rig.accepted(&mut client, id);
+    });
+}
+
+#[test]
+fn a_flood_of_pings_is_not_read_either() {
+    run_limited(limits(), |mut rig| {
+        let (mut client, mut other) = (rig.connect(1), rig.connect(2));
+        for _ in 0..14 {
+            let id = client.request(client_frame::Body::Ping(v1::Ping {}));
+            rig.serve_until(&mut client, "a pong", |client| client.answers.iter().any(|(of, _)| *of == id));
+        }
+        rig.turn_until("they are counted", |rig| rig.metric(Metric::ThrottledUsers) == 10);
+        let deaf = client.request(client_frame::Body::Ping(v1::Ping {}));
+        let heard = other.request(client_frame::Body::Ping(v1::Ping {}));
+        rig.serve_until(&mut other, "a pong", |client| client.answers.iter().any(|(of, _)| *of == heard));
+        rig.pass_ms(HUSH_MS - 1);
+        assert!(!client.answers.iter().any(|(of, _)| *of == deaf));
+        rig.pass_ms(1);
+        rig.serve_until(&mut client, "a pong", |client| client.answers.iter().any(|(of, _)| *of == deaf));
     });
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use wire_protocol::v1::{self, client_frame, server_frame};
@@ -23,11 +24,11 @@ const HALF_OPEN: usize = 1_000;
 const NEVER_READ: usize = 16;
 /// Connections that say a byte a second.
 const DRIPPING: usize = 100;
-/// More private memory than before, in MiB, at most: 16 outboxes and what is held before them (5 MiB), TLS of 1,000
+/// More memory than before, in MiB, at most: 16 outboxes and what is held before them (5 MiB), TLS of 1,000
 /// handshakes (4 MiB), 512 HTTP connections (64 MiB if each filled its window), tables of rates (10 MiB), buffers of
 /// rings, and storage's own caches for some thousand messages.
 const GROWTH_MIB_MAX: u64 = 128;
-/// Rounds of the same attacks: the private memory of twelve grew from 42 to 106 MiB in six and to 111 in the other six.
+/// Rounds of the same attacks, each after as long a quiet time.
 const ROUNDS: usize = 6;
 /// The last round adds at most this to the most of those before it, in MiB: what was used before is used again.
 const LAST_ROUND_MIB_MAX: u64 = 16;
@@ -40,12 +41,12 @@ fn connected(from: [u8; 4], to: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// Private memory of the process, in KiB.
+/// Memory of the process that no file backs, in KiB. Asking for it holds up nobody, other than asking for its maps.
 fn private_kib(server: &Server) -> u64 {
-    let path = format!("/proc/{}/smaps_rollup", server.process.id());
+    let path = format!("/proc/{}/status", server.process.id());
     let text = std::fs::read_to_string(path).expect("a running process");
-    let of = |line: &str| line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
-    text.lines().filter(|line| line.starts_with("Private_")).filter_map(of).sum()
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells");
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
 }
 
 struct Pair {
@@ -94,21 +95,20 @@ impl Pair {
     }
 }
 
-/// The pairs talk at the same time; all latencies, sorted.
+/// The pairs talk at the same time; all latencies.
 fn talk(pairs: &mut [Pair]) -> Vec<u64> {
-    let mut latencies: Vec<u64> = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let talking: Vec<_> = pairs.iter_mut().map(|pair| scope.spawn(|| pair.talk())).collect();
         talking.into_iter().flat_map(|thread| thread.join().expect("a pair is served")).collect()
-    });
-    latencies.sort_unstable();
-    latencies
+    })
 }
 
 fn quantile_ms(latencies: &[u64], per_cent: usize) -> f64 {
     latencies[(latencies.len() * per_cent / 100).min(latencies.len() - 1)] as f64 / 1_000.0
 }
 
-fn print_latencies(what: &str, latencies: &[u64]) {
+fn print_latencies(what: &str, latencies: &mut [u64]) {
+    latencies.sort_unstable();
     let [p50, p90, p99] = [50, 90, 99].map(|per_cent| quantile_ms(latencies, per_cent));
     println!("{what}: p50 {p50:.1} ms, p90 {p90:.1} ms, p99 {p99:.1} ms of {} messages", latencies.len());
 }
@@ -154,7 +154,7 @@ fn half_open(server: &Server, _: &Mallory, stop: &AtomicBool) {
 
 fn never_read(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
     let mut clients: Vec<Client> = (0..NEVER_READ).map(|_| session_of(server, mallory)).collect();
-    // Each is answered, and none of the answers is read.
+    // Each would be answered, and none of the answers is read.
     let mut pings = bytes::BytesMut::new();
     let frame = v1::ClientFrame { request_id: 7, body: Some(client_frame::Body::Ping(v1::Ping {})) };
     wire_protocol::frame::encode_frame(&prost::Message::encode_to_vec(&frame), &mut pings);
@@ -247,10 +247,12 @@ fn flood(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
 
 const ATTACKS: [Attack; 7] = [half_open, never_read, drip, open_and_close, garbage, guess, flood];
 
-/// Attackers are on other machines, elsewhere: here they take the CPU that server and people leave.
+/// Attackers are on other machines, elsewhere: here they take the CPU that server and people leave. A low priority would
+/// not do: such a thread keeps its CPU for a slice of some milliseconds, whoever else wants it.
 fn give_way() {
-    // Of the calling thread alone, on Linux.
-    rustix::process::setpriority_process(None, 19).expect("anybody may give way");
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let outcome = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
+    assert!(outcome.expect("util-linux is there").success(), "anybody may give way");
 }
 
 /// One round: what the pairs met, and the most private memory, in KiB.
@@ -288,18 +290,21 @@ fn people_are_served_while_everything_is_tried_at_once() {
         Server::start(Folder::new(), &format!("[limits]\nconnections_per_address = 3000\n{EMBEDDED}"));
     let mallory = Mallory { account: server.register("mallory"), friend: server.register("friend") };
     let mut pairs: Vec<Pair> = (0..PAIRS).map(|number| Pair::new(&server, number)).collect();
-    let quiet = talk(&mut pairs);
     let before_kib = private_kib(&server);
-    let rounds: Vec<_> = (0..ROUNDS).map(|_| under_attack(&server, &mallory, &mut pairs)).collect();
-    print_latencies("quiet", &quiet);
-    rounds.iter().for_each(|(latencies, _)| print_latencies("attacked", latencies));
-    let most_kib: Vec<u64> = rounds.iter().map(|(_, most_kib)| *most_kib).collect();
+    let (mut quiet, mut attacked, mut most_kib) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        quiet.extend(talk(&mut pairs));
+        let (latencies, kib) = under_attack(&server, &mallory, &mut pairs);
+        attacked.extend(latencies);
+        most_kib.push(kib);
+    }
+    print_latencies("quiet", &mut quiet);
+    print_latencies("attacked", &mut attacked);
     println!("private memory, KiB: {before_kib} before, {most_kib:?} at most");
     for name in [
         "ringline_throttled_users_total",
         "ringline_connections_refused_too_fast_total",
         "ringline_connections_refused_too_many_total",
-        "ringline_reads_paused_total",
         "ringline_tls_handshakes_failed_total",
         "ringline_http_throttled_total",
     ] {
@@ -308,7 +313,6 @@ fn people_are_served_while_everything_is_tried_at_once() {
     pairs.iter().for_each(|pair| pair.check(&server));
     assert!(server.metric("ringline_throttled_users_total") > 0.0, "the flood was throttled");
     assert!(server.metric("ringline_http_throttled_total") > 0.0, "guessing was slowed");
-    assert!(server.metric("ringline_reads_paused_total") > 0.0, "who does not read is not read");
     let (last_kib, earlier) = most_kib.split_last().expect("rounds");
     let earlier_kib = earlier.iter().max().expect("more than one round");
     let grown_mib = earlier_kib.max(last_kib).saturating_sub(before_kib) >> 10;
