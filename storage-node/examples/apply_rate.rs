@@ -156,7 +156,8 @@ fn make_conversations(store: &dyn Store, plan: &Plan, random: &mut Random, index
         }
         *index += 1;
         let mut overlay = Overlay::new(reader(store));
-        apply(&mut overlay, SHARD, &CommandBatch { time_ms: 1, commands, feed_cut: 0 }).expect("apply");
+        apply(&mut overlay, SHARD, &CommandBatch { time_ms: 1, commands, feed_cut: 0, log_cut: 0 })
+            .expect("apply");
         set_applied_index(&mut overlay, SHARD, *index, 1);
         store.write(overlay.into_batch()).expect("write");
     }
@@ -177,7 +178,7 @@ fn run(
     while wall < Duration::from_secs(plan.seconds) {
         let commands = (0..plan.batch).map(|_| message(plan, pairs, random)).collect();
         *index += 1;
-        let batch = CommandBatch { time_ms: 1_000 + *index, commands, feed_cut: 0 };
+        let batch = CommandBatch { time_ms: 1_000 + *index, commands, feed_cut: 0, log_cut: 0 };
         let start = clock::now();
         let mut overlay = Overlay::new(reader(store));
         let applied = apply(&mut overlay, SHARD, &batch).expect("apply");

@@ -27,6 +27,10 @@ pub struct StorageConfig {
     /// Copies of each shard, on as many nodes: 1, 3 or 5. With more than 1 the nodes list no shards: where the copies
     /// are follows from the list of nodes.
     pub replicas: u32,
+    /// Whether an empty folder may become one of several copies: said on the command line, of the nodes of a fleet that
+    /// never ran.
+    #[serde(skip)]
+    pub is_new_fleet: bool,
     /// Certificates of the links. Needed by `listen` and by more than one node.
     pub tls: Option<LinkTls>,
     /// Where links are accepted (standalone only).
@@ -49,6 +53,7 @@ impl Default for StorageConfig {
             shard_count: SHARD_COUNT_DEFAULT,
             nodes: Vec::new(),
             replicas: 1,
+            is_new_fleet: false,
             tls: None,
             listen: None,
             metrics_listen: None,

@@ -9,11 +9,18 @@ use storage_node::StorageConfig;
 use storage_node::server::{Ready, serve};
 use tracing_subscriber::EnvFilter;
 
-const USAGE: &str = "usage: ringline-storage --config FILE";
+const USAGE: &str = "usage: ringline-storage --config FILE [--new-fleet]
+
+  --new-fleet  this node's folder may be empty although other nodes have copies of its shards: none of them ever ran";
+
+struct Arguments {
+    file: PathBuf,
+    is_new_fleet: bool,
+}
 
 fn main() -> ExitCode {
-    let file = match arguments(std::env::args().skip(1)) {
-        Ok(Some(file)) => file,
+    let Arguments { file, is_new_fleet } = match arguments(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
         Ok(None) => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -26,6 +33,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let result = StorageConfig::read(&file).map_err(|error| error.to_string()).and_then(|config| {
+        let config = StorageConfig { is_new_fleet, ..config };
         tracing::info!(?config, "configuration");
         serve(config, announce).map_err(|error| error.to_string())
     });
@@ -48,15 +56,17 @@ fn announce(ready: Ready) {
     let _ = writeln!(out, "ringline-storage ready: {}", ready.listen).and_then(|()| out.flush());
 }
 
-/// The configuration file; `None`: only the usage is wanted.
-fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Option<PathBuf>, String> {
-    let mut file = None;
+/// `None`: only the usage is wanted.
+fn arguments(mut arguments: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+    let (mut file, mut is_new_fleet) = (None, false);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--config" => file = Some(PathBuf::from(arguments.next().ok_or("--config needs a file")?)),
+            "--new-fleet" => is_new_fleet = true,
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("unknown argument {other}")),
         }
     }
-    file.map(Some).ok_or_else(|| "--config is missing".to_owned())
+    let file = file.ok_or("--config is missing")?;
+    Ok(Some(Arguments { file, is_new_fleet }))
 }

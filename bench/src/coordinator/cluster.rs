@@ -225,7 +225,8 @@ impl Cluster {
             );
             let file = self.folder.join(format!("{name}.toml"));
             std::fs::write(&file, config)?;
-            let (program, arguments) = self.command("ringline-storage", &file)?;
+            let (program, mut arguments) = self.command("ringline-storage", &file)?;
+            arguments.push("--new-fleet".into());
             let (server, started) = Server::start_soon(&name, program, arguments, &self.folder)?;
             self.storages.push(server);
             self.storage_metrics.push(metrics);

@@ -50,8 +50,9 @@ fn tell_usage(shared: &NodeShared) {
     shared.metrics.store_table_bytes.set(usage.table_bytes);
 }
 
-/// Syncs the store as soon as the log is applied: a process that is killed again and again must not apply the same
-/// ever longer log each time. False: it was told to stop.
+/// Syncs the store as soon as the log is applied, and every [`SYNC_EVERY`] until then: a process that is killed again and
+/// again must not apply the same ever longer log each time. One of several copies may never apply its log's end, which
+/// its leader has not: once nothing more is applied it is not waited for. False: it was told to stop.
 fn persist_what_was_recovered(shared: &NodeShared, stop: &Receiver<()>) -> Result<bool, String> {
     let lasts: Vec<(ShardId, u64)> = shared
         .map
@@ -63,12 +64,23 @@ fn persist_what_was_recovered(shared: &NodeShared, stop: &Receiver<()>) -> Resul
         let mut shards = lasts.iter();
         shards.any(|(shard, last)| shared.marks_of(*shard).applied.load(Ordering::Acquire) < *last)
     };
+    let applied = || -> u64 {
+        lasts.iter().map(|(shard, _)| shared.marks_of(*shard).applied.load(Ordering::Acquire)).sum()
+    };
     if !is_behind() {
         return Ok(true);
     }
+    let (mut looked_at, mut seen) = (clock::now(), applied());
     while is_behind() {
         if stop.recv_timeout(LOOK_WHILE_RECOVERING) != Err(RecvTimeoutError::Timeout) {
             return Ok(false);
+        }
+        if looked_at.elapsed() >= SYNC_EVERY {
+            if std::mem::replace(&mut seen, applied()) == seen {
+                break;
+            }
+            persist(shared)?;
+            looked_at = clock::now();
         }
     }
     persist(shared)?;
@@ -91,10 +103,10 @@ fn cut_log(
     shared: &NodeShared,
     persisted: impl Iterator<Item = (ShardId, u64)>,
 ) -> Result<(), ReplicationError> {
-    let below_feed = |(shard, persisted): (ShardId, u64)| {
-        (shard, persisted.min(shared.marks_of(shard).feed_cut.load(Ordering::Acquire)))
+    let needed_by_none = |(shard, persisted): (ShardId, u64)| {
+        (shard, persisted.min(shared.marks_of(shard).log_cut.load(Ordering::Acquire)))
     };
-    let cuts: Vec<(ShardId, u64)> = persisted.map(below_feed).collect();
+    let cuts: Vec<(ShardId, u64)> = persisted.map(needed_by_none).collect();
     shared.log.cut(&cuts)?;
     failpoint::pass(Failpoint::Cut);
     shared.log.purge()?;

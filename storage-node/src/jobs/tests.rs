@@ -73,21 +73,21 @@ fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Rows>) {
     (Arc::new(NodeShared::new(NodeParts { node_id: 1, epoch: 1, map, log, store, cores: 1 })), rows)
 }
 
-fn set_marks(shared: &NodeShared, applied: u64, feed_cut: u64) {
+fn set_marks(shared: &NodeShared, applied: u64, log_cut: u64) {
     let marks = shared.marks_of(SHARD);
     marks.applied.store(applied, Ordering::Release);
-    marks.feed_cut.store(feed_cut, Ordering::Release);
+    marks.log_cut.store(log_cut, Ordering::Release);
 }
 
 #[test]
 fn the_log_is_cut_below_what_is_flushed_and_what_the_feed_has() {
     let folder = tempfile::tempdir().expect("a folder");
     let (shared, rows) = node(folder.path());
-    for (applied, feed_cut, expected) in [(8, 4, 4), (6, 9, 6), (6, 9, 6), (LAST, LAST, LAST)] {
-        set_marks(&shared, applied, feed_cut);
+    for (applied, log_cut, expected) in [(8, 4, 4), (6, 9, 6), (6, 9, 6), (LAST, LAST, LAST)] {
+        set_marks(&shared, applied, log_cut);
         rows.rows.write(WriteBatch::new()).expect("memory does not fail");
         persist(&shared).expect("all is well");
-        assert_eq!(shared.log.cut_index(SHARD), expected, "applied {applied}, feed {feed_cut}");
+        assert_eq!(shared.log.cut_index(SHARD), expected, "applied {applied}, needed above {log_cut}");
         assert_eq!(rows.rows.unsynced_batches(), 0, "flushed before");
     }
 }

@@ -342,8 +342,6 @@ impl Group {
 struct ShardLog {
     log: Arc<Log>,
     shard: ShardId,
-    /// The first index that raft may ask for; the one before it is known by its term alone.
-    first: u64,
     last: u64,
     last_term: u64,
     /// Entries that are not applied yet, consecutive up to `last`. Entries before them are in the files.
@@ -372,7 +370,6 @@ impl ShardLog {
         let mut opened = Self {
             log,
             shard,
-            first,
             last,
             last_term: 0,
             unapplied: VecDeque::new(),
@@ -388,6 +385,20 @@ impl ShardLog {
         }
         opened.log.check_entries(shard, LogRange { above: applied, up_to: last })?;
         Ok(opened)
+    }
+
+    /// The first index that raft may ask for; the one before it is known by its term alone. It grows as the log is cut, on
+    /// another thread.
+    fn first(&self) -> u64 {
+        self.log.cut_index(self.shard) + 1
+    }
+
+    /// What an unreadable entry at this index means: it was cut off meanwhile, or the log is damaged.
+    fn unreadable(&self, index: u64, error: ReplicationError) -> raft::Error {
+        match index < self.first() {
+            true => raft::Error::Store(StorageError::Compacted),
+            false => raft::Error::Store(StorageError::Other(Box::new(error))),
+        }
     }
 
     fn stored_term(&self, index: u64) -> Result<u64, ReplicationError> {
@@ -425,10 +436,6 @@ impl ShardLog {
     }
 }
 
-fn unreadable(error: ReplicationError) -> raft::Error {
-    raft::Error::Store(StorageError::Other(Box::new(error)))
-}
-
 impl Storage for ShardLog {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let hard_state = HardState {
@@ -450,7 +457,7 @@ impl Storage for ShardLog {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        if low < self.first {
+        if low < self.first() {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let bytes_max = max_size.into().unwrap_or(u64::MAX);
@@ -458,7 +465,8 @@ impl Storage for ShardLog {
         let in_memory_from = self.unapplied.front().map_or(self.last + 1, |entry| entry.index);
         if low < in_memory_from {
             let high = high.min(in_memory_from);
-            return self.log.entries(self.shard, low, high, bytes_max).map_err(unreadable);
+            let read = self.log.entries(self.shard, low, high, bytes_max);
+            return read.map_err(|error| self.unreadable(low, error));
         }
         let mut bytes = 0usize;
         let mut entries = Vec::new();
@@ -479,7 +487,7 @@ impl Storage for ShardLog {
         if index == self.last {
             return Ok(self.last_term);
         }
-        if index + 1 < self.first {
+        if index + 1 < self.first() {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         if index > self.last {
@@ -487,12 +495,12 @@ impl Storage for ShardLog {
         }
         match self.unapplied_at(index) {
             Some(entry) => Ok(entry.term),
-            None => self.stored_term(index).map_err(unreadable),
+            None => self.stored_term(index).map_err(|error| self.unreadable(index + 1, error)),
         }
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.first)
+        Ok(self.first())
     }
 
     fn last_index(&self) -> raft::Result<u64> {

@@ -47,7 +47,7 @@ mod tests {
     fn records_round_trip_and_strangers_are_refused() {
         let claim = ClaimName { name: "ada".into(), user_id: Bytes::from_static(&[7; 16]) };
         let command = Command { kind: Some(command::Kind::ClaimName(claim)) };
-        let batch = CommandBatch { time_ms: 5, commands: vec![command], feed_cut: 0 };
+        let batch = CommandBatch { time_ms: 5, commands: vec![command], feed_cut: 0, log_cut: 0 };
         let record = Bytes::from(encode_record(&batch));
         assert_eq!(decode_record(&record), Ok(Some(batch)));
         assert_eq!(decode_record(&Bytes::new()), Ok(None));

@@ -1,5 +1,6 @@
 //! What a shard asks for: it has no thread, channel or socket of its own. The core carries these out.
 
+use super::Cuts;
 use crate::domain::Applied;
 use crate::feed::{FeedView, Reread, SourceFeed};
 use crate::replication::LogWrite;
@@ -73,8 +74,8 @@ pub(crate) struct AppliedEntry {
     pub index: u64,
     /// The batch's time; for an entry without a batch, that of the entry before.
     pub time_ms: u64,
-    /// See `CommandBatch.feed_cut`; 0 for an entry without a batch.
-    pub feed_cut: u64,
+    /// What the leader said of its log; nothing in an entry without a batch.
+    pub cuts: Cuts,
     pub results: Vec<Applied>,
 }
 

@@ -132,7 +132,9 @@ impl Shard {
         }
         self.feed_due_ms = source.next_deadline_ms();
         // What another copy has not got yet has to stay, too.
-        let cut = source.cut_index().min(self.pipeline.group().matched());
-        self.marks.feed_cut.store(cut, Ordering::Release);
+        let feed_cut = source.cut_index();
+        let log_cut = feed_cut.min(self.pipeline.group().matched());
+        self.marks.feed_cut.store(feed_cut, Ordering::Release);
+        self.marks.log_cut.store(log_cut, Ordering::Release);
     }
 }

@@ -33,7 +33,7 @@ use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
 use crate::replication::{Group, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
-use propose::Pipeline;
+use propose::{Abandoned, Pipeline};
 use reads::{Attaching, Deferred};
 use role::Lead;
 use std::collections::{HashMap, VecDeque};
@@ -58,8 +58,31 @@ const RETRY_NOT_LEADER_MS: u32 = 100;
 pub(crate) struct ShardMarks {
     /// Applied and readable; written by the store thread.
     pub applied: AtomicU64,
-    /// No feed needs entries up to here; written by the core.
+    /// No feed needs entries up to here, as far as this copy knows; written by the core.
     pub feed_cut: AtomicU64,
+    /// Neither a feed nor another copy needs entries up to here; written by the core.
+    pub log_cut: AtomicU64,
+}
+
+/// What of a shard's log is not needed any more, as its leader knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Cuts {
+    /// See [`ShardMarks::feed_cut`].
+    pub feed: u64,
+    /// See [`ShardMarks::log_cut`].
+    pub log: u64,
+}
+
+impl ShardMarks {
+    fn cuts(&self) -> Cuts {
+        Cuts { feed: self.feed_cut.load(Ordering::Acquire), log: self.log_cut.load(Ordering::Acquire) }
+    }
+
+    /// What the leader told: this copy may let go of as much.
+    fn told(&self, cuts: Cuts) {
+        self.feed_cut.fetch_max(cuts.feed, Ordering::AcqRel);
+        self.log_cut.fetch_max(cuts.log, Ordering::AcqRel);
+    }
 }
 
 /// What a shard is opened with.
@@ -74,8 +97,8 @@ pub(crate) struct ShardStart {
     /// The shard's feed, with everything recorded that led to the stored state and may not have arrived. `None`: one of
     /// several copies, which sends no feed before it leads.
     pub source: Option<SourceFeed>,
-    /// What is known of what the feed needs, if there is no feed: see [`ShardMarks::feed_cut`].
-    pub feed_cut: u64,
+    /// What is known of what the feed and other copies need, if there is no feed: see [`ShardMarks`].
+    pub log_cut: u64,
     pub marks: Arc<ShardMarks>,
     pub metrics: Arc<CoreMetrics>,
 }
@@ -113,8 +136,9 @@ pub(crate) struct Shard {
 impl Shard {
     pub fn open(start: ShardStart) -> Self {
         start.marks.applied.store(start.applied, Ordering::Release);
-        let feed_cut = start.source.as_ref().map_or(start.feed_cut, SourceFeed::cut_index);
-        start.marks.feed_cut.store(feed_cut, Ordering::Release);
+        let cut = start.source.as_ref().map_or(start.log_cut, SourceFeed::cut_index);
+        start.marks.feed_cut.store(cut, Ordering::Release);
+        start.marks.log_cut.store(cut, Ordering::Release);
         let leads_in = match start.group.role() {
             Role::Leader { term, .. } => Some(term),
             Role::Follower { .. } => None,
@@ -204,7 +228,8 @@ impl Shard {
                     self.refuse(origin, shard_error::Kind::Overloaded, "commands waiting", effects);
                 }
             }
-            Operation::Query(_) | Operation::Attach(_) if self.has_copies() => {
+            // A detach asks for nothing, but must not overtake its session's attach.
+            Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_) if self.has_copies() => {
                 self.bar(origin, operation, effects);
             }
             Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_) => {
@@ -234,8 +259,8 @@ impl Shard {
         }
         if self.is_serving() {
             self.checkpoint(now_ms);
-            let feed_cut = if self.has_copies() { self.marks.feed_cut.load(Ordering::Acquire) } else { 0 };
-            let packed = self.pipeline.propose(now_ms, feed_cut)?;
+            let cuts = if self.has_copies() { self.marks.cuts() } else { Cuts::default() };
+            let packed = self.pipeline.propose(now_ms, cuts)?;
             if packed > 0 {
                 self.metrics.entries.increment();
                 self.metrics.commands.add(packed as u64);
@@ -277,7 +302,8 @@ impl Shard {
     /// The shard takes no more requests; those it has are answered as unavailable.
     pub fn fail(&mut self, effects: &mut Effects) {
         self.stage = Stage::Failed;
-        for origin in self.everyone_who_waits() {
+        let Abandoned { untouched, unknown } = self.everyone_who_waits();
+        for origin in untouched.into_iter().chain(unknown) {
             self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects);
         }
     }

@@ -1,6 +1,7 @@
 //! Commands on their way into the log: a bounded queue, packed into one entry a turn, and the entries between
 //! being proposed and being applied.
 
+use super::Cuts;
 use super::effects::{ApplyEntry, ApplyJob, ApplyWork, Effects};
 use crate::clock;
 use crate::replication::{Group, LogEntry, ReplicationError, Role, encode_record};
@@ -57,6 +58,15 @@ pub(super) struct Proposed {
     /// Who waits for the outcome of each command, in the batch's order.
     pub origins: Vec<Option<Origin>>,
     pub proposed_at: Instant,
+}
+
+/// Whose commands get no outcome here.
+#[derive(Debug, Default)]
+pub(super) struct Abandoned {
+    /// Nothing was done.
+    pub untouched: Vec<Origin>,
+    /// Proposed: another leader may have carried them out, or will.
+    pub unknown: Vec<Origin>,
 }
 
 /// From the command queue to the applied entry.
@@ -141,8 +151,8 @@ impl Pipeline {
     }
 
     /// Packs what waits into one entry, if this replica may propose and the pipeline has room. Gives the number of commands
-    /// packed. `feed_cut`: see the batch.
-    pub fn propose(&mut self, now_ms: u64, feed_cut: u64) -> Result<usize, ReplicationError> {
+    /// packed. `cuts`: what this leader tells of its log.
+    pub fn propose(&mut self, now_ms: u64, cuts: Cuts) -> Result<usize, ReplicationError> {
         if self.waiting.is_empty()
             || !self.group.can_propose()
             || self.writes_in_flight >= LOG_WRITES_IN_FLIGHT_MAX
@@ -164,7 +174,7 @@ impl Pipeline {
         self.commands_in_flight += commands.len();
         self.time_ms = self.time_ms.max(now_ms);
         let count = commands.len();
-        let batch = CommandBatch { time_ms: self.time_ms, commands, feed_cut };
+        let batch = CommandBatch { time_ms: self.time_ms, commands, feed_cut: cuts.feed, log_cut: cuts.log };
         let index = self.group.propose(encode_record(&batch))?;
         let proposed = Proposed { index, batch: Some(batch), origins, proposed_at: clock::now() };
         self.proposed.push_back(proposed);
@@ -244,14 +254,14 @@ impl Pipeline {
         newest
     }
 
-    /// The node failed, or another replica leads: whether these commands are carried out is unknown, or they are not.
-    pub fn abandon(&mut self) -> Vec<Origin> {
-        let waiting = self.waiting.drain(..).map(|waiting| waiting.origin);
+    /// The node failed, or another replica leads. Gives who waits.
+    pub fn abandon(&mut self) -> Abandoned {
+        let untouched = self.waiting.drain(..).filter_map(|waiting| waiting.origin).collect();
         let proposed = self.proposed.drain(..).flat_map(|proposed| proposed.origins);
-        let origins = waiting.chain(proposed).flatten().collect();
+        let unknown = proposed.flatten().collect();
         (self.waiting_bytes, self.commands_in_flight) = (0, 0);
         self.readable.clear();
-        origins
+        Abandoned { untouched, unknown }
     }
 }
 

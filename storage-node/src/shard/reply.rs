@@ -4,7 +4,6 @@ use super::effects::AppliedJob;
 use super::{Effects, Shard, respond};
 use crate::domain::Event;
 use crate::failpoint::{self, Failpoint};
-use std::sync::atomic::Ordering;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{Delivery, FeedItem, delivery};
@@ -32,8 +31,7 @@ impl Shard {
             }
             match &mut self.source {
                 Some(source) => source.record(entry.index, items),
-                // What the leader knew of its feed: this copy may let go of as much.
-                None => drop(self.marks.feed_cut.fetch_max(entry.feed_cut, Ordering::AcqRel)),
+                None => self.marks.told(entry.cuts),
             }
         }
         self.pipeline.advance();

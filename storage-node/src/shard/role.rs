@@ -11,6 +11,7 @@
 //! naming the leader it knows. Reads of a leader wait until a quorum has said that it still leads (Ongaro 2014, 6.4):
 //! those of one turn share a question.
 
+use super::propose::Abandoned;
 use super::reads::REQUESTS_WAITING_MAX;
 use super::{Effects, ReadJob, ReadWork, Shard, Stage};
 use crate::replication::{Role, TICK_MS};
@@ -128,18 +129,24 @@ impl Shard {
         self.feed_due_ms = None;
         self.deferred_batches.clear();
         self.registry.clear();
-        for origin in self.everyone_who_waits() {
+        let Abandoned { untouched, unknown } = self.everyone_who_waits();
+        for origin in untouched {
             self.refuse_for_leader(origin, effects);
+        }
+        for origin in unknown {
+            let detail = "another copy leads; whether this was done is unknown";
+            self.refuse(origin, shard_error::Kind::Unavailable, detail, effects);
         }
     }
 
     /// Takes out everybody who waits for an answer.
-    pub(super) fn everyone_who_waits(&mut self) -> Vec<Origin> {
-        let mut origins = self.pipeline.abandon();
-        origins.extend(self.deferred.drain(..).map(|deferred| deferred.origin));
-        origins.extend(self.attaching.drain().map(|(_, attaching)| attaching.origin));
-        origins.extend(self.lead.barred.drain(..).map(|barred| barred.origin));
-        origins
+    pub(super) fn everyone_who_waits(&mut self) -> Abandoned {
+        let mut abandoned = self.pipeline.abandon();
+        let untouched = &mut abandoned.untouched;
+        untouched.extend(self.deferred.drain(..).map(|deferred| deferred.origin));
+        untouched.extend(self.attaching.drain().map(|(_, attaching)| attaching.origin));
+        untouched.extend(self.lead.barred.drain(..).map(|barred| barred.origin));
+        abandoned
     }
 
     /// Names the leader, if one is known.

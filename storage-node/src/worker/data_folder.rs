@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 /// Format of the folder as a whole: which parts there are and how they relate.
 const FOLDER_FORMAT: u32 = 1;
 
+/// Why an empty folder is refused.
+const LOST: &str = "is missing, and other nodes have copies of this node's shards. If the fleet never ran: start each \
+                    of its nodes with --new-fleet, once. A node that lost its folder must not come back empty";
+
 /// Whose folder it is.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,8 +68,10 @@ pub(crate) struct DataFolder {
 }
 
 impl DataFolder {
-    /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards.
-    pub fn open(disk: Disk, folder: &Path, owner: Owner) -> Result<Self, StartError> {
+    /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards. Copies of
+    /// shards begin with nothing in a new fleet alone: a node that lost its folder has forgotten whom it voted for and
+    /// what it acknowledged, and with its vote a leader could be elected that has forgotten it, too.
+    pub fn open(disk: Disk, folder: &Path, owner: Owner, is_new_fleet: bool) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
         let Owner { node_id, shard_count, shards, copies } = owner;
         let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
@@ -77,6 +83,9 @@ impl DataFolder {
                 if opened.disk.exists(&opened.log()) {
                     let detail = "is missing beside a log: this is no whole data folder".to_owned();
                     return Err(StartError::DataFolder { file, detail });
+                }
+                if !opened.identity.copies.is_empty() && !is_new_fleet {
+                    return Err(StartError::DataFolder { file, detail: LOST.to_owned() });
                 }
                 opened.is_new = true;
             }

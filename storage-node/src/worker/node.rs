@@ -199,7 +199,7 @@ pub(crate) fn open_node(
         false => Vec::new(),
     };
     let owner = Owner { node_id: config.node_id, shard_count: config.shard_count, shards, copies };
-    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner)?;
+    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.is_new_fleet)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
@@ -240,7 +240,7 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
             applied,
             time_ms,
             source,
-            feed_cut: shared.log.cut_index(id),
+            log_cut: shared.log.cut_index(id),
             marks: Arc::clone(&shared.marks[id.0 as usize]),
             metrics: Arc::clone(&shared.metrics.cores[core]),
         }));

@@ -6,6 +6,7 @@ use crate::domain::{self, Event};
 use crate::feed::{HomeStart, SourceFeed};
 use crate::placement::Place;
 use crate::replication::{LogRange, decode_record};
+use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::FeedItem;
 
@@ -53,7 +54,7 @@ pub(super) fn feed_items(
 
 /// A shard's feed as of the stored state: what some home shard may not have made durable is recorded again.
 pub(super) fn open_source(shared: &NodeShared, shard: ShardId, applied: u64) -> Result<SourceFeed, String> {
-    let cut = shared.log.cut_index(shard);
+    let cut = shared.marks_of(shard).feed_cut.load(Ordering::Acquire).max(shared.log.cut_index(shard));
     let mut homes = Vec::new();
     for home in shared.map.shards() {
         let mut durable_index = 0;

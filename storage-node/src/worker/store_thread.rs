@@ -7,7 +7,7 @@ use crate::domain::{self, Overlay};
 use crate::engine::HotRows;
 use crate::failpoint::{self, Failpoint};
 use crate::replication::decode_record;
-use crate::shard::{AppliedEntry, AppliedJob, ApplyJob, ApplyWork};
+use crate::shard::{AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Cuts};
 use crossbeam_channel::Receiver;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -127,13 +127,14 @@ fn apply_job(overlay: &mut Overlay<'_>, job: ApplyJob, time_ms: &mut u64) -> Res
             ApplyWork::Batch(batch) => Some(batch),
             ApplyWork::Record(record) => decode_record(&record).map_err(|error| failed(error.to_string()))?,
         };
-        let (mut results, mut feed_cut) = (Vec::new(), 0);
+        let (mut results, mut cuts) = (Vec::new(), Cuts::default());
         if let Some(batch) = &batch {
-            (*time_ms, feed_cut) = (batch.time_ms, batch.feed_cut);
+            *time_ms = batch.time_ms;
+            cuts = Cuts { feed: batch.feed_cut, log: batch.log_cut };
             results = domain::apply(overlay, shard, batch).map_err(|error| failed(error.to_string()))?;
         }
         domain::set_applied_index(overlay, shard, entry.index, *time_ms);
-        entries.push(AppliedEntry { index: entry.index, time_ms: *time_ms, feed_cut, results });
+        entries.push(AppliedEntry { index: entry.index, time_ms: *time_ms, cuts, results });
     }
     Ok(AppliedJob { shard, entries })
 }

@@ -39,7 +39,8 @@ impl<'a> Fleet<'a> {
             processes: (0..nodes).map(|_| None).collect(),
             links: (0..nodes).map(|_| None).collect(),
         };
-        let children: Vec<_> = (0..nodes).map(|place| fleet.with_setup(place, Process::start_soon)).collect();
+        let children: Vec<_> =
+            (0..nodes).map(|place| fleet.with_setup(place, Process::start_first)).collect();
         for (place, child) in children.into_iter().enumerate() {
             fleet.is_ready(place, Process::ready(child));
         }

@@ -103,9 +103,11 @@ impl Process {
         Self::ready(Self::spawn_by(shell, setup))
     }
 
-    /// Starts it without waiting: it is ready when enough others are.
-    pub fn start_soon(setup: &Setup<'_>) -> Child {
-        Self::spawn(setup)
+    /// Starts one of a new fleet without waiting: it is ready when enough others are.
+    pub fn start_first(setup: &Setup<'_>) -> Child {
+        let mut program = Command::new(PROGRAM);
+        program.arg("--new-fleet");
+        Self::spawn_by(program, setup)
     }
 
     /// Waits until a started one says that it is ready.

@@ -56,6 +56,34 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
     assert!(refusal.contains("node.toml"), "{refusal}");
 }
 
+/// It would vote as if it had never promised anything.
+#[test]
+fn a_node_that_lost_its_folder_is_refused_where_others_have_copies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let node = |id| NodeConfig {
+        id,
+        address: ([127, 0, 0, 1], id as u16).into(),
+        shards: Vec::new(),
+        zone: String::new(),
+    };
+    let copied = StorageConfig {
+        nodes: (1..=3).map(node).collect(),
+        replicas: 3,
+        tls: Some(storage_node::LinkTls {
+            ca: "ca".into(),
+            cert: "cert".into(),
+            key: "key".into(),
+            server_name: "x".into(),
+        }),
+        ..config(folder.path())
+    };
+    let refusal = Embedded::try_start(copied.clone(), 1).err().expect("refused").to_string();
+    assert!(refusal.contains("node.toml") && refusal.contains("--new-fleet"), "{refusal}");
+    assert!(!folder.path().join("node.toml").exists() && !folder.path().join("log").exists());
+    drop(Embedded::try_start(StorageConfig { is_new_fleet: true, ..copied.clone() }, 1).expect("it is new"));
+    drop(Embedded::try_start(copied, 1).expect("its folder is there"));
+}
+
 #[test]
 fn a_folder_whose_parts_do_not_fit_together_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");

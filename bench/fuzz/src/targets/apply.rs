@@ -214,7 +214,7 @@ fn story(input: &mut Input<'_>) -> (MemoryStore, Vec<CommandBatch>, Vec<Vec<Appl
     while !input.is_empty() && batches.len() < BATCHES_MAX {
         time_ms += later(input);
         let commands = (0..1 + input.below(COMMANDS_MAX)).map(|_| some_command(input)).collect();
-        let batch = CommandBatch { time_ms, commands, feed_cut: 0 };
+        let batch = CommandBatch { time_ms, commands, feed_cut: 0, log_cut: 0 };
         let applied = carry_out(&store, batches.len() as u64 + 1, &batch);
         assert_eq!(applied.len(), batch.commands.len());
         for (command, applied) in batch.commands.iter().zip(&applied) {

@@ -117,7 +117,7 @@ impl World {
             return true;
         }
         let command = Command { kind: Some(command::Kind::FeedCheckpoint(checkpoint)) };
-        let batch = CommandBatch { time_ms: self.now_ms, commands: vec![command], feed_cut: 0 };
+        let batch = CommandBatch { time_ms: self.now_ms, commands: vec![command], feed_cut: 0, log_cut: 0 };
         self.applied += 1;
         let mut overlay = Overlay::new(&self.store);
         let applied = domain::apply(&mut overlay, HOME, &batch).expect("memory does not fail");

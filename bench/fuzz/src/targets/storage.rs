@@ -74,7 +74,7 @@ fn written() -> &'static Written {
             for number in 1..ENTRIES {
                 let send = SendMessage { client_message_id: number, ..SendMessage::default() };
                 let commands = vec![Command { kind: Some(command::Kind::SendMessage(send)) }];
-                let batch = CommandBatch { time_ms: number, commands, feed_cut: 0 };
+                let batch = CommandBatch { time_ms: number, commands, feed_cut: 0, log_cut: 0 };
                 group.propose(encode_record(&batch)).expect("the only one leads");
                 while let Some(output) = group.poll() {
                     if let Some(write) = output.write {

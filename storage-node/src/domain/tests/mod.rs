@@ -60,7 +60,7 @@ impl World {
 
     fn batch(&mut self, wait_ms: u64, commands: Vec<internal::Command>) -> Result<(), TestCaseError> {
         self.time_ms += wait_ms;
-        self.log.push(internal::CommandBatch { time_ms: self.time_ms, commands, feed_cut: 0 });
+        self.log.push(internal::CommandBatch { time_ms: self.time_ms, commands, feed_cut: 0, log_cut: 0 });
         let index = self.log.len() as u64;
         let applied = self.apply_entry(index);
         let commands = &self.log[index as usize - 1].commands;
@@ -324,7 +324,7 @@ proptest! {
         for step in steps {
             let Step::Batch { wait_ms, commands } = step else { continue };
             time_ms += wait_ms;
-            let batch = internal::CommandBatch { time_ms, commands, feed_cut: 0 };
+            let batch = internal::CommandBatch { time_ms, commands, feed_cut: 0, log_cut: 0 };
             let mut single = Overlay::new(&apart);
             let first = apply(&mut single, SHARD, &batch).expect("memory does not fail");
             apart.write(single.into_batch()).expect("memory does not fail");

@@ -74,7 +74,7 @@ impl Shard {
 
 fn batch_of(time_ms: u64, kinds: Vec<command::Kind>) -> internal::CommandBatch {
     let commands = kinds.into_iter().map(|kind| internal::Command { kind: Some(kind) }).collect();
-    internal::CommandBatch { time_ms, commands, feed_cut: 0 }
+    internal::CommandBatch { time_ms, commands, feed_cut: 0, log_cut: 0 }
 }
 
 /// From device 0 of a user to the direct conversation of users 0 and 1.
@@ -444,7 +444,12 @@ fn malformed_commands_of_every_other_kind_are_refused() {
     let empty = apply(
         &mut Overlay::new(&shard.store),
         SHARD,
-        &internal::CommandBatch { time_ms: 1, commands: vec![internal::Command { kind: None }], feed_cut: 0 },
+        &internal::CommandBatch {
+            time_ms: 1,
+            commands: vec![internal::Command { kind: None }],
+            feed_cut: 0,
+            log_cut: 0,
+        },
     );
     assert!(matches!(empty.unwrap()[0].outcome.kind, Some(outcome::Kind::Refused(_))));
 }

@@ -306,6 +306,7 @@ impl World {
             time_ms: self.now_ms,
             commands: vec![internal::Command { kind }],
             feed_cut: 0,
+            log_cut: 0,
         };
         let mut overlay = Overlay::new(&home.store);
         apply(&mut overlay, ShardId(0), &batch).unwrap();

@@ -1,6 +1,7 @@
 //! One shard, step by step: what it answers when, and what it keeps to itself until then.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod copies;
 mod rig;
 
 use super::propose::{COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX};

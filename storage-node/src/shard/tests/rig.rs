@@ -6,10 +6,10 @@ use crate::domain::{self, Overlay};
 use crate::engine::{MemoryStore, Store};
 use crate::feed::{HomeStart, SourceFeed};
 use crate::observe::NodeMetrics;
-use crate::replication::{Group, Log, Replicas, decode_record};
+use crate::replication::{Group, Log, Replicas, TICK_MS, decode_record};
 use crate::shard::{
-    AppliedEntry, AppliedJob, ApplyWork, Effects, Levels, ReadDone, ReadJob, ReadWork, Shard, ShardMarks,
-    ShardStart,
+    AppliedEntry, AppliedJob, ApplyWork, Cuts, Effects, Levels, ReadDone, ReadJob, ReadWork, Shard,
+    ShardMarks, ShardStart,
 };
 use crate::worker::LinkId;
 use bytes::Bytes;
@@ -17,11 +17,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::{ConversationId, DeviceId, ShardId, UserId};
+use wire_protocol::internal::raft_message::Kind;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
-    AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, Query, SendMessage,
-    SessionAddress, ShardRequest, ShardResponse, command, outcome, query, shard_error,
+    AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, Query, RaftMessage,
+    SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query, shard_error,
 };
 use wire_protocol::v1::ConversationKind;
 
@@ -38,6 +39,8 @@ pub struct Rig {
     log: Arc<Log>,
     store: Arc<MemoryStore>,
     request_last: u64,
+    /// Nodes of other copies that answer.
+    copies: Vec<u32>,
 }
 
 /// A gateway core.
@@ -58,12 +61,29 @@ impl Rig {
         rig
     }
 
+    /// A shard with copies on nodes 2 and 3, of which those in `copies` answer; the one here leads and serves.
+    pub fn leading(folder: &Path, copies: &[u32]) -> Self {
+        let replicas = Replicas { own: 1, voters: vec![1, 2, 3], preferred: 1 };
+        let mut rig = Self::open_as(folder, Arc::default(), 500, replicas);
+        rig.copies = copies.to_vec();
+        for _ in 0..30 {
+            rig.now_ms += TICK_MS;
+            rig.settle();
+        }
+        assert!(rig.shard.is_serving());
+        rig
+    }
+
     /// Goes on from what log and rows hold; nothing has happened yet.
     pub fn open(folder: &Path, store: Arc<MemoryStore>, now_ms: u64) -> Self {
+        Self::open_as(folder, store, now_ms, Replicas::alone(1))
+    }
+
+    fn open_as(folder: &Path, store: Arc<MemoryStore>, now_ms: u64, replicas: Replicas) -> Self {
         let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
         let log = Arc::new(Log::open(folder, &config).expect("it opens"));
         let (applied, time_ms) = domain::applied_index(&*store, SHARD).expect("it reads");
-        let group = Group::open(Arc::clone(&log), SHARD, applied, &Replicas::alone(1)).expect("it opens");
+        let group = Group::open(Arc::clone(&log), SHARD, applied, &replicas).expect("it opens");
         let homes = [HomeStart { shard: SHARD, durable_index: 0 }];
         let mut source = SourceFeed::new(SHARD, 1, &homes, 0);
         (1..=applied).for_each(|index| source.record(index, Vec::new()));
@@ -75,14 +95,15 @@ impl Rig {
             group,
             applied,
             time_ms,
-            source: Some(source),
-            feed_cut: 0,
-            replicas: Replicas::alone(1),
+            source: (replicas.voters.len() == 1).then_some(source),
+            log_cut: 0,
+            replicas,
             marks: Arc::clone(&marks),
             metrics,
         };
         let shard = Shard::open(start);
-        Self { shard, effects: Effects::default(), marks, now_ms, log, store, request_last: 0 }
+        let effects = Effects::default();
+        Self { shard, effects, marks, now_ms, log, store, request_last: 0, copies: Vec::new() }
     }
 
     /// The process dies; the rows that were written are there, whatever was synced.
@@ -129,7 +150,7 @@ impl Rig {
                 domain::set_applied_index(&mut overlay, SHARD, entry.index, time_ms);
                 self.store.write(overlay.into_batch()).expect("it writes");
                 entries.push(AppliedEntry {
-                    feed_cut: 0,
+                    cuts: Cuts::default(),
                     index: entry.index,
                     time_ms,
                     results: results.unwrap_or_default(),
@@ -146,10 +167,16 @@ impl Rig {
         let mut any = false;
         for job in std::mem::take(&mut self.effects.reads) {
             match job.work {
-                ReadWork::Load { .. } => {
+                ReadWork::Load { source_as_of } => {
                     any = true;
                     let positions = domain::feed_positions(&*self.store, SHARD).expect("it reads");
-                    let done = ReadDone::Loaded { positions, source: None };
+                    let source = source_as_of.map(|applied| {
+                        let homes = [HomeStart { shard: SHARD, durable_index: 0 }];
+                        let mut source = SourceFeed::new(SHARD, 1, &homes, 0);
+                        (1..=applied).for_each(|index| source.record(index, Vec::new()));
+                        Box::new(source)
+                    });
+                    let done = ReadDone::Loaded { positions, source };
                     self.shard.read_done(self.now_ms, done, &mut self.effects);
                 }
                 ReadWork::Reread(_) => panic!("the queue of the feed was never full"),
@@ -169,12 +196,28 @@ impl Rig {
         any
     }
 
+    /// The other copies: they have what they are told, and say so. False: they were told nothing.
+    pub fn ask_copies(&mut self) -> bool {
+        let messages = std::mem::take(&mut self.effects.messages);
+        let heard = messages.into_iter().filter(|message| self.copies.contains(&message.to));
+        let answers: Vec<RaftMessage> = heard.filter_map(|message| answer_of_copy(&message)).collect();
+        let any = !answers.is_empty();
+        answers.into_iter().for_each(|answer| self.shard.take_raft(answer));
+        any
+    }
+
     /// Everybody works until there is nothing left to do at this time.
     pub fn settle(&mut self) {
         loop {
             self.turn();
-            let is_moved = [self.persist(), self.apply(), self.read_positions(), self.exchange_feed()];
-            if is_moved == [false; 4] {
+            let is_moved = [
+                self.ask_copies(),
+                self.persist(),
+                self.apply(),
+                self.read_positions(),
+                self.exchange_feed(),
+            ];
+            if is_moved == [false; 5] {
                 return;
             }
         }
@@ -214,6 +257,10 @@ impl Rig {
         levels.sessions
     }
 
+    pub fn log_cut(&self) -> u64 {
+        self.marks.log_cut.load(Ordering::Acquire)
+    }
+
     pub fn feed_cut(&self) -> u64 {
         self.marks.feed_cut.load(Ordering::Acquire)
     }
@@ -222,6 +269,28 @@ impl Rig {
     pub fn deliveries(&mut self) -> Vec<(LinkId, Delivery)> {
         std::mem::take(&mut self.effects.deliveries)
     }
+}
+
+/// What a copy answers that agrees with everything.
+fn answer_of_copy(message: &RaftMessage) -> Option<RaftMessage> {
+    let last = message.entries.last().map_or(message.index, |entry| entry.index);
+    let (kind, index) = match message.kind() {
+        Kind::PreVote => (Kind::PreVoteResponse, 0),
+        Kind::Vote => (Kind::VoteResponse, 0),
+        Kind::Append => (Kind::AppendResponse, last),
+        Kind::Heartbeat => (Kind::HeartbeatResponse, 0),
+        _ => return None,
+    };
+    Some(RaftMessage {
+        shard: message.shard,
+        kind: kind as i32,
+        from: message.to,
+        to: message.from,
+        term: message.term,
+        index,
+        context: message.context.clone(),
+        ..RaftMessage::default()
+    })
 }
 
 pub fn room() -> ConversationId {

@@ -44,7 +44,8 @@ fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
     let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
     let store = MemoryStore::new();
     for (kind, time_ms) in commands.into_iter().zip(1_000..) {
-        let batch = CommandBatch { time_ms, commands: vec![Command { kind: Some(kind) }], feed_cut: 0 };
+        let batch =
+            CommandBatch { time_ms, commands: vec![Command { kind: Some(kind) }], feed_cut: 0, log_cut: 0 };
         group.propose(encode_record(&batch)).expect("a leader takes it");
         let mut overlay = Overlay::new(&store);
         domain::apply(&mut overlay, SHARD, &batch).expect("memory does not fail");

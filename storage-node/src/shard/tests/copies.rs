@@ -1,0 +1,81 @@
+//! One of several copies, as leader and when it leads no more.
+
+use super::*;
+use wire_protocol::internal::{RaftMessage, raft_message};
+
+/// A serving leader with Ada, her phone, and her conversation with Bob.
+fn leading(folder: &tempfile::TempDir, copies: &[u32]) -> Rig {
+    let mut rig = Rig::leading(folder.path(), copies);
+    for operation in [create_user(), create_room()] {
+        rig.send(link(9), operation);
+    }
+    rig.settle();
+    assert_eq!(rig.answers(link(9)).len(), 2);
+    rig
+}
+
+#[test]
+fn a_session_that_left_while_its_attach_waited_for_the_quorum_stays_away() {
+    let folder = folder();
+    let mut rig = leading(&folder, &[2, 3]);
+    rig.send(link(1), attach(1));
+    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
+    rig.send(link(1), Operation::Detach(detach));
+    rig.settle();
+    rig.look_ups().into_iter().for_each(|ticket| rig.looked_up(ticket, true, 0));
+    assert_eq!(rig.answers(link(1)).len(), 2);
+    assert_eq!(rig.session_count(), 0, "nobody is there");
+}
+
+#[test]
+fn a_leader_that_steps_down_tells_what_it_did_not_do_from_what_it_does_not_know() {
+    let folder = folder();
+    let mut rig = leading(&folder, &[2, 3]);
+    // Two writes go to the log thread; the third command waits for one of them.
+    let ids: Vec<u64> = (1..=3)
+        .map(|number| {
+            let id = rig.send(link(1), message(number, 5));
+            rig.turn();
+            id
+        })
+        .collect();
+    assert_eq!(rig.answers(link(1)), []);
+    rig.shard.take_raft(RaftMessage {
+        shard: SHARD.0,
+        kind: raft_message::Kind::Heartbeat as i32,
+        from: 2,
+        to: 1,
+        term: 99,
+        ..RaftMessage::default()
+    });
+    rig.turn();
+    let told: Vec<(u64, shard_error::Kind)> = rig
+        .answers(link(1))
+        .into_iter()
+        .map(|(id, reply)| match reply {
+            Reply::Error(error) => (id, error.kind()),
+            other => panic!("not refused: {other:?}"),
+        })
+        .collect();
+    let (unknown, untouched) = (shard_error::Kind::Unavailable, shard_error::Kind::NotLeader);
+    assert_eq!(told, [(ids[2], untouched), (ids[0], unknown), (ids[1], unknown)]);
+}
+
+#[test]
+fn the_log_is_kept_for_a_copy_that_is_away_and_the_feed_does_not_mind() {
+    let folder = folder();
+    for (copies, is_kept) in [(&[2, 3][..], false), (&[2], true)] {
+        let folder = folder.path().join(format!("{}", copies.len()));
+        let mut rig = Rig::leading(&folder, copies);
+        for operation in [create_user(), create_room(), message(1, 5)] {
+            rig.send(link(9), operation);
+        }
+        // Checkpoints make durable what the home shard has received.
+        for _ in 0..100 {
+            rig.now_ms += 100;
+            rig.settle();
+        }
+        assert!(rig.feed_cut() >= 3, "{}", rig.feed_cut());
+        assert_eq!(rig.log_cut() < 3, is_kept, "{} and {}", rig.feed_cut(), rig.log_cut());
+    }
+}
