@@ -34,6 +34,8 @@ pub(super) struct Device {
     pub(super) missed: u64,
     /// It is catching up of its own accord.
     pub(super) healing: bool,
+    /// It was told to catch up while it did: what it had been told by then may be too old.
+    pub(super) heal_again: bool,
     /// Begun and not over, oldest first.
     pub(super) open: VecDeque<Token>,
     /// Of those, not written yet: the connection had no place for them, or was gone.

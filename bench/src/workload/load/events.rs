@@ -59,7 +59,9 @@ impl AgentLoad {
 
     /// The device gets what it may have missed.
     pub(super) fn heal(&mut self, now_us: u64, device: DeviceIndex) {
-        if std::mem::replace(&mut self.devices.of(device).healing, true) {
+        let kept = self.devices.of(device);
+        if std::mem::replace(&mut kept.healing, true) {
+            kept.heal_again = true;
             return;
         }
         let operation = Operation {
@@ -79,7 +81,7 @@ impl AgentLoad {
         if stage == Stage::Offline {
             return;
         }
-        (kept.healing, kept.paused) = (false, false);
+        (kept.healing, kept.heal_again, kept.paused) = (false, false, false);
         if stage == Stage::Ready {
             kept.lost_us = Some(now_us);
         }
@@ -139,9 +141,9 @@ impl AgentLoad {
     pub(super) fn was_refused(&mut self, now_us: u64, token: Token, code: &str, retry_after_us: Option<u64>) {
         let Some(operation) = self.operations.find(token).copied() else { return };
         self.hold_up(token);
-        // What others are built on is asked again, as are messages that must not be lost.
+        // What others are built on is asked again, as are messages that must not be lost, and what a device missed.
         let again = match operation.work {
-            Work::Open(_) => true,
+            Work::Open(_) | Work::CatchUp => true,
             Work::Send(..) | Work::Audit(..) => self.ledger.is_some(),
             _ => false,
         };
@@ -161,6 +163,7 @@ impl AgentLoad {
         let Some(operation) = self.operations.end(token) else { return };
         let kept = self.devices.of(operation.device);
         kept.open.retain(|open| *open != token);
+        let heals_again = operation.work == Work::CatchUp && std::mem::take(&mut kept.heal_again);
         if operation.work == Work::CatchUp {
             kept.healing = false;
         }
@@ -175,6 +178,9 @@ impl AgentLoad {
             && let Some(waiting) = self.devices.of(operation.device).waiting.pop_front()
         {
             self.ask(waiting);
+        }
+        if heals_again {
+            self.heal(now_us, operation.device);
         }
         let (Some(number), Some(phase)) = (operation.stream, &mut self.phase) else { return };
         phase.streams[number].ended();

@@ -46,6 +46,10 @@ struct World {
     spoilt: Spoilt,
     /// One of so many requests ends its connection, before or after the server has carried it out. 0: none does.
     losses_in: u64,
+    /// Requests to catch up that came, by device.
+    catch_ups: HashMap<DeviceIndex, u32>,
+    /// How many of those that come next are refused.
+    refusals: u32,
     random: Random,
 }
 
@@ -66,6 +70,8 @@ impl World {
             stored: 0,
             spoilt: Spoilt::Not,
             losses_in: 0,
+            catch_ups: HashMap::new(),
+            refusals: 0,
             random: Random::new(seed),
         }
     }
@@ -175,6 +181,12 @@ impl World {
                 let seq = self.store(room, device, message, body);
                 self.protocol(device, ProtocolEvent::Accepted { token, seq: Some(seq) });
             }
+            Request::CatchUp { .. } if self.refuses(device) => {
+                let (code, retryable) = ("unavailable".to_owned(), true);
+                let refused =
+                    ProtocolEvent::Refused { token: Some(token), code, retryable, retry_after_ms: 100 };
+                self.protocol(device, refused);
+            }
             Request::CatchUp { from, .. } => {
                 for (room, after) in from {
                     for message in self.entries(room).into_iter().filter(|m| m.seq > Some(after)) {
@@ -191,6 +203,14 @@ impl World {
                 self.protocol(device, ProtocolEvent::Page { token, messages });
             }
         }
+    }
+
+    /// Counts a request to catch up; whether it is to be refused.
+    fn refuses(&mut self, device: DeviceIndex) -> bool {
+        *self.catch_ups.entry(device).or_default() += 1;
+        let left = self.refusals.checked_sub(1);
+        self.refusals = left.unwrap_or(0);
+        left.is_some()
     }
 
     fn store(&mut self, room: RoomIndex, sender: DeviceIndex, message: u64, body: Bytes) -> u64 {
@@ -310,6 +330,25 @@ fn a_quiet_server_gets_what_the_schedule_says_and_the_ledger_balances() {
     let settled = world.settle();
     assert!(settled.is_balanced(), "{settled:?}");
     assert!(settled.acknowledged > 1_100, "{settled:?}");
+}
+
+#[test]
+fn a_device_that_is_told_to_catch_up_does_so_until_it_has() {
+    let mut world = World::new(PLAN, 1);
+    world.phase(0);
+    world.phase(1);
+    let (refused, twice) = (DeviceIndex(3), DeviceIndex(5));
+    world.refusals = 4;
+    world.protocol(refused, ProtocolEvent::SyncNeeded);
+    world.phase(2);
+    assert_eq!(world.catch_ups[&refused], 5, "four times the shard had no leader");
+    for _ in 0..3 {
+        world.protocol(twice, ProtocolEvent::SyncNeeded);
+    }
+    world.phase(3);
+    assert_eq!(world.catch_ups[&twice], 2, "once more for what came while it did");
+    world.phase(4);
+    assert!(world.settle().is_balanced());
 }
 
 #[test]
