@@ -63,6 +63,11 @@ impl Router {
         true
     }
 
+    /// The term of the leader that is known; 0: none was heard of, or there is one copy.
+    pub fn term(&self, shard: ShardId) -> u64 {
+        self.terms[shard.0 as usize]
+    }
+
     /// Links of shards whose leader is known: of those with one copy it always is.
     pub fn known_links(&self) -> impl Iterator<Item = LinkIndex> {
         let is_known = |(_, term): &(&LinkIndex, &u64)| !self.is_replicated || **term > 0;

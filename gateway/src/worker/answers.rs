@@ -66,8 +66,9 @@ impl Core {
                         // Who does not wait any more needs no answer.
                         let _ = reply.send(result);
                     }
-                    (Some(Waiting::Hello { token, identity, started }), Ok(result)) => {
+                    (Some(Waiting::Hello { token, identity, started, home_term }), Ok(result)) => {
                         self.hello_attached(token, identity, started, result);
+                        self.look_for_another_leader(token, home_term);
                     }
                     (Some(Waiting::Hello { token, .. }), Err(error)) => self.refuse_hello(token, &error),
                     (Some(Waiting::Attach { token }), result) => {

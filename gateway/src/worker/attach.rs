@@ -98,9 +98,23 @@ impl Core {
         match identity {
             Err(error) => self.refuse_hello(token, &error),
             Ok(identity) => {
-                let (user, device) = (identity.user, identity.device);
-                self.attach(token, user, device, Waiting::Hello { token, identity, started });
+                self.attach_hello(token, identity, started);
             }
+        }
+    }
+
+    fn attach_hello(&mut self, token: ConnectionToken, identity: Identity, started: Instant) {
+        let home_term = self.router.term(self.router.shard(&ShardKey::User(identity.user)));
+        let waiting = Waiting::Hello { token, identity, started, home_term };
+        self.attach(token, identity.user, identity.device, waiting);
+    }
+
+    /// A hello was answered. If another node has come to lead the home shard meanwhile, that one does not know the session:
+    /// when the others were announced this one was not ready.
+    pub(super) fn look_for_another_leader(&mut self, token: ConnectionToken, home_term: u64) {
+        let Some((user, _)) = self.sessions.find(token).and_then(|session| session.identity) else { return };
+        if self.router.term(self.router.shard(&ShardKey::User(user))) != home_term {
+            self.announce(token, None);
         }
     }
 
@@ -222,7 +236,7 @@ impl Core {
             self.give_up(id, error);
         } else if is_last {
             self.pending.remove(id);
-            self.attach(token, identity.user, identity.device, Waiting::Hello { token, identity, started });
+            self.attach_hello(token, identity, started);
         }
     }
 

@@ -59,6 +59,8 @@ pub enum Waiting {
         identity: Identity,
         /// When hello came.
         started: Instant,
+        /// The term of the home shard's leader that was asked; 0: none is known.
+        home_term: u64,
     },
     /// A benchmark user's session, whose user and device are being made.
     Provision {

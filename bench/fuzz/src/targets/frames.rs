@@ -30,8 +30,11 @@ pub const LINK_MESSAGES: Target = Target {
     run: link_messages,
 };
 
-fn all_frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Bytes>, Option<FrameError>) {
-    let mut decoder = FrameDecoder::new(PAYLOAD_BYTES_MAX);
+fn all_frames<'a>(
+    payload_bytes_max: usize,
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<Bytes>, Option<FrameError>) {
+    let mut decoder = FrameDecoder::new(payload_bytes_max);
     let mut frames = Vec::new();
     for piece in pieces {
         decoder.push(piece);
@@ -49,16 +52,18 @@ fn all_frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Bytes>, Option
 fn frames(data: &[u8]) {
     let mut input = Input::new(data);
     let step = 1 + input.below(64);
+    // Inputs are short: so is the bound, mostly.
+    let payload_bytes_max = [16, 256, 1_024, PAYLOAD_BYTES_MAX][input.below(4)];
     let bytes = input.rest();
-    let (whole, fault) = all_frames(std::iter::once(bytes));
-    let (cut, fault_of_cut) = all_frames(bytes.chunks(step));
+    let (whole, fault) = all_frames(payload_bytes_max, std::iter::once(bytes));
+    let (cut, fault_of_cut) = all_frames(payload_bytes_max, bytes.chunks(step));
     assert_eq!((&whole, fault.is_some()), (&cut, fault_of_cut.is_some()));
     let mut encoded = BytesMut::new();
     for frame in &whole {
-        assert!(frame.len() <= PAYLOAD_BYTES_MAX);
+        assert!(frame.len() <= payload_bytes_max);
         encode_frame(frame, &mut encoded);
     }
-    assert_eq!(all_frames(std::iter::once(&encoded[..])), (whole, None));
+    assert_eq!(all_frames(payload_bytes_max, std::iter::once(&encoded[..])), (whole, None));
 }
 
 fn round_trip<M: Message + Default + PartialEq + std::fmt::Debug>(data: &[u8]) {

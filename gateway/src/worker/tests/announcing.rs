@@ -223,3 +223,22 @@ fn sessions_are_announced_to_a_new_leader_of_their_home_alone() {
         assert_eq!(rig.metric(Metric::ShardsReached), 4);
     });
 }
+
+#[test]
+fn a_hello_that_crosses_a_change_of_leader_is_announced_to_the_new_one() {
+    run(|mut rig| {
+        let home = Router::embedded(4).shard(&ShardKey::User(UserId([1; 16])));
+        let (mut client, attach) = rig.greet(1, 0);
+        rig.tell(StorageEvent::Leader { link: LinkIndex(0), shard: home, term: 5 });
+        announce_all(&mut rig);
+        rig.assert_no_request();
+        // It was attached where the old leader was.
+        rig.answer(attach.id, Ok(attached(true)));
+        rig.serve_until(&mut client, "ready", |client| client.ready.is_some());
+        let (id, _) = next_attach(&mut rig);
+        rig.answer(id, Ok(attached(true)));
+        wait_for_hint(&mut rig, &mut client);
+        announce_all(&mut rig);
+        rig.assert_no_request();
+    });
+}
