@@ -441,16 +441,9 @@ fn malformed_commands_of_every_other_kind_are_refused() {
         assert_eq!(shard.refusal(command), Some(ErrorCode::ErrorInvalidArgument), "case {number}");
     }
     assert_eq!(shard.store.rows(), before, "refusals leave no rows");
-    let empty = apply(
-        &mut Overlay::new(&shard.store),
-        SHARD,
-        &internal::CommandBatch {
-            time_ms: 1,
-            commands: vec![internal::Command { kind: None }],
-            feed_cut: 0,
-            log_cut: 0,
-        },
-    );
+    let empty =
+        internal::CommandBatch { commands: vec![internal::Command { kind: None }], ..Default::default() };
+    let empty = apply(&mut Overlay::new(&shard.store), SHARD, &empty);
     assert!(matches!(empty.unwrap()[0].outcome.kind, Some(outcome::Kind::Refused(_))));
 }
 
