@@ -18,6 +18,11 @@ fn error(response: &ShardResponse) -> &ShardError {
     }
 }
 
+/// Never read: the folder is looked at first.
+fn tls() -> storage_node::LinkTls {
+    storage_node::LinkTls { ca: "ca".into(), cert: "cert".into(), key: "key".into(), server_name: "x".into() }
+}
+
 #[test]
 fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -35,16 +40,7 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
             "shard_count 8, the configuration says 4",
         ),
         (
-            StorageConfig {
-                nodes: vec![half, rest],
-                tls: Some(storage_node::LinkTls {
-                    ca: "ca".into(),
-                    cert: "cert".into(),
-                    key: "key".into(),
-                    server_name: "x".into(),
-                }),
-                ..config(folder.path())
-            },
+            StorageConfig { nodes: vec![half, rest], tls: Some(tls()), ..config(folder.path()) },
             "shards cannot be moved yet",
         ),
     ] {
@@ -69,12 +65,7 @@ fn a_node_that_lost_its_folder_is_refused_where_others_have_copies() {
     let copied = StorageConfig {
         nodes: (1..=3).map(node).collect(),
         replicas: 3,
-        tls: Some(storage_node::LinkTls {
-            ca: "ca".into(),
-            cert: "cert".into(),
-            key: "key".into(),
-            server_name: "x".into(),
-        }),
+        tls: Some(tls()),
         ..config(folder.path())
     };
     let refusal = Embedded::try_start(copied.clone(), 1).err().expect("refused").to_string();

@@ -5,13 +5,7 @@ use wire_protocol::internal::{RaftMessage, raft_message};
 
 /// A serving leader with Ada, her phone, and her conversation with Bob.
 fn leading(folder: &tempfile::TempDir, copies: &[u32]) -> Rig {
-    let mut rig = Rig::leading(folder.path(), copies);
-    for operation in [create_user(), create_room()] {
-        rig.send(link(9), operation);
-    }
-    rig.settle();
-    assert_eq!(rig.answers(link(9)).len(), 2);
-    rig
+    with_people(Rig::leading(folder.path(), copies))
 }
 
 #[test]

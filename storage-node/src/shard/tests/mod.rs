@@ -22,7 +22,10 @@ fn folder() -> tempfile::TempDir {
 
 /// A serving shard with Ada, her phone, and her conversation with Bob.
 fn chatting(folder: &tempfile::TempDir) -> Rig {
-    let mut rig = Rig::serving(folder.path());
+    with_people(Rig::serving(folder.path()))
+}
+
+fn with_people(mut rig: Rig) -> Rig {
     for operation in [create_user(), create_room()] {
         rig.send(link(9), operation);
     }
