@@ -63,6 +63,14 @@ impl Person {
         }
     }
 
+    /// An open connection ends. The wait for the next one is drawn at random, and one of 0 is none.
+    async fn until_dropped(&mut self) {
+        let dropped = |state: &ConnectionState| {
+            matches!(state, ConnectionState::Offline { .. } | ConnectionState::Connecting)
+        };
+        self.until(|event| matches!(event, Event::Connection(state) if dropped(state)).then_some(())).await;
+    }
+
     async fn until_text(&mut self, text: &str) -> (ConversationId, Seq) {
         let wanted = |event: &Event| match event {
             Event::Message(message) if message.text() == text => Some((message.conversation, message.seq)),
@@ -193,13 +201,12 @@ async fn refused_proofs_lead_to_a_refresh_and_then_to_a_log_in() {
     let gateway = Gateway::start().await;
     let mut ada = Person::register(&gateway, "ada", TransportKind::Native).await;
     let _bob = Person::register(&gateway, "bob", TransportKind::Native).await;
-    ada.until_state(ConnectionState::Online).await;
+    ada.until(|event| (*event == Event::Connection(ConnectionState::Online)).then_some(())).await;
     let room = ada.client.create_direct("bob").await.expect("created");
 
     gateway.forget_sessions_and_access_tokens();
     gateway.cut_all();
-    ada.until(|event| matches!(event, Event::Connection(ConnectionState::Offline { .. })).then_some(()))
-        .await;
+    ada.until_dropped().await;
     ada.client.send_text(room, "after a refresh").await.expect("taken over");
     ada.until_text("after a refresh").await;
     // The other one had to refresh as well, sooner or later.
