@@ -9,11 +9,11 @@
 //! that holds it. ext4 and xfs keep a new file's name with its first sync, but promise it nowhere.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 #[cfg(test)]
-use crate::sim::SimDisk;
+use crate::sim::{SimDisk, SimFile};
 
 /// Where files are kept.
 #[derive(Clone, Debug, Default)]
@@ -77,12 +77,77 @@ impl Disk {
         }
     }
 
+    /// Makes a file to be written from its beginning to its end.
+    pub fn create(&self, file: &Path) -> io::Result<NewFile> {
+        match self {
+            Self::Real => File::create(file).map(NewFile::Real),
+            #[cfg(test)]
+            Self::Simulated(disk) => {
+                let new = disk.create(file)?;
+                new.truncate(0)?;
+                Ok(NewFile::Simulated(new, 0))
+            }
+        }
+    }
+
+    /// A file, to be read from its beginning.
+    pub fn open(&self, file: &Path) -> io::Result<Box<dyn Read>> {
+        match self {
+            Self::Real => Ok(Box::new(io::BufReader::new(File::open(file)?))),
+            #[cfg(test)]
+            Self::Simulated(disk) => Ok(Box::new(disk.open(file)?.cursor())),
+        }
+    }
+
+    /// Removes a file. Durable after [`Self::sync_folder`].
+    pub fn delete(&self, file: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::remove_file(file),
+            #[cfg(test)]
+            Self::Simulated(disk) => disk.delete(file),
+        }
+    }
+
     /// The names in this folder are durable on return.
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         match self {
             Self::Real => File::open(folder)?.sync_all(),
             #[cfg(test)]
             Self::Simulated(disk) => disk.sync_folder(folder),
+        }
+    }
+}
+
+/// A file that is being written, from its beginning to its end.
+#[derive(Debug)]
+pub(crate) enum NewFile {
+    /// On the machine's disk.
+    Real(File),
+    /// Made up, and its size.
+    #[cfg(test)]
+    Simulated(SimFile, usize),
+}
+
+impl NewFile {
+    /// At the end.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.write_all(bytes),
+            #[cfg(test)]
+            Self::Simulated(file, size) => {
+                file.write(*size, bytes)?;
+                *size += bytes.len();
+                Ok(())
+            }
+        }
+    }
+
+    /// All that was written is durable on return.
+    pub fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.sync_all(),
+            #[cfg(test)]
+            Self::Simulated(file, _) => file.sync(),
         }
     }
 }

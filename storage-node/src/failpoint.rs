@@ -39,6 +39,12 @@ pub(crate) enum Failpoint {
     Flushed,
     /// The log is cut; old files are still there.
     Cut,
+    /// A snapshot of a shard is here, whole; Raft has not heard of it.
+    SnapshotReceived,
+    /// It is to be installed; log and rows are the old ones.
+    SnapshotDecided,
+    /// Log and rows are the snapshot's; its file is still there.
+    SnapshotInstalled,
 }
 
 impl Failpoint {
@@ -57,6 +63,9 @@ impl Failpoint {
             Self::Checkpointed => "checkpointed",
             Self::Flushed => "flushed",
             Self::Cut => "cut",
+            Self::SnapshotReceived => "snapshot-received",
+            Self::SnapshotDecided => "snapshot-decided",
+            Self::SnapshotInstalled => "snapshot-installed",
         }
     }
 }

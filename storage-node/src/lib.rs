@@ -3,7 +3,7 @@
 //! Modules stand in the order a message meets them: a request arrives over a link ([`server`]) at a core
 //! ([`worker`]), which finds its shard ([`placement`]), packs it into a log entry ([`shard`]), has the entry
 //! synced ([`replication`]), applies it ([`domain`]) to the stored rows ([`engine`]), answers, and hands the events
-//! to whom they concern ([`feed`]). What is not on that way is in [`jobs`] and [`observe`].
+//! to whom they concern ([`feed`]). A replica that was away too long for the log gets the whole shard ([`snapshots`]). What is not on that way is in [`jobs`] and [`observe`].
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ pub mod replication;
 pub mod domain;
 pub mod engine;
 pub mod feed;
+pub mod snapshots;
 pub mod jobs;
 pub mod observe;
 #[cfg(test)]

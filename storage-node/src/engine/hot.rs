@@ -71,6 +71,12 @@ impl<'a> HotRows<'a> {
         Self { reader, rows: RefCell::new(Generations { young, old, young_bytes: 0, young_bytes_max }) }
     }
 
+    /// Somebody else wrote rows: nothing that is kept here is relied on.
+    pub fn forget_all(&self) {
+        let mut rows = self.rows.borrow_mut();
+        (rows.young, rows.old, rows.young_bytes) = (HashMap::new(), HashMap::new(), 0);
+    }
+
     /// The rows of a batch that are kept here: to be taken before the store takes the batch.
     pub fn hot_rows(batch: &WriteBatch) -> WrittenRows {
         let hot = batch.rows().iter().filter(|(key, _)| is_hot(key));

@@ -280,6 +280,19 @@ pub fn slot_range(slot: Slot) -> ([u8; 2], [u8; 2]) {
     (slot.index().to_be_bytes(), (slot.index() + 1).to_be_bytes())
 }
 
+/// Ranges of keys that hold all rows of a shard, ascending: those of its slots, and those about the shard itself. Each is
+/// its first key and the first key behind it.
+pub fn ranges_of_shard(shard: ShardId, shard_count: u32) -> [(Vec<u8>, Vec<u8>); 3] {
+    let first_slot = |shard: u32| (shard * u32::from(SLOT_COUNT)).div_ceil(shard_count) as u16;
+    let slots = (first_slot(shard.0).to_be_bytes(), first_slot(shard.0 + 1).to_be_bytes());
+    let (applied, positions) = (applied(shard), feed_positions(shard));
+    [
+        (slots.0.to_vec(), slots.1.to_vec()),
+        (applied.to_vec(), applied.end().to_vec()),
+        (positions.to_vec(), positions.end().to_vec()),
+    ]
+}
+
 fn shard_entity(shard: ShardId) -> [u8; 16] {
     let mut entity = [0; 16];
     if let Some(low) = entity.last_chunk_mut() {
@@ -342,6 +355,27 @@ mod tests {
         assert_eq!(feed_position_source(&feed_position(ShardId(1), ShardId(4))), Some(ShardId(4)));
         assert_eq!(message_seq(b"short"), None);
         assert_eq!(feed_activity(b"short"), None);
+    }
+
+    #[test]
+    fn every_row_is_in_the_ranges_of_its_shard_alone() {
+        for shard_count in [1, 3, 8, 4_096] {
+            for number in 0..200u8 {
+                let user = UserId([number; 16]);
+                let owner = user.slot().shard(shard_count);
+                let position = feed_position(owner, ShardId(u32::MAX));
+                for key in [super::user(user), applied(owner), feed_position(owner, ShardId(0)), position] {
+                    let is_in = |shard: u32| {
+                        let ranges = ranges_of_shard(ShardId(shard), shard_count);
+                        assert!(ranges.is_sorted());
+                        ranges.iter().any(|(from, to)| (&from[..]..&to[..]).contains(&key.as_slice()))
+                    };
+                    let neighbours = owner.0.saturating_sub(2)..(owner.0 + 3).min(shard_count);
+                    let holders: Vec<u32> = neighbours.filter(|shard| is_in(*shard)).collect();
+                    assert_eq!(holders, [owner.0], "{key:?} of {shard_count}");
+                }
+            }
+        }
     }
 
     #[test]

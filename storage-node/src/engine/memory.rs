@@ -2,7 +2,7 @@
 //! simulated world.
 
 use super::keys::Key;
-use super::{Direction, Reader, Store, StoreError, WriteBatch};
+use super::{Direction, Reader, Rows, Store, StoreError, View, Visit, WriteBatch};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -102,12 +102,24 @@ impl Reader for MemoryStore {
     }
 }
 
+impl Rows for MemoryStore {
+    fn walk(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.scan(from, to, Direction::Ascending, visit)
+    }
+}
+
 impl Store for MemoryStore {
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         let mut state = self.state();
         write_rows(&mut state.rows, &batch);
         state.unsynced.push(batch);
         Ok(())
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        let view = Self::new();
+        view.state().rows.clone_from(&self.state().rows);
+        Ok(Box::new(view))
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -23,6 +23,7 @@ pub mod expiry;
 pub mod format;
 pub mod memory;
 pub mod rocks;
+mod rocks_view;
 #[cfg(test)]
 mod tests;
 
@@ -60,13 +61,30 @@ pub trait Reader {
     ) -> Result<(), StoreError>;
 }
 
+/// Shows rows of a range of keys, ascending, until it returns false.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> bool;
+
+/// Rows of any range of keys, over entities and tables.
+pub trait Rows {
+    /// Shows the rows with `from <= key < to`, ascending, until `visit` returns false. Each row is whole; over a
+    /// [`View`] all are as they were at its moment.
+    fn walk(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
+}
+
+/// All rows as they were at one moment, whatever is written since: whole batches, no half of one.
+pub trait View: Reader + Rows + Send {}
+impl<V: Reader + Rows + Send> View for V {}
+
 /// Rows that survive crashes as the module's contract says.
-pub trait Store: Reader + Send + Sync {
+pub trait Store: Reader + Rows + Send + Sync {
     /// Writes all rows of the batch, or none. Readable on return, durable only after [`Store::sync`].
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError>;
 
     /// Everything written before this call is durable on return.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// The rows as they are now. It holds space on the disk until it is dropped.
+    fn view(&self) -> Result<Box<dyn View>, StoreError>;
 
     /// What it takes, for whoever watches the node.
     fn usage(&self) -> StoreUsage {

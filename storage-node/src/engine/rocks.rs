@@ -4,14 +4,17 @@
 //! is a flush of the memtables, and since all rows are in one column family every flush holds whole batches in the
 //! order they were written.
 
-use super::{Direction, Reader, Store, StoreError, StoreUsage, WriteBatch, expiry, format, keys};
+use super::rocks_view::{RocksView, Views, database_rows, database_scan, database_value};
+use super::{
+    Direction, Reader, Rows, Store, StoreError, StoreUsage, View, Visit, WriteBatch, expiry, format, keys,
+};
 use crate::config::MemoryConfig;
 use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, FlushOptions, LogLevel, Options,
-    ReadOptions, SliceTransform, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, LogLevel, Options, ReadOptions,
+    SliceTransform, WriteOptions,
 };
 use std::ffi::CStr;
 use std::path::Path;
@@ -68,6 +71,7 @@ pub struct RocksStore {
     write_options: WriteOptions,
     /// The newest logged time of any written batch; compactions drop expired rows by it.
     logged_ms: Arc<AtomicU64>,
+    views: Views,
 }
 
 impl RocksStore {
@@ -87,7 +91,8 @@ impl RocksStore {
         write_options.disable_wal(true);
         // Batches of an overlay are sorted: each insert starts where the one before ended.
         write_options.set_memtable_insert_hint_per_batch(true);
-        let store = Self { database, write_options, logged_ms };
+        let views = Views::beside(folder).map_err(|error| StoreError::Engine(error.to_string()))?;
+        let store = Self { database, write_options, logged_ms, views };
         let is_new = if store.is_empty()? { format::IsNew::Yes } else { format::IsNew::No };
         format::check(&store, folder, is_new, options.shard_count)?;
         Ok(store)
@@ -160,14 +165,13 @@ fn database_options(options: &RocksOptions, logged_ms: &Arc<AtomicU64>) -> Optio
     database
 }
 
-fn engine_failed(error: rocksdb::Error) -> StoreError {
+pub(super) fn engine_failed(error: rocksdb::Error) -> StoreError {
     StoreError::Engine(error.into_string())
 }
 
 impl Reader for RocksStore {
     fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.database.get_pinned(key).map_err(engine_failed)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        database_value(&self.database, key)
     }
 
     fn scan(
@@ -177,32 +181,13 @@ impl Reader for RocksStore {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        if from >= to {
-            return Ok(());
-        }
-        debug_assert_eq!(
-            from.get(..keys::PREFIX_BYTES),
-            to.get(..keys::PREFIX_BYTES),
-            "one entity, one table"
-        );
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(from);
-        options.set_iterate_upper_bound(to);
-        let mut rows: DBRawIterator<'_> = self.database.raw_iterator_opt(options);
-        match direction {
-            Direction::Ascending => rows.seek(from),
-            Direction::Descending => rows.seek_for_prev(to),
-        }
-        while let Some((key, value)) = rows.item() {
-            if !visit(key, value) {
-                return Ok(());
-            }
-            match direction {
-                Direction::Ascending => rows.next(),
-                Direction::Descending => rows.prev(),
-            }
-        }
-        rows.status().map_err(engine_failed)
+        database_scan(&self.database, from, to, direction, visit)
+    }
+}
+
+impl Rows for RocksStore {
+    fn walk(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        database_rows(&self.database, from, to, visit)
     }
 }
 
@@ -225,6 +210,11 @@ impl Store for RocksStore {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         self.database.flush_opt(&options).map_err(engine_failed)
+    }
+
+    /// A checkpoint: links to the tables of this moment, which a flush has just completed.
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        Ok(Box::new(RocksView::of(&self.database, &self.views)?))
     }
 
     fn usage(&self) -> StoreUsage {

@@ -2,7 +2,7 @@
 
 use crate::clock;
 use crate::failpoint::{self, Failpoint};
-use crate::replication::ReplicationError;
+use crate::replication::{KeptFor, ReplicationError};
 use crate::worker::NodeShared;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::atomic::Ordering;
@@ -19,6 +19,12 @@ const SYNC_EVERY: Duration = Duration::from_secs(10);
 /// And whenever this part of the kept log was written, so that old files are free before new ones are needed.
 const SYNC_PART_OF_LOG: u64 = 4;
 
+/// A log of more than so many times what is kept is not kept any longer for replicas that are silent: those get a snapshot
+/// of the shard when they come back.
+const LOG_KEPT_FOR_SILENT: u64 = 2;
+/// A log of more than so many times what is kept is not kept for any other replica.
+const LOG_KEPT_FOR_OTHERS: u64 = 8;
+
 /// Runs until it is told to stop.
 pub(crate) fn run_maintenance(
     shared: &NodeShared,
@@ -32,6 +38,7 @@ pub(crate) fn run_maintenance(
     let mut synced_bytes = 0;
     while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
         tell_usage(shared);
+        decide_for_whom(shared, log_keep_bytes);
         let new_bytes = shared.metrics.log_bytes.value() - synced_bytes;
         let is_due = synced_at.elapsed() >= SYNC_EVERY || new_bytes >= log_keep_bytes / SYNC_PART_OF_LOG;
         if new_bytes > 0 && is_due {
@@ -41,6 +48,17 @@ pub(crate) fn run_maintenance(
         }
     }
     Ok(())
+}
+
+/// Tells leaders whether the log has room enough to wait for replicas that lag.
+fn decide_for_whom(shared: &NodeShared, log_keep_bytes: u64) {
+    let used = shared.log.used_bytes() as u64;
+    let kept_for = match log_keep_bytes {
+        keep if used > keep.saturating_mul(LOG_KEPT_FOR_OTHERS) => KeptFor::Own,
+        keep if used > keep.saturating_mul(LOG_KEPT_FOR_SILENT) => KeptFor::Heard,
+        _ => KeptFor::All,
+    };
+    shared.map.own_shards().into_iter().for_each(|shard| shared.marks_of(shard).keep_for(kept_for));
 }
 
 fn tell_usage(shared: &NodeShared) {

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::config::{LogConfig, StorageConfig};
-use crate::engine::{Direction, MemoryStore, Reader, Store, StoreError, WriteBatch};
+use crate::disk::Disk;
+use crate::engine::{Direction, MemoryStore, Reader, Rows, Store, StoreError, View, Visit, WriteBatch};
 use crate::placement::ShardMap;
 use crate::replication::{Group, Log, Replicas};
+use crate::snapshots::SnapshotFiles;
 use crate::worker::NodeParts;
 use bytes::Bytes;
 use std::path::Path;
@@ -16,13 +18,13 @@ const LAST: u64 = 10;
 
 /// Rows of which the test hears when they are being synced.
 #[derive(Default)]
-struct Rows {
+struct Watched {
     rows: MemoryStore,
     /// Called at the beginning of a sync.
     syncing: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-struct Shared(Arc<Rows>);
+struct Shared(Arc<Watched>);
 
 impl Reader for Shared {
     fn value(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -40,7 +42,17 @@ impl Reader for Shared {
     }
 }
 
+impl Rows for Shared {
+    fn walk(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.0.rows.walk(from, to, visit)
+    }
+}
+
 impl Store for Shared {
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        self.0.rows.view()
+    }
+
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
         self.0.rows.write(batch)
     }
@@ -54,7 +66,7 @@ impl Store for Shared {
 }
 
 /// A node of one shard whose log holds [`LAST`] entries.
-fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Rows>) {
+fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Watched>) {
     let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
     let log = Arc::new(Log::open(folder, &config).expect("it opens"));
     let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
@@ -67,10 +79,22 @@ fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Rows>) {
         }
     }
     assert_eq!(log.span(SHARD), Some((1, LAST)));
-    let rows = Arc::<Rows>::default();
+    let rows = Arc::<Watched>::default();
+    let snapshot_files = SnapshotFiles::new(Disk::Real, folder.join("snapshots"));
     let map = ShardMap::new(&StorageConfig { shard_count: 1, ..StorageConfig::default() }, 1).expect("a map");
     let store = Box::new(Shared(Arc::clone(&rows)));
-    (Arc::new(NodeShared::new(NodeParts { node_id: 1, epoch: 1, map, log, store, cores: 1 })), rows)
+    (
+        Arc::new(NodeShared::new(NodeParts {
+            node_id: 1,
+            epoch: 1,
+            map,
+            log,
+            store,
+            snapshot_files,
+            cores: 1,
+        })),
+        rows,
+    )
 }
 
 fn set_marks(shared: &NodeShared, applied: u64, log_cut: u64) {

@@ -101,6 +101,14 @@ pub struct NodeMetrics {
     pub store_cache_bytes: Count,
     /// Files of rows, in bytes, now.
     pub store_table_bytes: Count,
+    /// Snapshots of shards that arrived at other nodes.
+    pub snapshots_sent: Count,
+    /// Snapshots of shards that were installed here.
+    pub snapshots_installed: Count,
+    /// Snapshots that were given up here, as their sender or receiver.
+    pub snapshots_given_up: Count,
+    /// Bytes of parts sent, repeated ones included.
+    pub snapshot_bytes: Count,
     /// One query, from the read thread's taking it, in microseconds.
     pub read_us: Histogram,
 }

@@ -3,10 +3,10 @@
 use super::{CoreMetrics, Histogram, NodeMetrics};
 use std::fmt::Write;
 
-/// A column of the per-core table: name, type, help, and where the value is.
-type CoreColumn = (&'static str, &'static str, &'static str, fn(&CoreMetrics) -> u64);
+/// A column of a table: name, type, help, and where the value is.
+type Column<M> = (&'static str, &'static str, &'static str, fn(&M) -> u64);
 
-const CORE_COLUMNS: &[CoreColumn] = &[
+const CORE_COLUMNS: &[Column<CoreMetrics>] = &[
     ("ringline_storage_turns_total", "counter", "Turns of the loop.", |core| core.turns.value()),
     ("ringline_storage_requests_total", "counter", "Requests received.", |core| core.requests.value()),
     ("ringline_storage_commands_total", "counter", "Commands put into log entries.", |core| {
@@ -46,6 +46,45 @@ const CORE_COLUMNS: &[CoreColumn] = &[
     }),
 ];
 
+const NODE_COLUMNS: &[Column<NodeMetrics>] = &[
+    ("ringline_storage_log_syncs_total", "counter", "Synced writes of the log.", |node| {
+        node.log_syncs.value()
+    }),
+    ("ringline_storage_log_bytes_total", "counter", "Bytes written to the log.", |node| {
+        node.log_bytes.value()
+    }),
+    ("ringline_storage_log_used_bytes", "gauge", "Log files in use.", |node| node.log_used_bytes.value()),
+    ("ringline_storage_store_writes_total", "counter", "Writes to the store.", |node| {
+        node.store_writes.value()
+    }),
+    ("ringline_storage_store_syncs_total", "counter", "Syncs of the store.", |node| node.store_syncs.value()),
+    ("ringline_storage_store_memtable_bytes", "gauge", "Memory of rows not yet in a table.", |node| {
+        node.store_memtable_bytes.value()
+    }),
+    ("ringline_storage_store_cache_bytes", "gauge", "Memory of blocks kept for reading.", |node| {
+        node.store_cache_bytes.value()
+    }),
+    ("ringline_storage_store_table_bytes", "gauge", "Files of rows.", |node| node.store_table_bytes.value()),
+    (
+        "ringline_storage_snapshots_sent_total",
+        "counter",
+        "Snapshots of shards that arrived at other nodes.",
+        |node| node.snapshots_sent.value(),
+    ),
+    (
+        "ringline_storage_snapshots_installed_total",
+        "counter",
+        "Snapshots of shards installed here.",
+        |node| node.snapshots_installed.value(),
+    ),
+    ("ringline_storage_snapshots_given_up_total", "counter", "Snapshots of shards given up here.", |node| {
+        node.snapshots_given_up.value()
+    }),
+    ("ringline_storage_snapshot_bytes_total", "counter", "Bytes of snapshots sent to other nodes.", |node| {
+        node.snapshot_bytes.value()
+    }),
+];
+
 impl NodeMetrics {
     /// Everything, as Prometheus text.
     pub fn render(&self) -> String {
@@ -56,49 +95,9 @@ impl NodeMetrics {
                 let _ = writeln!(text, "{name}{{core=\"{core}\"}} {}", value(metrics));
             }
         }
-        let node = [
-            (
-                "ringline_storage_log_syncs_total",
-                "counter",
-                "Synced writes of the log.",
-                self.log_syncs.value(),
-            ),
-            (
-                "ringline_storage_log_bytes_total",
-                "counter",
-                "Bytes written to the log.",
-                self.log_bytes.value(),
-            ),
-            ("ringline_storage_log_used_bytes", "gauge", "Log files in use.", self.log_used_bytes.value()),
-            (
-                "ringline_storage_store_writes_total",
-                "counter",
-                "Writes to the store.",
-                self.store_writes.value(),
-            ),
-            (
-                "ringline_storage_store_syncs_total",
-                "counter",
-                "Syncs of the store.",
-                self.store_syncs.value(),
-            ),
-            (
-                "ringline_storage_store_memtable_bytes",
-                "gauge",
-                "Memory of rows not yet in a table.",
-                self.store_memtable_bytes.value(),
-            ),
-            (
-                "ringline_storage_store_cache_bytes",
-                "gauge",
-                "Memory of blocks kept for reading.",
-                self.store_cache_bytes.value(),
-            ),
-            ("ringline_storage_store_table_bytes", "gauge", "Files of rows.", self.store_table_bytes.value()),
-        ];
-        for (name, kind, help, value) in node {
+        for (name, kind, help, value) in NODE_COLUMNS {
             head(&mut text, name, kind, help);
-            let _ = writeln!(text, "{name} {value}");
+            let _ = writeln!(text, "{name} {}", value(self));
         }
         let name = "ringline_storage_entry_seconds";
         head(&mut text, name, "histogram", "From proposing an entry to answering its commands.");

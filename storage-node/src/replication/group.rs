@@ -5,21 +5,27 @@
 //! wait for the writes before them.
 
 use super::log::{Log, LogRange, LogWrite, Vote};
-use super::message::{MessageError, from_wire, to_wire};
+use super::message::{MessageError, from_wire, snapshot, to_wire};
 use super::{LogEntry, ReplicationError};
 use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, StateRole, Storage, StorageError};
-use std::collections::VecDeque;
+use raft::{
+    Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage,
+    StorageError,
+};
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::RaftMessage;
+use wire_protocol::internal::{RaftMessage, SnapshotPoint};
 
-/// Bytes of committed entries that one `poll` hands out, and of entries in one message: bounds what a recovery or a
-/// follower that lags holds in memory at once.
+/// Bytes of committed entries that one `poll` hands out: bounds what a recovery holds in memory at once.
 const COMMITTED_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of entries in one message, but for a single larger one: with [`APPENDS_IN_FLIGHT_MAX`] it bounds what a shard has
+/// on its way to a replica that lags, and with it the wait of everybody else's messages on that link.
+const APPEND_BYTES_MAX: u64 = 256 * 1024;
 /// Messages with entries that a leader sends to a follower before the first is answered.
-const APPENDS_IN_FLIGHT_MAX: usize = 64;
+const APPENDS_IN_FLIGHT_MAX: usize = 16;
 /// Time of a tick, in milliseconds.
 pub const TICK_MS: u64 = 100;
 /// Ticks without a heartbeat after which a replica that is preferred as leader stands for election, and for which
@@ -28,6 +34,8 @@ const ELECTION_TICKS: usize = 10;
 /// The others wait longer by as much as this, each by another number: votes are not split, and nothing is left to
 /// chance.
 const ELECTION_TICKS_SPREAD: usize = 10;
+/// Ticks without a word after which a replica does not keep the log from being cut, if that has grown large: ten seconds.
+const SILENT_TICKS: u64 = 100;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
 
@@ -87,6 +95,25 @@ pub struct GroupOutput {
     pub messages: Vec<RaftMessage>,
     /// Reads that were asked for with [`Group::read_barrier`], each with the index that has to be applied first.
     pub readable: Vec<(u64, u64)>,
+    /// The log does not reach this node's replica any more: make a snapshot for it, then call [`Group::offer_snapshot`].
+    pub snapshot_wanted: Option<u32>,
+    /// What goes with the snapshot that was offered. How that ended is to be told to [`Group::snapshot_sent`].
+    pub snapshot_message: Option<RaftMessage>,
+    /// The snapshot that came with the leader's message takes the place of log and state here. Nothing more is polled
+    /// before [`Group::restored`].
+    pub restore: Option<u64>,
+}
+
+/// For whom a leader keeps its log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum KeptFor {
+    /// Every replica.
+    #[default]
+    All,
+    /// Those that have been heard of lately: the others will need a snapshot.
+    Heard,
+    /// This one: the log takes more room than it may.
+    Own,
 }
 
 /// The consensus of one shard, as one replica sees it.
@@ -101,6 +128,11 @@ pub struct Group {
     held: VecDeque<(u64, Vec<Message>)>,
     /// What may be sent.
     outgoing: Vec<Message>,
+    /// The ready that a snapshot came with, until it is installed.
+    restoring: Option<u64>,
+    /// Ticks since the opening, and when each other replica was heard of last.
+    ticks: u64,
+    heard: BTreeMap<u64, u64>,
 }
 
 impl Group {
@@ -121,7 +153,7 @@ impl Group {
             min_election_tick: election_ticks,
             max_election_tick: election_ticks + 1,
             heartbeat_tick: HEARTBEAT_TICKS,
-            max_size_per_msg: COMMITTED_BYTES_MAX,
+            max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             check_quorum: true,
@@ -143,6 +175,9 @@ impl Group {
             writing: VecDeque::new(),
             held: VecDeque::new(),
             outgoing: Vec::new(),
+            restoring: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
         };
         group.look_at_role();
         Ok(group)
@@ -164,6 +199,7 @@ impl Group {
             (StateRole::Leader, Role::Leader { term, .. }) if term == raft.term => return,
             // The term's first entry was just appended, and nothing behind it yet.
             (StateRole::Leader, _) => {
+                self.heard = raft.prs().iter().map(|(id, _)| (*id, self.ticks)).collect();
                 Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
             }
             _ => {
@@ -198,6 +234,7 @@ impl Group {
         if let Some(what) = self.contradiction(&message) {
             return Err(MessageError { shard, what });
         }
+        self.heard.insert(message.from, self.ticks);
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");
         }
@@ -228,13 +265,21 @@ impl Group {
             MessageType::MsgTransferLeader if raft.state != StateRole::Leader => {
                 Some("a hand-over to one that does not lead")
             }
-            MessageType::MsgSnapshot => Some("a snapshot, which no leader sends yet"),
+            MessageType::MsgSnapshot if self.is_of_others(message.get_snapshot()) => {
+                Some("a snapshot for replicas on other nodes")
+            }
             _ => None,
         }
     }
 
+    fn is_of_others(&self, snapshot: &Snapshot) -> bool {
+        let state = snapshot.get_metadata().get_conf_state();
+        state.voters != self.node.store().voters || !state.learners.is_empty()
+    }
+
     /// [`TICK_MS`] have passed.
     pub fn tick(&mut self) {
+        self.ticks += 1;
         self.node.tick();
         self.look_at_role();
     }
@@ -249,35 +294,86 @@ impl Group {
         self.node.transfer_leader(u64::from(node));
     }
 
-    /// Entries up to here every other replica has: of a leader's log it is what may be cut without leaving one behind.
-    pub fn matched(&self) -> u64 {
+    /// Entries up to here every other replica has for which the log is kept: of a leader's log it is what may be cut
+    /// without leaving one of them behind.
+    pub fn matched(&self, kept_for: KeptFor) -> u64 {
         let raft = &self.node.raft;
-        let progress = raft.prs().iter();
+        let is_heard = |id: u64| {
+            self.heard.get(&id).is_some_and(|heard| self.ticks.saturating_sub(*heard) <= SILENT_TICKS)
+        };
+        let progress = raft.prs().iter().filter(|(id, _)| **id != raft.id);
         progress
-            .filter(|(id, _)| **id != raft.id)
+            .filter(|(id, _)| match kept_for {
+                KeptFor::All => true,
+                KeptFor::Heard => is_heard(**id),
+                KeptFor::Own => false,
+            })
             .map(|(_, progress)| progress.matched)
             .min()
             .unwrap_or(u64::MAX)
     }
 
+    /// A snapshot for the replica of this node was made: it ends with the entry of this index and term. `false`: it is not led
+    /// from here any more.
+    pub fn offer_snapshot(&mut self, node: u32, index: u64, term: u64) -> bool {
+        if !matches!(self.role, Role::Leader { .. }) {
+            return false;
+        }
+        let storage = self.node.mut_store();
+        let ids = |ids: &[u64]| ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        let point = SnapshotPoint { index, term, voters: ids(&storage.voters), learners: Vec::new() };
+        storage.offered = Some((u64::from(node), snapshot(&point)));
+        true
+    }
+
+    /// The snapshot that was offered to this node's replica arrived there, or did not, or is not there any more.
+    pub fn snapshot_sent(&mut self, node: u32, has_arrived: bool) {
+        self.node.mut_store().offered = None;
+        let status = if has_arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.node.report_snapshot(u64::from(node), status);
+    }
+
+    /// The snapshot of [`GroupOutput::restore`] is installed and durable: the log begins with it, the state is its state.
+    pub fn restored(&mut self) {
+        let Some(number) = self.restoring.take() else { return };
+        assert!(self.writing.is_empty(), "writes before it are waited for");
+        let index = self.node.mut_store().restored();
+        self.persisted(number);
+        self.node.advance_apply_to(index);
+        self.look_at_role();
+    }
+
     /// What is to be written, sent, and what is committed. Call until `None`.
     pub fn poll(&mut self) -> Option<GroupOutput> {
-        if !self.node.has_ready() && self.outgoing.is_empty() {
+        let snapshot_wanted = self.node.store().wanted.take().and_then(|node| u32::try_from(node).ok());
+        let is_idle = !self.node.has_ready() && self.outgoing.is_empty() && snapshot_wanted.is_none();
+        if is_idle || self.restoring.is_some() {
             return None;
         }
-        let mut output = GroupOutput::default();
+        let mut output = GroupOutput { snapshot_wanted, ..GroupOutput::default() };
         if self.node.has_ready() {
             self.take_ready(&mut output);
         }
         let shard = self.shard;
-        output.messages = self.outgoing.drain(..).filter_map(|message| to_wire(shard, message)).collect();
+        for message in self.outgoing.drain(..) {
+            let is_copy = message.msg_type == MessageType::MsgSnapshot;
+            match to_wire(shard, message) {
+                Some(message) if is_copy => output.snapshot_message = Some(message),
+                message => output.messages.extend(message),
+            }
+        }
         Some(output)
     }
 
     fn take_ready(&mut self, output: &mut GroupOutput) {
         let mut ready = self.node.ready();
-        assert!(ready.snapshot().is_empty(), "no leader sends a snapshot yet");
         let number = ready.number();
+        if !ready.snapshot().is_empty() {
+            let metadata = ready.snapshot().get_metadata();
+            output.restore = Some(metadata.index);
+            self.node.mut_store().restore(metadata.index, metadata.term);
+            self.restoring = Some(number);
+        }
         let entries = ready.take_entries();
         let vote = ready.hs().map(Vote::of).filter(|vote| *vote != self.vote);
         let committed = ready.take_committed_entries().into_iter();
@@ -303,7 +399,7 @@ impl Group {
             output.write = Some(LogWrite { shard: self.shard, number, entries, vote });
         }
         self.node.advance_append_async(ready);
-        if self.writing.is_empty() {
+        if self.writing.is_empty() && self.restoring.is_none() {
             self.outgoing.extend(held);
             self.node.on_persist_ready(number);
         } else if !held.is_empty() {
@@ -316,6 +412,9 @@ impl Group {
     pub fn persisted(&mut self, number: u64) {
         while self.writing.front().is_some_and(|first| *first <= number) {
             self.writing.pop_front();
+        }
+        if self.restoring.is_some() {
+            return;
         }
         // What was said without a write of its own rests on the writes before it alone.
         let next = self.writing.front().copied().unwrap_or(u64::MAX);
@@ -350,6 +449,12 @@ struct ShardLog {
     /// Stored state's index at the opening.
     applied: u64,
     voters: Vec<u64>,
+    /// A snapshot is being installed: until then the files hold another log.
+    is_restoring: bool,
+    /// The replica that a snapshot is there for, and its point.
+    offered: Option<(u64, Snapshot)>,
+    /// A replica that the log does not reach, since it was last looked at.
+    wanted: Cell<Option<u64>>,
 }
 
 impl ShardLog {
@@ -376,6 +481,9 @@ impl ShardLog {
             vote,
             applied,
             voters: replicas.voters.iter().map(|voter| u64::from(*voter)).collect(),
+            is_restoring: false,
+            offered: None,
+            wanted: Cell::new(None),
         };
         opened.last_term = opened.stored_term(last)?;
         if opened.vote.term < opened.last_term {
@@ -390,7 +498,20 @@ impl ShardLog {
     /// The first index that raft may ask for; the one before it is known by its term alone. It grows as the log is cut, on
     /// another thread.
     fn first(&self) -> u64 {
-        self.log.cut_index(self.shard) + 1
+        if self.is_restoring { self.last + 1 } else { self.log.cut_index(self.shard) + 1 }
+    }
+
+    /// A snapshot takes the place of everything up to this point, and of what is behind it.
+    fn restore(&mut self, index: u64, term: u64) {
+        (self.last, self.last_term) = (index, term);
+        self.unapplied.clear();
+        self.is_restoring = true;
+    }
+
+    /// The files hold it. Gives its index.
+    fn restored(&mut self) -> u64 {
+        self.is_restoring = false;
+        self.last
     }
 
     /// What an unreadable entry at this index means: it was cut off meanwhile, or the log is damaged.
@@ -507,7 +628,14 @@ impl Storage for ShardLog {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        if let Some((node, snapshot)) = &self.offered
+            && *node == to
+            && snapshot.get_metadata().index >= request_index
+        {
+            return Ok(snapshot.clone());
+        }
+        self.wanted.set(Some(to));
         Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

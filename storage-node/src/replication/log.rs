@@ -1,6 +1,7 @@
 //! The log files of a node: every shard's entries and votes in one engine.
 
 use super::files::LogFiles;
+use super::message::{entries_from_wire, entry_to_wire};
 use super::{LogEntry, RECORD_VERSION, ReplicationError};
 use crate::config::LogConfig;
 use crate::disk::Disk;
@@ -10,6 +11,7 @@ use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, R
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use wire_protocol::ids::ShardId;
+use wire_protocol::internal::RaftEntry;
 
 /// Key of a shard's vote in the engine.
 const VOTE_KEY: &[u8] = b"vote";
@@ -216,6 +218,8 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, ReplicationError> {
         let mut entries = Vec::new();
+        #[cfg(test)]
+        forget_block();
         if low < high {
             self.engine
                 .fetch_entries_to::<EntryIndex>(group_id(shard), low, high, Some(bytes_max), &mut entries)
@@ -225,6 +229,8 @@ impl Log {
     }
 
     pub(super) fn entry(&self, shard: ShardId, index: u64) -> Result<Option<Entry>, ReplicationError> {
+        #[cfg(test)]
+        forget_block();
         self.engine.get_entry::<EntryIndex>(group_id(shard), index).map_err(|error| self.failed(&error))
     }
 
@@ -261,6 +267,62 @@ impl Log {
             self.write_synced(&mut batch)?;
         }
         Ok(())
+    }
+
+    /// Entries for another replica's snapshot, with their terms: as [`Self::read`] gives them, or of the range's first index
+    /// on none at all, if they were cut meanwhile.
+    pub fn snapshot_entries(
+        &self,
+        shard: ShardId,
+        range: LogRange,
+        bytes_max: usize,
+    ) -> Result<Vec<RaftEntry>, ReplicationError> {
+        if self.span(shard).is_none_or(|(first, last)| range.above + 1 < first || last < range.up_to) {
+            return Ok(Vec::new());
+        }
+        let entries = self.entries(shard, range.above + 1, range.up_to + 1, bytes_max);
+        match entries {
+            Err(_) if self.span(shard).is_none_or(|(first, _)| range.above + 1 < first) => Ok(Vec::new()),
+            entries => Ok(entries?.into_iter().map(entry_to_wire).collect()),
+        }
+    }
+
+    /// The term of an entry that is there.
+    pub fn term(&self, shard: ShardId, index: u64) -> Result<Option<u64>, ReplicationError> {
+        match self.span(shard) {
+            Some((first, last)) if (first..=last).contains(&index) => {
+                Ok(self.entry(shard, index)?.map(|entry| entry.term))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets all entries of the shard, and begins anew with these: the first of them stands for what is cut off. The
+    /// vote stays. Synced, as every write. More may follow by [`Self::extend`].
+    pub fn begin_anew(&self, shard: ShardId, entries: Vec<RaftEntry>) -> Result<(), ReplicationError> {
+        let vote = self.vote(shard)?;
+        let group = group_id(shard);
+        let mut batch = LogBatch::default();
+        batch.add_command(group, Command::Clean);
+        batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
+        self.write_snapshot(batch, shard, entries)
+    }
+
+    /// Entries behind the last one. Synced, as every write.
+    pub fn extend(&self, shard: ShardId, entries: Vec<RaftEntry>) -> Result<(), ReplicationError> {
+        self.write_snapshot(LogBatch::default(), shard, entries)
+    }
+
+    fn write_snapshot(
+        &self,
+        mut batch: LogBatch,
+        shard: ShardId,
+        entries: Vec<RaftEntry>,
+    ) -> Result<(), ReplicationError> {
+        let entries = entries_from_wire(entries)
+            .ok_or_else(|| self.damaged(shard, "an entry of a snapshot is of an unknown kind".to_owned()))?;
+        batch.add_entries::<EntryIndex>(group_id(shard), &entries).map_err(|error| self.failed(&error))?;
+        self.write_synced(&mut batch).map(drop)
     }
 
     /// Frees files that hold nothing needed any more. Blocks for as long as rewriting what is still needed takes.
@@ -311,4 +373,24 @@ pub struct LogRange {
 /// The engine's own numbers start at 1: 0 is left out so that an unset number is not a shard.
 fn group_id(shard: ShardId) -> u64 {
     u64::from(shard.0) + 1
+}
+
+/// The engine keeps the block that a thread read last, by file number and place: with several engines in one thread, as
+/// only tests have, it may be another one's.
+#[cfg(test)]
+fn forget_block() {
+    thread_local! {
+        static OTHER: Engine = {
+            let folder = tempfile::tempdir().expect("a folder").keep();
+            let config = Config { dir: folder.to_string_lossy().into_owned(), ..Config::default() };
+            let engine = Engine::open(config).expect("it opens");
+            let mut batch = LogBatch::default();
+            let entry = Entry { index: 1, data: vec![7; 12_345].into(), ..Entry::default() };
+            batch.add_entries::<EntryIndex>(1, &[entry]).expect("it fits");
+            engine.write(&mut batch, false).expect("it writes");
+            std::fs::remove_dir_all(folder).expect("its file stays open");
+            engine
+        };
+    }
+    OTHER.with(|other| other.get_entry::<EntryIndex>(1, 1)).expect("it reads");
 }

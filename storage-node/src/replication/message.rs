@@ -95,11 +95,9 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
     if !message.entries.iter().enumerate().all(follows) {
         return wrong("entries that do not follow each other");
     }
-    let mut entries = Vec::with_capacity(message.entries.len());
-    for entry in message.entries {
-        let Some(entry) = entry_from_wire(entry) else { return wrong("an entry of an unknown kind") };
-        entries.push(entry);
-    }
+    let Some(entries) = entries_from_wire(message.entries) else {
+        return wrong("an entry of an unknown kind");
+    };
     let mut taken = Message {
         msg_type,
         from: message.from.into(),
@@ -118,8 +116,14 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
         ..Message::default()
     };
     match (message.snapshot, kind) {
-        (Some(point), Kind::Snapshot) => taken.set_snapshot(snapshot(&point)),
+        (Some(point), Kind::Snapshot) => {
+            if point.index == 0 || point.term == 0 || point.term > message.term {
+                return wrong("a snapshot of nothing");
+            }
+            taken.set_snapshot(snapshot(&point));
+        }
         (None, Kind::Snapshot) => return wrong("a snapshot without its point"),
+        (Some(_), _) => return wrong("a point without a snapshot"),
         _ => {}
     }
     Ok(taken)
@@ -146,7 +150,12 @@ fn node_id(id: u64) -> u32 {
     u32::try_from(id).expect("ids of replicas are those of their nodes")
 }
 
-fn entry_to_wire(entry: Entry) -> RaftEntry {
+/// `None`: one of them is of an unknown kind.
+pub(super) fn entries_from_wire(entries: Vec<RaftEntry>) -> Option<Vec<Entry>> {
+    entries.into_iter().map(entry_from_wire).collect()
+}
+
+pub(super) fn entry_to_wire(entry: Entry) -> RaftEntry {
     let kind = match entry.entry_type {
         EntryType::EntryNormal => 0,
         EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => CHANGE_OF_REPLICAS,

@@ -25,7 +25,7 @@ mod tests;
 #[cfg(test)]
 mod replica_tests;
 
-pub use group::{Group, GroupOutput, Replicas, Role, TICK_MS};
+pub use group::{Group, GroupOutput, KeptFor, Replicas, Role, TICK_MS};
 pub use log::{Log, LogRange, LogWrite};
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
 pub use message::{MessageError, check_message};

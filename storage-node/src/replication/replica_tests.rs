@@ -8,7 +8,7 @@ use crate::sim::Random;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use wire_protocol::internal::{RaftMessage, SnapshotPoint, raft_message};
+use wire_protocol::internal::{RaftEntry, RaftMessage, SnapshotPoint, raft_message};
 
 const SHARD: ShardId = ShardId(3);
 const NODES: [u32; 3] = [1, 2, 3];
@@ -31,6 +31,19 @@ struct Replica {
     applied: u64,
     committed: BTreeMap<u64, Bytes>,
     readable: Vec<(u64, u64)>,
+    /// Made for other replicas, and not yet sent.
+    snapshots: Vec<Taken>,
+    /// The last one that came here.
+    received: Option<Taken>,
+    installed: usize,
+}
+
+/// What a leader's replica is at one moment.
+#[derive(Clone)]
+struct Taken {
+    message: RaftMessage,
+    entries: Vec<RaftEntry>,
+    committed: BTreeMap<u64, Bytes>,
 }
 
 impl Replica {
@@ -46,6 +59,9 @@ impl Replica {
             applied: 0,
             committed: BTreeMap::new(),
             readable: Vec::new(),
+            snapshots: Vec::new(),
+            received: None,
+            installed: 0,
         }
     }
 
@@ -58,7 +74,7 @@ impl Replica {
         self.group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(own)).expect("it opens");
         self.log = log;
         self.log = open_log(self.folder.path());
-        self.applied = applied.min(self.applied);
+        self.applied = applied.min(self.applied).max(self.log.cut_index(SHARD));
         self.group =
             Group::open(Arc::clone(&self.log), SHARD, self.applied, &replicas(own)).expect("it opens");
     }
@@ -77,8 +93,46 @@ impl Replica {
                 assert!(known.is_none_or(|known| known == entry.record), "what was committed changed");
             }
             self.group.applied(self.applied);
+            if let Some(node) = output.snapshot_wanted {
+                let term = self.log.term(SHARD, self.applied).expect("it reads").expect("it is there");
+                self.group.offer_snapshot(node, self.applied, term);
+            }
+            if let Some(message) = output.snapshot_message {
+                self.make_snapshot(message);
+            }
+            if let Some(index) = output.restore {
+                self.restore(index);
+            }
         }
         messages
+    }
+
+    fn make_snapshot(&mut self, message: RaftMessage) {
+        let index = message.snapshot.as_ref().expect("it has a point").index;
+        let range = LogRange { above: index - 1, up_to: index };
+        let entries = self.log.snapshot_entries(SHARD, range, usize::MAX).expect("it reads");
+        let committed = self.committed.range(..=index).map(|(index, record)| (*index, record.clone()));
+        let committed = committed.collect();
+        self.snapshots.push(Taken { message, entries, committed });
+    }
+
+    fn restore(&mut self, index: u64) {
+        assert!(self.group.poll().is_none(), "it takes no part meanwhile");
+        self.sync();
+        let Taken { message, entries, committed } = self.received.take().expect("it came with one");
+        assert_eq!(message.snapshot.map(|point| point.index), Some(index));
+        for (index, record) in &self.committed {
+            assert_eq!(committed.get(index), Some(record), "what was committed here is in the snapshot");
+        }
+        self.log.begin_anew(SHARD, entries).expect("it writes");
+        (self.applied, self.committed) = (index, committed);
+        self.installed += 1;
+        self.group.restored();
+    }
+
+    /// Everything that is applied is stored, and the log before it goes.
+    fn cut(&self) {
+        self.log.cut(&[(SHARD, self.applied)]).expect("it cuts");
     }
 
     fn sync(&mut self) {
@@ -126,14 +180,29 @@ impl Net {
                 replica.sync();
                 self.messages.extend(replica.poll());
             }
-            if self.messages.is_empty() {
+            let snapshots: Vec<Taken> =
+                self.replicas.iter_mut().flat_map(|replica| replica.snapshots.drain(..)).collect();
+            if self.messages.is_empty() && snapshots.is_empty() {
                 return;
             }
+            snapshots.into_iter().for_each(|snapshot| self.bring(snapshot));
             for message in std::mem::take(&mut self.messages) {
                 if !self.cut.contains(&(message.from, message.to)) {
                     self.replica(message.to).group.step(message).expect("replicas send what they should");
                 }
             }
+        }
+    }
+
+    /// A snapshot arrives, or not.
+    fn bring(&mut self, snapshot: Taken) {
+        let (from, to) = (snapshot.message.from, snapshot.message.to);
+        let arrives = !self.cut.contains(&(from, to));
+        self.replica(from).group.snapshot_sent(to, arrives);
+        if arrives {
+            let message = snapshot.message.clone();
+            self.replica(to).received = Some(snapshot);
+            self.replica(to).group.step(message).expect("a leader's");
         }
     }
 
@@ -172,7 +241,69 @@ fn the_preferred_replica_leads_and_all_commit_the_same() {
     for node in NODES {
         assert_eq!(net.replica(node).committed[&2], record(7), "node {node}");
     }
-    assert_eq!(net.replica(1).group.matched(), 2);
+    assert_eq!(net.replica(1).group.matched(KeptFor::All), 2);
+}
+
+#[test]
+fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.cut_off(3);
+    for number in 0..20 {
+        net.replica(1).group.propose(record(number)).expect("it leads");
+        net.settle();
+    }
+    net.replica(1).cut();
+    assert_eq!(net.replica(1).log.cut_index(SHARD), 21);
+    assert_eq!(net.replica(1).group.matched(KeptFor::All), 1, "the one that is away has the first entry");
+    assert_eq!(net.replica(1).group.matched(KeptFor::Heard), 1, "it was heard of lately");
+    net.ticks(120);
+    assert_eq!(net.replica(1).group.matched(KeptFor::Heard), 21, "now it was not");
+    assert_eq!(net.replica(1).group.matched(KeptFor::Own), u64::MAX);
+    net.cut.clear();
+    net.ticks(10);
+    assert_eq!((net.replica(3).installed, net.replica(3).applied), (1, 21));
+    // What it was given is in its files, and it goes on from there.
+    net.replica(3).restart(3, 21);
+    net.replica(1).group.propose(record(100)).expect("it leads");
+    net.settle();
+    assert_eq!(net.replica(3).committed[&22], record(100));
+    net.replica(1).group.transfer_to(3);
+    net.settle();
+    assert_eq!(net.leader(), Some(3));
+    net.replica(3).group.propose(record(200)).expect("it leads");
+    net.settle();
+    for node in NODES {
+        assert_eq!(
+            net.replica(node).committed.values().next_back(),
+            Some(&record(200).into()),
+            "node {node}"
+        );
+    }
+}
+
+#[test]
+fn a_snapshot_of_what_is_there_changes_nothing() {
+    let mut net = Net::new();
+    net.ticks(12);
+    for number in 0..5 {
+        net.replica(1).group.propose(record(number)).expect("it leads");
+    }
+    net.settle();
+    let term = net.replica(1).group.term();
+    let point = SnapshotPoint { index: 3, term, voters: NODES.to_vec(), learners: Vec::new() };
+    let message = RaftMessage {
+        shard: SHARD.0,
+        kind: raft_message::Kind::Snapshot as i32,
+        from: 1,
+        to: 2,
+        term,
+        snapshot: Some(point),
+        ..RaftMessage::default()
+    };
+    net.replica(2).group.step(message).expect("a leader's");
+    net.settle();
+    assert_eq!((net.replica(2).installed, net.replica(2).applied), (0, 6));
 }
 
 #[test]
@@ -279,7 +410,7 @@ fn messages_for_others_and_of_no_replica_are_refused() {
     let wrong = if append.to == 2 { 3 } else { 2 };
     assert!(net.replica(wrong).group.step(append.clone()).is_err());
     assert!(net.replica(append.to).group.step(RaftMessage { kind: 2, ..append.clone() }).is_err());
-    let point = SnapshotPoint { index: 9, term: 1, voters: NODES.to_vec(), learners: Vec::new() };
+    let point = SnapshotPoint { index: 9, term: 1, voters: vec![1, 2, 4], learners: Vec::new() };
     let kind = raft_message::Kind::Snapshot as i32;
     let snapshot = RaftMessage { kind, snapshot: Some(point), entries: Vec::new(), ..append.clone() };
     assert!(net.replica(append.to).group.step(snapshot).is_err());
@@ -322,7 +453,7 @@ fn messages_that_contradict_the_log_are_refused() {
 }
 
 /// One seed: many steps of a bad network, then all is well for a while.
-fn storm(seed: u64) -> (usize, usize) {
+fn storm(seed: u64) -> (usize, usize, usize) {
     let mut random = Random::new(seed);
     let mut net = Net::new();
     // By index: what a leader saw committed.
@@ -348,12 +479,16 @@ fn storm(seed: u64) -> (usize, usize) {
                 }
             }
             21..=32 => net.replicas.iter_mut().for_each(|replica| replica.group.tick()),
-            33..=44 => net.replica(NODES[random.below(3)]).sync(),
+            33..=43 => net.replica(NODES[random.below(3)]).sync(),
+            44 => net.replicas.iter().for_each(Replica::cut),
             _ => deliver_one(&mut net, &mut random),
         }
         for replica in &mut net.replicas {
             net.messages.extend(replica.poll());
         }
+        let snapshots: Vec<Taken> =
+            net.replicas.iter_mut().flat_map(|replica| replica.snapshots.drain(..)).collect();
+        snapshots.into_iter().for_each(|snapshot| net.bring(snapshot));
         agree(&net, &mut agreed, seed);
         net.messages.truncate(400);
     }
@@ -365,7 +500,7 @@ fn storm(seed: u64) -> (usize, usize) {
     for (replica, node) in net.replicas.iter().zip(NODES) {
         assert_eq!(replica.applied, last, "seed {seed}: node {node} did not catch up");
     }
-    (agreed.len(), restarts)
+    (agreed.len(), restarts, net.replicas.iter().map(|replica| replica.installed).sum())
 }
 
 fn deliver_one(net: &mut Net, random: &mut Random) {
@@ -394,11 +529,15 @@ fn agree(net: &Net, agreed: &mut BTreeMap<u64, Bytes>, seed: u64) {
 
 #[test]
 fn replicas_agree_whatever_the_network_does() {
-    let (mut entries, mut restarts) = (0, 0);
+    let (mut entries, mut restarts, mut snapshots) = (0, 0, 0);
     for seed in 0..24 {
-        let (agreed, died) = storm(seed);
+        let (agreed, died, installed) = storm(seed);
         entries += agreed;
         restarts += died;
+        snapshots += installed;
     }
-    assert!(entries > 500 && restarts > 300, "{entries} entries, {restarts} restarts");
+    assert!(
+        entries > 500 && restarts > 300 && snapshots > 20,
+        "{entries} entries, {restarts} restarts, {snapshots} snapshots"
+    );
 }

@@ -146,6 +146,16 @@ impl Driver {
                             tracing::debug!(node = output.node, "raft: {full}");
                         }
                     }
+                    PeerMessage::Part(part) => {
+                        if let Err(full) = half.queue_snapshot_part(*part) {
+                            tracing::debug!(node = output.node, "part of a snapshot: {full}");
+                        }
+                    }
+                    PeerMessage::Progress(progress) => {
+                        if let Err(full) = half.queue_snapshot_progress(progress) {
+                            tracing::debug!(node = output.node, "progress of a snapshot: {full}");
+                        }
+                    }
                 }
                 drop(half);
                 connection.notify();

@@ -63,9 +63,12 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     let connection = Connection::new(ServingLink::new(welcome, clock::now_ms()), tls);
     driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
     let link = Cell::new(None);
+    let peer = Cell::new(0);
     let take = |connection: &Rc<Connection<ServingLink>>, events: Vec<ServingEvent>| {
         for event in events {
-            take_event(&driver, connection, &link, event);
+            if is_of_peer(&event, peer.get()) {
+                take_event(&driver, connection, &link, &peer, event);
+            }
         }
         driver.wake.wake();
         Ok(())
@@ -83,10 +86,25 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     driver.wake.wake();
 }
 
+/// Whether what replicas say comes over a link of the node that says it.
+fn is_of_peer(event: &ServingEvent, peer: u32) -> bool {
+    let from = match event {
+        ServingEvent::Raft(message) => message.from,
+        ServingEvent::SnapshotPart(part) => part.from,
+        ServingEvent::SnapshotProgress(progress) => progress.from,
+        _ => return true,
+    };
+    if from != peer {
+        tracing::warn!(peer, from, "a node speaks for another one");
+    }
+    from == peer
+}
+
 fn take_event(
     driver: &Driver,
     connection: &Rc<Connection<ServingLink>>,
     link: &Cell<Option<LinkId>>,
+    peer: &Cell<u32>,
     event: ServingEvent,
 ) {
     let mut core = driver.core.borrow_mut();
@@ -99,6 +117,7 @@ fn take_event(
                 core: hello.core,
             });
             link.set(Some(opened));
+            peer.set(hello.peer_id);
             driver.serving.borrow_mut().insert(opened, Rc::clone(connection));
         }
         (ServingEvent::Request(request), Some(link)) => core.receive(link, request),
@@ -107,6 +126,12 @@ fn take_event(
         }
         (ServingEvent::Raft(message), _) => {
             core.receive_from_peer(clock::now_ms(), PeerMessage::Raft(message));
+        }
+        (ServingEvent::SnapshotPart(part), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Part(Box::new(part)));
+        }
+        (ServingEvent::SnapshotProgress(progress), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Progress(progress));
         }
         (ServingEvent::FeedAck(ack), _) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         (ServingEvent::Request(_), None) => unreachable!("the link half takes requests after a hello only"),

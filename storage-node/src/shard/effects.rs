@@ -4,6 +4,7 @@ use super::Cuts;
 use crate::domain::Applied;
 use crate::feed::{FeedView, Reread, SourceFeed};
 use crate::replication::LogWrite;
+use crate::snapshots::SnapshotRequest;
 use crate::worker::{LinkId, Origin};
 use bytes::Bytes;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
@@ -33,6 +34,11 @@ pub(crate) struct Effects {
     pub applies: Vec<ApplyJob>,
     /// For the read threads.
     pub reads: Vec<ReadJob>,
+    /// For the thread of snapshots.
+    pub snapshots: Vec<SnapshotRequest>,
+    /// Shards that a snapshot took the place of, with the time of its state: for the core's store thread, before their next
+    /// entries.
+    pub restored: Vec<(ShardId, u64)>,
 }
 
 /// Committed entries of one shard, for its store thread.

@@ -133,7 +133,8 @@ impl Shard {
         self.feed_due_ms = source.next_deadline_ms();
         // What another copy has not got yet has to stay, too.
         let feed_cut = source.cut_index();
-        let log_cut = feed_cut.min(self.pipeline.group().matched());
+        let matched = self.pipeline.group().matched(self.marks.kept_for());
+        let log_cut = feed_cut.min(matched).min(self.snapshots.kept_from());
         self.marks.feed_cut.store(feed_cut, Ordering::Release);
         self.marks.log_cut.store(log_cut, Ordering::Release);
     }

@@ -16,6 +16,7 @@ mod reply;
 mod reads;
 mod feed;
 mod role;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -31,14 +32,14 @@ pub use reads::REQUESTS_WAITING_MAX;
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
-use crate::replication::{Group, Replicas, ReplicationError, Role};
+use crate::replication::{Group, KeptFor, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
 use propose::{Abandoned, Pipeline};
 use reads::{Attaching, Deferred};
 use role::Lead;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
@@ -62,6 +63,8 @@ pub(crate) struct ShardMarks {
     pub feed_cut: AtomicU64,
     /// Neither a feed nor another copy needs entries up to here; written by the core.
     pub log_cut: AtomicU64,
+    /// For whom the log is kept, as a [`KeptFor`]; written by the thread that cuts it.
+    kept_for: AtomicU8,
 }
 
 /// What of a shard's log is not needed any more, as its leader knows.
@@ -76,6 +79,20 @@ pub(crate) struct Cuts {
 impl ShardMarks {
     fn cuts(&self) -> Cuts {
         Cuts { feed: self.feed_cut.load(Ordering::Acquire), log: self.log_cut.load(Ordering::Acquire) }
+    }
+
+    /// For whom a leader keeps the log.
+    pub fn kept_for(&self) -> KeptFor {
+        match self.kept_for.load(Ordering::Acquire) {
+            0 => KeptFor::All,
+            1 => KeptFor::Heard,
+            _ => KeptFor::Own,
+        }
+    }
+
+    /// See [`Self::kept_for`].
+    pub fn keep_for(&self, kept_for: KeptFor) {
+        self.kept_for.store(kept_for as u8, Ordering::Release);
     }
 
     /// What the leader told: this copy may let go of as much.
@@ -127,6 +144,7 @@ pub(crate) struct Shard {
     ticket_last: u64,
     registry: Registry,
     source: Option<SourceFeed>,
+    snapshots: snapshots::Snapshots,
     /// When the source must be asked even if nothing happens to it; `Some(0)`: something did.
     feed_due_ms: Option<u64>,
     marks: Arc<ShardMarks>,
@@ -158,6 +176,7 @@ impl Shard {
             attaching: HashMap::new(),
             ticket_last: 0,
             registry: Registry::default(),
+            snapshots: snapshots::Snapshots::default(),
             marks: start.marks,
             metrics: start.metrics,
         }
@@ -268,6 +287,7 @@ impl Shard {
         }
         self.pipeline.poll(effects);
         if self.has_copies() {
+            self.look_at_snapshots(now_ms, effects);
             self.pass_barrier(effects);
             // An election may have been won or lost by what was polled.
             self.look_at_role(effects);

@@ -10,7 +10,7 @@ use prost::Message;
 use std::collections::VecDeque;
 use std::time::Instant;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{Command, CommandBatch, command};
+use wire_protocol::internal::{Command, CommandBatch, RaftMessage, command};
 use wire_protocol::limits::BODY_BYTES_MAX;
 
 /// Commands a shard keeps before it refuses more as overloaded: a tenth of a second at full load.
@@ -69,6 +69,14 @@ pub(super) struct Abandoned {
     pub unknown: Vec<Origin>,
 }
 
+/// How far the installation of a snapshot is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Restoring {
+    /// What was under way before it comes to its end.
+    Waits,
+    Installing,
+}
+
 /// From the command queue to the applied entry.
 pub(super) struct Pipeline {
     shard: ShardId,
@@ -86,6 +94,10 @@ pub(super) struct Pipeline {
     readable: VecDeque<(u64, u64)>,
     /// Time of the newest entry: the next one's is not below it.
     time_ms: u64,
+    /// A snapshot takes the place of log and state; the group is not polled until it has.
+    restoring: Option<Restoring>,
+    snapshot_wanted: Option<u32>,
+    snapshot_message: Option<RaftMessage>,
 }
 
 impl Pipeline {
@@ -105,6 +117,9 @@ impl Pipeline {
             applied,
             readable: VecDeque::new(),
             time_ms,
+            restoring: None,
+            snapshot_wanted: None,
+            snapshot_message: None,
         }
     }
 
@@ -188,6 +203,11 @@ impl Pipeline {
             let Some(output) = self.group.poll() else { break };
             effects.messages.extend(output.messages);
             self.readable.extend(output.readable);
+            self.snapshot_wanted = output.snapshot_wanted.or(self.snapshot_wanted);
+            self.snapshot_message = output.snapshot_message.or(self.snapshot_message.take());
+            if output.restore.is_some() {
+                self.begin_restoring();
+            }
             if let Some(write) = output.write {
                 self.writes_in_flight += 1;
                 effects.writes.push(write);
@@ -203,12 +223,55 @@ impl Pipeline {
                 self.committed.push_back(ApplyEntry { index, work });
             }
         }
-        if self.jobs_in_flight < APPLY_JOBS_IN_FLIGHT_MAX && !self.committed.is_empty() {
+        let is_free = self.jobs_in_flight < APPLY_JOBS_IN_FLIGHT_MAX && self.restoring.is_none();
+        if is_free && !self.committed.is_empty() {
             self.jobs_in_flight += 1;
             let bytes = std::mem::take(&mut self.committed_bytes);
             let entries = std::mem::take(&mut self.committed).into();
             effects.applies.push(ApplyJob { shard: self.shard, entries, bytes });
         }
+    }
+
+    /// What was committed and not yet handed on is in the snapshot.
+    fn begin_restoring(&mut self) {
+        assert!(self.proposed.is_empty(), "only a follower takes a snapshot");
+        self.restoring = Some(Restoring::Waits);
+        self.committed.clear();
+        self.committed_bytes = 0;
+        self.readable.clear();
+    }
+
+    /// Whether a snapshot takes the place of log and state.
+    pub fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+
+    /// Whether the snapshot may be installed now. True once.
+    pub fn may_install(&mut self) -> bool {
+        let is_quiet = self.writes_in_flight == 0 && self.jobs_in_flight == 0;
+        let may = is_quiet && self.restoring == Some(Restoring::Waits);
+        if may {
+            self.restoring = Some(Restoring::Installing);
+        }
+        may
+    }
+
+    /// The snapshot is installed.
+    pub fn restored(&mut self, index: u64, time_ms: u64) {
+        assert_eq!(self.restoring.take(), Some(Restoring::Installing), "a snapshot that was asked for");
+        self.applied = index;
+        self.time_ms = self.time_ms.max(time_ms);
+        self.group.restored();
+    }
+
+    /// A node whose replica the log does not reach any more.
+    pub fn take_snapshot_wanted(&mut self) -> Option<u32> {
+        self.snapshot_wanted.take()
+    }
+
+    /// What is to be sent with the snapshot that was offered.
+    pub fn take_snapshot_message(&mut self) -> Option<RaftMessage> {
+        self.snapshot_message.take()
     }
 
     /// The log thread made this write durable.

@@ -18,7 +18,7 @@ use crate::replication::{Role, TICK_MS};
 use crate::worker::Origin;
 use std::collections::VecDeque;
 use wire_protocol::internal::shard_request::Operation;
-use wire_protocol::internal::{RaftMessage, ShardLeader, shard_error};
+use wire_protocol::internal::{RaftMessage, ShardLeader, raft_message, shard_error};
 
 /// Ticks that are made up for at once after a pause: an election's time, so that a leader that slept knows.
 const TICKS_AT_ONCE_MAX: u64 = 10;
@@ -62,7 +62,13 @@ impl Lead {
 impl Shard {
     /// Takes a message of another replica.
     pub fn take_raft(&mut self, message: RaftMessage) {
-        if matches!(self.stage, Stage::Failed) {
+        // While a snapshot is installed this replica takes no part.
+        if matches!(self.stage, Stage::Failed) || self.pipeline.is_restoring() {
+            return;
+        }
+        // The rows of a snapshot come first, and bring the leader's message with them.
+        if message.kind() == raft_message::Kind::Snapshot {
+            tracing::warn!(shard = %self.id, node = message.from, "a snapshot without its rows");
             return;
         }
         if let Err(error) = self.pipeline.group().step(message) {
@@ -80,7 +86,9 @@ impl Shard {
     fn tick(&mut self, now_ms: u64) {
         let ticked_ms = self.lead.ticked_ms.get_or_insert(now_ms);
         let ticks = now_ms.saturating_sub(*ticked_ms) / TICK_MS;
-        if ticks > 0 {
+        if ticks > 0 && self.pipeline.is_restoring() {
+            *ticked_ms = now_ms;
+        } else if ticks > 0 {
             *ticked_ms = if ticks > TICKS_AT_ONCE_MAX { now_ms } else { *ticked_ms + ticks * TICK_MS };
             (0..ticks.min(TICKS_AT_ONCE_MAX)).for_each(|_| self.pipeline.group().tick());
         }
@@ -129,6 +137,7 @@ impl Shard {
         self.feed_due_ms = None;
         self.deferred_batches.clear();
         self.registry.clear();
+        self.stop_sending(effects);
         let Abandoned { untouched, unknown } = self.everyone_who_waits();
         for origin in untouched {
             self.refuse_for_leader(origin, effects);

@@ -31,6 +31,7 @@ pub enum Doing {
     LogThread,
     StoreThread,
     Maintenance,
+    Snapshots,
 }
 
 /// The syncs of a node, by what they are for.
@@ -54,6 +55,12 @@ pub enum SyncKind {
     Rewrite,
     /// The rows.
     Rows,
+    /// A received snapshot of a shard.
+    Snapshot,
+    /// The names of snapshots.
+    SnapshotNames,
+    /// A log file: a snapshot takes the place of a shard's log.
+    SnapshotLog,
 }
 
 /// What becomes of unsynced changes.
@@ -473,6 +480,8 @@ impl SimDisk {
             SyncKind::DataFolderName
         } else if folder.parent() == Some(&self.root) {
             SyncKind::DataFolder
+        } else if folder.ends_with("snapshots") {
+            SyncKind::SnapshotNames
         } else {
             SyncKind::LogFolder
         };
@@ -567,6 +576,10 @@ impl SimFile {
         let doing = self.disk.state().doing;
         self.sync_as(match doing {
             _ if is_rewrite => SyncKind::Rewrite,
+            _ if self.path.extension().is_some_and(|extension| extension == "receiving") => {
+                SyncKind::Snapshot
+            }
+            Some(Doing::Snapshots) => SyncKind::SnapshotLog,
             Some(Doing::LogThread) => SyncKind::LogWrite,
             Some(Doing::Maintenance) => SyncKind::LogCut,
             _ => SyncKind::LogOpening,

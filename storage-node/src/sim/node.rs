@@ -92,12 +92,15 @@ impl<'a> Node<'a> {
     fn new(shared: &'a Arc<NodeShared>, opened: Vec<OpenedShards>) -> Self {
         let (log, log_requests) = unbounded();
         let (reads, read_requests) = unbounded();
+        // The only snapshot of a shard is copied nowhere.
+        let (snapshots, _) = unbounded();
         let (mut cores, mut appliers) = (Vec::new(), Vec::new());
         for (core, OpenedShards { shards, times }) in opened.into_iter().enumerate() {
             let (store, store_requests) = unbounded();
             let hot = HotRows::with_generations_of(&*shared.store, HOT_BYTES);
             appliers.push((Applier::new(shared, core, hot, times), store_requests));
-            let threads = Threads { log: log.clone(), store, reads: reads.clone() };
+            let threads =
+                Threads { log: log.clone(), store, reads: reads.clone(), snapshots: snapshots.clone() };
             cores.push(StorageCore::new(Arc::clone(shared), core, threads, shards));
         }
         let peer = LinkPeer { role: link_hello::Role::Gateway, peer_id: 1, incarnation: 1, core: 0 };

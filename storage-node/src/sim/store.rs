@@ -3,7 +3,7 @@
 use super::Random;
 use super::disk::{Crash, SimDisk};
 use crate::engine::format::{self, IsNew};
-use crate::engine::{Direction, MemoryStore, Reader, Store, StoreError, WriteBatch};
+use crate::engine::{Direction, MemoryStore, Reader, Rows, Store, StoreError, View, Visit, WriteBatch};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,11 @@ impl SimStore {
     /// No rows.
     pub fn new(disk: &Arc<SimDisk>) -> Self {
         Self { disk: Arc::clone(disk), rows: Arc::default() }
+    }
+
+    /// The rows themselves.
+    pub fn memory(&self) -> &MemoryStore {
+        &self.rows
     }
 
     /// As a start opens it.
@@ -55,6 +60,12 @@ impl Reader for SimStore {
     }
 }
 
+impl Rows for SimStore {
+    fn walk(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.rows.walk(from, to, visit)
+    }
+}
+
 fn failed(error: std::io::Error) -> StoreError {
     StoreError::Engine(error.to_string())
 }
@@ -64,6 +75,10 @@ impl Store for SimStore {
         let done = self.disk.rows_step().map_err(failed)?;
         self.rows.write(batch)?;
         if done { Ok(()) } else { Err(StoreError::Engine("the node was stopped".to_owned())) }
+    }
+
+    fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        self.rows.view()
     }
 
     fn sync(&self) -> Result<(), StoreError> {

@@ -10,6 +10,7 @@ use crate::observe::CoreMetrics;
 use crate::placement::{OtherNode, Place};
 use crate::replication::LogRequest;
 use crate::shard::{Effects, Levels, ReadDone, ReadJob, Shard, refusal};
+use crate::snapshots::SnapshotRequest;
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ pub(crate) struct Threads {
     pub log: Sender<LogRequest>,
     pub store: Sender<StoreRequest>,
     pub reads: Sender<ReadRequest>,
+    pub snapshots: Sender<SnapshotRequest>,
 }
 
 /// One core of a storage node: shards, links and queues. Lives on one loop thread.
@@ -213,6 +215,9 @@ impl StorageCore {
                     }
                     self.with_shard(shard, |shard, effects| shard.read_done(now_ms, done, effects));
                 }
+                Completion::Snapshot { shard, report } => self.with_shard(shard, |shard, effects| {
+                    shard.snapshot_report(now_ms, report, effects);
+                }),
                 Completion::AttachFailed { shard, ticket, kind, detail } => {
                     self.shared.reads_in_flight.fetch_sub(1, Ordering::AcqRel);
                     self.with_shard(shard, |shard, effects| {

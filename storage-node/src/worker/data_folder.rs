@@ -4,6 +4,7 @@
 //! node.toml   format, node id, shard count, shards: checked at every start
 //! rows/       the store; its LOCK file keeps a second process out of the whole folder
 //! log/        the log
+//! snapshots/  of shards, from their leaders, that are being received and installed
 //! ```
 
 use super::node::StartError;
@@ -158,6 +159,10 @@ impl DataFolder {
 
     pub fn log(&self) -> PathBuf {
         self.folder.join("log")
+    }
+
+    pub fn snapshots(&self) -> PathBuf {
+        self.folder.join("snapshots")
     }
 }
 

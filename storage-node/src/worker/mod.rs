@@ -8,6 +8,7 @@
 //!     log thread (one a node) <- LogRequest-+--+
 //!     store thread (one a core) <- ApplyJob-+--+
 //!     read threads (some a node) <- ReadJob-+--+
+//!     thread of snapshots (one a node) <- SnapshotRequest, if there are other nodes
 //! ```
 
 mod link;
@@ -36,12 +37,14 @@ pub(crate) use node::{OpenedShards, open_node, report_synced};
 pub(crate) use read_threads::{ReadRequest, read_and_report};
 #[cfg(test)]
 pub(crate) use shared::NodeParts;
-pub(crate) use shared::NodeShared;
+pub(crate) use shared::{Completion, NodeShared};
 #[cfg(test)]
 pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;
-use wire_protocol::internal::{Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardResponse};
+use wire_protocol::internal::{
+    Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardResponse, SnapshotPart, SnapshotProgress,
+};
 
 /// What a core hands to the driver of its links.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,6 +66,10 @@ pub enum PeerMessage {
     Ack(FeedAck),
     /// From a replica to another.
     Raft(RaftMessage),
+    /// Of a shard's snapshot.
+    Part(Box<SnapshotPart>),
+    /// How much of a snapshot has been taken.
+    Progress(SnapshotProgress),
 }
 
 /// Something for another node, for the driver of the links.

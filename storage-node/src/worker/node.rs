@@ -16,6 +16,9 @@ use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
 use crate::replication::{Group, Log, LogRequest, ReplicationError, SyncedWrite, run_log_thread};
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, ShardStart};
+use crate::snapshots::{
+    SNAPSHOT_REQUESTS_MAX, SnapshotFiles, SnapshotRequest, finish_installs, run_snapshot_thread,
+};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use wire_protocol::ids::ShardId;
+
+/// Requests of one shard that the thread of snapshots may not have taken yet.
+const SNAPSHOT_REQUESTS_OF_SHARD: usize = 6;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +98,17 @@ impl StorageNode {
         let shared = Arc::clone(&self.shared);
         self.spawn("log".to_owned(), move || run_log(&shared, &log_requests))?;
         self.stop_with(&log, LogRequest::Stop);
+        let snapshots = self.start_snapshots(shards)?;
         let mut cores = Vec::with_capacity(opened.len());
         for (core, OpenedShards { shards, times }) in opened.into_iter().enumerate() {
-            let (store, store_requests) = bounded(shards.len() * APPLY_JOBS_IN_FLIGHT_MAX + 1);
+            let (store, store_requests) = bounded(shards.len() * (APPLY_JOBS_IN_FLIGHT_MAX + 1) + 1);
             let shared = Arc::clone(&self.shared);
             self.spawn(format!("store-{core}"), move || {
                 run_store_thread(&shared, core, &store_requests, times)
             })?;
             self.stop_with(&store, StoreRequest::Stop);
-            let threads = Threads { log: log.clone(), store, reads: reads.clone() };
+            let threads =
+                Threads { log: log.clone(), store, reads: reads.clone(), snapshots: snapshots.clone() };
             cores.push(StorageCore::new(Arc::clone(&self.shared), core, threads, shards));
         }
         for number in 0..READ_THREADS {
@@ -114,6 +122,18 @@ impl StorageNode {
         self.spawn("maintenance".to_owned(), move || jobs::run_maintenance(&shared, &stop, log_keep_bytes))?;
         self.stop_with(&maintenance, ());
         Ok(cores)
+    }
+
+    /// The thread of snapshots, where there are other nodes to have any.
+    fn start_snapshots(&mut self, shards: usize) -> Result<Sender<SnapshotRequest>, StartError> {
+        // Of each shard one to be made, sent, stopped and begun anew, one to be installed or thrown away.
+        let (snapshots, requests) = bounded(SNAPSHOT_REQUESTS_MAX + shards * SNAPSHOT_REQUESTS_OF_SHARD + 1);
+        if self.shared.map.is_replicated() {
+            let shared = Arc::clone(&self.shared);
+            self.spawn("snapshots".to_owned(), move || run_snapshot_thread(&shared, &requests))?;
+            self.stop_with(&snapshots, SnapshotRequest::Stop);
+        }
+        Ok(snapshots)
     }
 
     /// Starts a thread; when it ends with an error or a panic the node has failed.
@@ -207,7 +227,12 @@ pub(crate) fn open_node(
         what: "draw the node's epoch".to_owned(),
         error: std::io::Error::other(error.to_string()),
     })?;
-    let parts = NodeParts { node_id: config.node_id, epoch, map, log, store, cores };
+    let snapshot_files = SnapshotFiles::new(disk.clone(), folder.snapshots());
+    if map.is_replicated() {
+        finish_installs(&snapshot_files, &*store, &log, &map.own_shards(), map.shard_count())
+            .map_err(|detail| StartError::DataFolder { file: folder.snapshots(), detail })?;
+    }
+    let parts = NodeParts { node_id: config.node_id, epoch, map, log, store, snapshot_files, cores };
     let shared = Arc::new(NodeShared::new(parts));
     let opened = (0..cores).map(|core| open_shards(&shared, core)).collect::<Result<_, _>>()?;
     Ok((shared, opened))

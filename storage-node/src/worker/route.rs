@@ -8,6 +8,7 @@ use super::{PeerMessage, PeerOutput};
 use crate::placement::Place;
 use crate::replication::LogRequest;
 use crate::shard::{ReadJob, ReadWork, refusal};
+use crate::snapshots::{SNAPSHOT_REQUESTS_MAX, SnapshotRequest};
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{FeedAck, FeedBatch, ShardLeader, shard_error};
@@ -40,6 +41,19 @@ impl StorageCore {
             if self.threads.log.try_send(request).is_err() {
                 self.shared.fail("the log thread ended or its queue is full".to_owned());
             }
+        }
+        for (shard, time_ms) in effects.restored {
+            if self.threads.store.try_send(StoreRequest::Restored { shard, time_ms }).is_err() {
+                self.shared.fail("a store thread ended or its queue is full".to_owned());
+            }
+        }
+        for request in effects.snapshots {
+            if self.threads.snapshots.try_send(request).is_err() {
+                self.shared.fail("the thread of snapshots ended or its queue is full".to_owned());
+            }
+        }
+        while let Some(PeerOutput { node, message }) = self.shared.inboxes[self.core].snapshots.pop() {
+            self.send_to_node(node, message);
         }
         for job in effects.applies {
             if self.threads.store.try_send(StoreRequest::Apply(job)).is_err() {
@@ -84,6 +98,8 @@ impl StorageCore {
             PeerMessage::Batch(batch) => ShardId(batch.home_shard),
             PeerMessage::Ack(ack) => ShardId(ack.source_shard),
             PeerMessage::Raft(message) => ShardId(message.shard),
+            PeerMessage::Part(part) => ShardId(part.shard),
+            PeerMessage::Progress(progress) => ShardId(progress.shard),
         };
         let Some(Place::Core(core)) = self.shared.map.place(shard) else {
             tracing::warn!(%shard, "a peer sent something for a shard that is not here");
@@ -101,8 +117,17 @@ impl StorageCore {
                 self.send_mail(core, Mail::Raft(message))
             }
             PeerMessage::Raft(_) => {}
+            PeerMessage::Part(part) => self.hand_to_snapshots(SnapshotRequest::Part(part)),
+            PeerMessage::Progress(progress) => self.hand_to_snapshots(SnapshotRequest::Progress(progress)),
         }
         self.shared.inboxes[self.core].signal();
+    }
+
+    /// What another node says of snapshots. It says it again if it is lost here.
+    fn hand_to_snapshots(&self, request: SnapshotRequest) {
+        if self.threads.snapshots.len() < SNAPSHOT_REQUESTS_MAX {
+            drop(self.threads.snapshots.try_send(request));
+        }
     }
 
     /// Takes who leads a shard, from a replica here or from another node.

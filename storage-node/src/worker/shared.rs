@@ -6,7 +6,8 @@ use crate::observe::NodeMetrics;
 use crate::placement::{Leaders, Place, ShardMap};
 use crate::replication::Log;
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
-use crate::worker::{LinkId, Waker};
+use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, SnapshotFiles, SnapshotReport};
+use crate::worker::{LinkId, PeerOutput, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,6 +23,9 @@ pub const OWN_READS_IN_FLIGHT_MAX: usize = 16;
 /// Items that one core has not yet taken from another core of the node.
 pub const MAILBOX_ITEMS_MAX: usize = 4_096;
 
+/// Reports about one shard's snapshots that a core may not have taken yet: one made and ended, one received, installed.
+const SNAPSHOT_REPORTS_MAX: usize = 4;
+
 /// What threads report to a core.
 #[derive(Debug)]
 pub(crate) enum Completion {
@@ -35,6 +39,8 @@ pub(crate) enum Completion {
     Read { shard: ShardId, done: ReadDone },
     /// A read thread: the look-up for an attaching session failed.
     AttachFailed { shard: ShardId, ticket: u64, kind: shard_error::Kind, detail: String },
+    /// The thread of snapshots: something about a snapshot of this shard.
+    Snapshot { shard: ShardId, report: SnapshotReport },
 }
 
 /// What one core tells another.
@@ -61,6 +67,8 @@ pub(crate) struct Inbox {
     completions: ArrayQueue<Completion>,
     /// From each core of the node.
     pub mail: Vec<ArrayQueue<Mail>>,
+    /// From the thread of snapshots to other nodes.
+    pub snapshots: ArrayQueue<PeerOutput>,
     wake: OnceLock<Waker>,
     signalled: AtomicBool,
 }
@@ -69,12 +77,12 @@ impl Inbox {
     /// For a core with this many shards, in a node of this many cores.
     pub fn new(shards: usize, cores: usize) -> Self {
         // Everything that threads can ever have to report at once: pushing never fails.
-        let completions = shards * (LOG_WRITES_IN_FLIGHT_MAX + 1 + APPLY_JOBS_IN_FLIGHT_MAX)
-            + READS_IN_FLIGHT_MAX
-            + OWN_READS_IN_FLIGHT_MAX;
+        let of_shard = LOG_WRITES_IN_FLIGHT_MAX + 1 + APPLY_JOBS_IN_FLIGHT_MAX + SNAPSHOT_REPORTS_MAX;
+        let completions = shards * of_shard + READS_IN_FLIGHT_MAX + OWN_READS_IN_FLIGHT_MAX;
         Self {
             completions: ArrayQueue::new(completions),
             mail: (0..cores).map(|_| ArrayQueue::new(MAILBOX_ITEMS_MAX)).collect(),
+            snapshots: ArrayQueue::new(SNAPSHOT_MESSAGES_MAX),
             wake: OnceLock::new(),
             signalled: AtomicBool::new(false),
         }
@@ -118,6 +126,7 @@ pub(crate) struct NodeShared {
     pub leaders: Leaders,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
+    pub snapshot_files: SnapshotFiles,
     pub inboxes: Vec<Inbox>,
     /// For each shard of the fleet; only those of this node are ever moved.
     pub marks: Vec<Arc<ShardMarks>>,
@@ -133,6 +142,7 @@ pub(crate) struct NodeParts {
     pub map: ShardMap,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
+    pub snapshot_files: SnapshotFiles,
     pub cores: usize,
 }
 
@@ -149,6 +159,7 @@ impl NodeShared {
             map: parts.map,
             log: parts.log,
             store: parts.store,
+            snapshot_files: parts.snapshot_files,
             inboxes,
             reads_in_flight: AtomicUsize::new(0),
             metrics: Arc::new(NodeMetrics::new(parts.cores)),

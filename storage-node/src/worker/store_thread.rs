@@ -24,6 +24,8 @@ const STORE_BATCH_BYTES: usize = 32 * 1024;
 pub(crate) enum StoreRequest {
     /// Apply and report to the core.
     Apply(ApplyJob),
+    /// A snapshot took the place of the shard's rows: what is remembered of them is void.
+    Restored { shard: ShardId, time_ms: u64 },
     /// End after everything queued before.
     Stop,
 }
@@ -74,6 +76,11 @@ impl<'a> Applier<'a> {
                 StoreRequest::Stop => {
                     goes_on = false;
                     break;
+                }
+                StoreRequest::Restored { shard, time_ms } => {
+                    // Jobs taken before it are of other shards: this one's were waited for.
+                    self.hot.forget_all();
+                    self.times.insert(shard, time_ms);
                 }
                 StoreRequest::Apply(job) => {
                     bytes += job.bytes;

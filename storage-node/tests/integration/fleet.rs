@@ -73,6 +73,19 @@ impl<'a> Fleet<'a> {
         self.is_ready(place, process);
     }
 
+    /// Starts a node that dies at this failpoint, and waits for its end.
+    pub fn start_dying_at(&mut self, place: usize, failpoint: &str) {
+        let started = clock::now();
+        let Ok(mut process) = self.with_setup(place, |setup| Process::start_dying_at(setup, failpoint))
+        else {
+            return;
+        };
+        while !process.has_ended() {
+            assert!(started.elapsed() < PATIENCE, "it never came to {failpoint}");
+            self.pump();
+        }
+    }
+
     /// kill -9.
     pub fn kill(&mut self, place: usize) {
         self.processes[place].take().expect("it runs").kill();
@@ -85,7 +98,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Takes what every node has to say.
-    fn pump(&mut self) {
+    pub fn pump(&mut self) {
         for link in self.links.iter_mut().flatten() {
             link.pump(Duration::from_millis(10)).expect("the node lives");
         }

@@ -162,6 +162,11 @@ impl Process {
             .expect("it starts")
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_some()
+    }
+
     /// It ends by itself.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().expect("it ends")

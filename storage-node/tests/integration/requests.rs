@@ -71,6 +71,16 @@ pub fn create_direct(shards: u32, a: Person, b: Person) -> Call {
 
 /// A message whose body says who wrote it and which of theirs it is.
 pub fn send(shards: u32, from: Person, conversation: ConversationId, client_id: u64) -> Call {
+    send_body(shards, from, conversation, client_id, body(from, client_id))
+}
+
+pub fn send_body(
+    shards: u32,
+    from: Person,
+    conversation: ConversationId,
+    client_id: u64,
+    body: Bytes,
+) -> Call {
     let send = SendMessage {
         conversation_id: conversation.to_bytes(),
         user_id: from.user.to_bytes(),
@@ -78,7 +88,7 @@ pub fn send(shards: u32, from: Person, conversation: ConversationId, client_id: 
         client_message_id: client_id,
         predecessor: 0,
         kind: 0,
-        body: body(from, client_id),
+        body,
     };
     command(conversation.slot().shard(shards), command::Kind::SendMessage(send))
 }

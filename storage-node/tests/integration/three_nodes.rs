@@ -2,8 +2,12 @@
 //! acknowledged is lost, doubled or out of order.
 
 use crate::fleet::Fleet;
+use crate::process::PATIENCE;
 use crate::requests::{self, applied, body, person};
+use bytes::Bytes;
 use std::path::Path;
+use std::time::Duration;
+use storage_node::clock;
 use wire_protocol::ids::ConversationId;
 
 const SHARDS: u32 = 6;
@@ -73,4 +77,59 @@ fn sessions_and_feed_follow_the_leader_of_their_home() {
     fleet.wait_for_feed(bob, conversation, 21);
     applied(&fleet.call(requests::send(SHARDS, ada, conversation, 21)));
     fleet.wait_for_push(home, &body(ada, 21));
+}
+
+/// Longer than a replica may be silent before a log that has grown large is cut without it.
+const AWAY: Duration = Duration::from_secs(12);
+/// More messages than the log keeps for a replica that is away: with these bodies twice `keep_bytes`.
+const MESSAGES_AWAY: u64 = 2_500;
+const BODY_BYTES: usize = 8 * 1024;
+
+#[test]
+fn a_node_that_was_away_too_long_takes_a_snapshot_and_is_as_good_as_the_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fleet = start(folder.path());
+    let (ada, bob) = (person(1), person(2));
+    for person in [ada, bob] {
+        fleet.call(requests::create_user(SHARDS, person));
+    }
+    fleet.call(requests::create_direct(SHARDS, ada, bob));
+    let conversation = ConversationId::direct(ada.user, bob.user);
+    let shard = conversation.slot().shard(SHARDS);
+    let leader = fleet.leader(shard).expect("it answered");
+    let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    fleet.kill(away);
+    let large = |client_id: u64| {
+        let body = Bytes::from(vec![client_id as u8; BODY_BYTES]);
+        requests::send_body(SHARDS, ada, conversation, client_id, body)
+    };
+    let (started, mut seqs) = (clock::now(), Vec::new());
+    while started.elapsed() < AWAY || (seqs.len() as u64) < MESSAGES_AWAY {
+        assert!(started.elapsed() < 4 * PATIENCE, "{} messages", seqs.len());
+        seqs.push(applied(&fleet.call(large(seqs.len() as u64 + 1))).seq);
+        if seqs.len() % 50 == 0 {
+            // The other nodes' links live of being heard.
+            fleet.pump();
+        }
+    }
+    // It takes what it is given, dies, begins again, dies when everything is in its place, and finds it so.
+    for failpoint in ["snapshot-received", "snapshot-decided", "snapshot-installed"] {
+        fleet.start_dying_at(away, failpoint);
+    }
+    fleet.start_node(away);
+    // With one of the others gone, nothing is acknowledged without it.
+    fleet.kill(other);
+    let next = seqs.len() as u64 + 1;
+    seqs.push(applied(&fleet.call(large(next))).seq);
+    fleet.start_node(other);
+    fleet.kill(leader);
+    // Whoever leads now, what was acknowledged is there once, and the feed has all of it.
+    for client_id in 1..=next {
+        let repeated = applied(&fleet.call(large(client_id)));
+        assert_eq!((repeated.seq, repeated.repeated_send), (seqs[client_id as usize - 1], true));
+        if client_id % 50 == 0 {
+            fleet.pump();
+        }
+    }
+    fleet.wait_for_feed(bob, conversation, next + 1);
 }

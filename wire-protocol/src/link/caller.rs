@@ -4,7 +4,7 @@ use super::queue::{AckQueue, ItemQueue, item_bytes};
 use super::{LinkFault, LinkFull};
 use crate::internal::{
     Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
-    ShardLeader, ShardRequest, ShardResponse,
+    ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
 };
 use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS, LINK_VERSION};
 use std::collections::BTreeSet;
@@ -38,6 +38,8 @@ enum Item {
     Request(ShardRequest),
     Feed(FeedBatch),
     Raft(RaftMessage),
+    Part(SnapshotPart),
+    Progress(SnapshotProgress),
 }
 
 /// What a received frame brought.
@@ -101,6 +103,22 @@ impl CallerLink {
         self.room()?;
         let bytes = item_bytes(&message)?;
         self.queue.push(Item::Raft(message), bytes);
+        Ok(())
+    }
+
+    /// Takes a part of a snapshot. A refused one is sent again when its time is over.
+    pub fn queue_snapshot_part(&mut self, part: SnapshotPart) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&part)?;
+        self.queue.push(Item::Part(part), bytes);
+        Ok(())
+    }
+
+    /// Takes how far a snapshot has come. A refused one is asked for by the next part.
+    pub fn queue_snapshot_progress(&mut self, progress: SnapshotProgress) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&progress)?;
+        self.queue.push(Item::Progress(progress), bytes);
         Ok(())
     }
 
@@ -176,12 +194,10 @@ impl CallerLink {
                     Item::Request(request) => frame.requests.push(request),
                     Item::Feed(batch) => frame.feed.push(batch),
                     Item::Raft(message) => frame.raft.push(message),
+                    Item::Part(part) => frame.snapshot_parts.push(part),
+                    Item::Progress(progress) => frame.snapshot_progress.push(progress),
                 });
-                let nothing = frame.requests.is_empty()
-                    && frame.feed.is_empty()
-                    && frame.feed_acks.is_empty()
-                    && frame.raft.is_empty();
-                if nothing && !frame.ping {
+                if frame == LinkRequestFrame::default() {
                     return None;
                 }
             }

@@ -142,7 +142,9 @@ impl<'a> World<'a> {
                 ServingEvent::Hello(_)
                 | ServingEvent::Feed(_)
                 | ServingEvent::FeedAck(_)
-                | ServingEvent::Raft(_) => {}
+                | ServingEvent::Raft(_)
+                | ServingEvent::SnapshotPart(_)
+                | ServingEvent::SnapshotProgress(_) => {}
             };
             self.serving.handle_frame(self.now_ms, frame, take).expect("the caller keeps the protocol");
             for id in requests {

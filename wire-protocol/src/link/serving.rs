@@ -9,7 +9,8 @@ use crate::internal::link_hello::Role;
 use crate::internal::shard_error::Kind;
 use crate::internal::{
     Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
-    SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, delivery, shard_response,
+    SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
+    delivery, shard_response,
 };
 use crate::limits::{
     LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX,
@@ -69,6 +70,10 @@ pub enum ServingEvent {
     FeedAck(FeedAck),
     /// From a replica of the peer to one of this node.
     Raft(RaftMessage),
+    /// Of a snapshot for a replica of this node.
+    SnapshotPart(SnapshotPart),
+    /// How much the peer has taken of a snapshot from this node.
+    SnapshotProgress(SnapshotProgress),
 }
 
 /// What became of a delivery.
@@ -112,8 +117,12 @@ impl ServingLink {
             (Some(_), Some(_)) => return Err(LinkFault::Protocol("a second hello")),
             (Some(_), None) => {}
         }
-        if self.welcome_due && !(frame.requests.is_empty() && frame.feed.is_empty() && frame.raft.is_empty())
-        {
+        let has_items = !(frame.requests.is_empty()
+            && frame.feed.is_empty()
+            && frame.raft.is_empty()
+            && frame.snapshot_parts.is_empty()
+            && frame.snapshot_progress.is_empty());
+        if self.welcome_due && has_items {
             return Err(LinkFault::Protocol("an item before welcome"));
         }
         self.heard_ms = self.heard_ms.max(now_ms);
@@ -125,6 +134,9 @@ impl ServingLink {
         frame.feed.into_iter().for_each(|batch| sink(ServingEvent::Feed(batch)));
         frame.feed_acks.into_iter().for_each(|ack| sink(ServingEvent::FeedAck(ack)));
         frame.raft.into_iter().for_each(|message| sink(ServingEvent::Raft(message)));
+        frame.snapshot_parts.into_iter().for_each(|part| sink(ServingEvent::SnapshotPart(part)));
+        let progress = frame.snapshot_progress.into_iter();
+        progress.for_each(|progress| sink(ServingEvent::SnapshotProgress(progress)));
         Ok(())
     }
 

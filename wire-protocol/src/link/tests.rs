@@ -336,6 +336,17 @@ fn messages_of_replicas_travel_in_their_order_and_only_after_welcome() {
     assert!(caller.poll_frame(NOW).is_none(), "all of a turn share a frame");
     let events = give_serving(&mut serving, frame).expect("good");
     assert_eq!(events, (1..=3).map(|index| ServingEvent::Raft(message(index))).collect::<Vec<_>>());
+    // So do parts of snapshots, and what is said of them.
+    let part = SnapshotPart { shard: 1, number: 4, ..SnapshotPart::default() };
+    let progress = SnapshotProgress { shard: 2, next: 5, ..SnapshotProgress::default() };
+    caller.queue_snapshot_part(part.clone()).expect("there is room");
+    caller.queue_snapshot_progress(progress).expect("there is room");
+    let frame = caller.poll_frame(NOW).expect("they wait");
+    let events = give_serving(&mut serving, frame).expect("good");
+    assert_eq!(events, [ServingEvent::SnapshotPart(part.clone()), ServingEvent::SnapshotProgress(progress)]);
+    let mut new = ServingLink::new(welcome(4), NOW);
+    let early = LinkRequestFrame { hello: Some(hello()), snapshot_parts: vec![part], ..Default::default() };
+    assert!(give_serving(&mut new, early).is_err());
     let mut new = ServingLink::new(welcome(4), NOW);
     let hello = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello() };
     let too_early = LinkRequestFrame { hello: Some(hello), raft: vec![message(1)], ..Default::default() };

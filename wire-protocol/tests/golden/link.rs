@@ -32,6 +32,10 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
         ("link-feed", LinkRequestFrame { feed: vec![feed()], ..none() }),
         ("link-feed-acks-of-caller", LinkRequestFrame { feed_acks: feed_acks(), ..none() }),
         ("link-raft", LinkRequestFrame { raft: raft(), ..none() }),
+        (
+            "link-snapshot",
+            LinkRequestFrame { snapshot_parts: parts(), snapshot_progress: progress(), ..none() },
+        ),
         ("link-ping", LinkRequestFrame { ping: true, ..none() }),
     ]
 }
@@ -95,6 +99,40 @@ fn raft() -> Vec<RaftMessage> {
         message(Kind::PreVote),
         message(Kind::PreVoteResponse),
     ]
+}
+
+/// The first part of a snapshot, and a later one that is the last.
+fn parts() -> Vec<SnapshotPart> {
+    let message = raft().into_iter().find(|message| message.snapshot.is_some());
+    let entry = RaftEntry { kind: 0, term: 6, index: 40, record: Bytes::from_static(b"\x01record") };
+    let row =
+        SnapshotRow { key: Bytes::from_static(b"\x00\x07\x11key"), value: Bytes::from_static(b"value") };
+    let part = SnapshotPart {
+        shard: 5,
+        from: 1,
+        to: 2,
+        term: 7,
+        index: 40,
+        message,
+        entries: vec![entry],
+        checksum: 0x2122_2324,
+        ..SnapshotPart::default()
+    };
+    let last = SnapshotPart {
+        number: 9,
+        is_last: true,
+        message: None,
+        entries: Vec::new(),
+        rows: vec![row],
+        checksum: 0x3132_3334,
+        ..part.clone()
+    };
+    vec![part, last]
+}
+
+fn progress() -> Vec<SnapshotProgress> {
+    let taken = SnapshotProgress { shard: 6, from: 1, to: 3, term: 8, index: 77, next: 4, refused: false };
+    vec![taken, SnapshotProgress { shard: 7, refused: true, ..taken }]
 }
 
 fn leaders() -> Vec<ShardLeader> {

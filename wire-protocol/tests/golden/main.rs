@@ -263,7 +263,9 @@ fn a_serving_half_takes_every_golden_link_request() {
             ServingEvent::Hello(_)
             | ServingEvent::Feed(_)
             | ServingEvent::FeedAck(_)
-            | ServingEvent::Raft(_) => {}
+            | ServingEvent::Raft(_)
+            | ServingEvent::SnapshotPart(_)
+            | ServingEvent::SnapshotProgress(_) => {}
         };
         serving.handle_frame(0, decode(payload).expect(name), &mut take).expect(name);
         let answer = serving.poll_frame(0).map(|frame| frame.encode_to_vec());

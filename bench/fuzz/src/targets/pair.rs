@@ -125,7 +125,11 @@ impl Link {
                     assert!(!is_clean || batch.to_index == *fed + 1, "feed out of order");
                     *fed = batch.to_index;
                 }
-                ServingEvent::Hello(_) | ServingEvent::FeedAck(_) | ServingEvent::Raft(_) => {}
+                ServingEvent::Hello(_)
+                | ServingEvent::FeedAck(_)
+                | ServingEvent::Raft(_)
+                | ServingEvent::SnapshotPart(_)
+                | ServingEvent::SnapshotProgress(_) => {}
             });
             if taken.is_err() {
                 return false;

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::config::{LogConfig, StorageConfig};
+use crate::disk::Disk;
 use crate::domain::Overlay;
 use crate::engine::{MemoryStore, Store};
 use crate::placement::ShardMap;
 use crate::replication::{Group, Log, Replicas, encode_record};
+use crate::snapshots::SnapshotFiles;
 use crate::worker::NodeParts;
 use std::sync::Arc;
 use wire_protocol::ids::{ConversationId, DeviceId, UserId};
@@ -58,8 +60,17 @@ fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
             group.persisted(number);
         }
     }
+    let snapshot_files = SnapshotFiles::new(Disk::Real, folder.join("snapshots"));
     let map = ShardMap::new(&StorageConfig { shard_count: 1, ..StorageConfig::default() }, 1).expect("a map");
-    NodeShared::new(NodeParts { node_id: 1, epoch: 1, map, log, store: Box::new(store), cores: 1 })
+    NodeShared::new(NodeParts {
+        node_id: 1,
+        epoch: 1,
+        map,
+        log,
+        store: Box::new(store),
+        snapshot_files,
+        cores: 1,
+    })
 }
 
 #[test]

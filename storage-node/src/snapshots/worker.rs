@@ -1,0 +1,284 @@
+//! The thread that makes, sends, receives and installs snapshots: one for a node, one outgoing snapshot at a time.
+
+use super::contents::Contents;
+use super::incoming::{Incoming, Refusal, Taken, name_of};
+use super::install::{SnapshotFiles, install};
+use super::outgoing::{Answered, Outgoing, Step};
+use super::{RECEIVING_MS_MAX, SnapshotReport, SnapshotRequest};
+use crate::clock;
+use crate::domain;
+use crate::failpoint::{self, Failpoint};
+use crate::placement::Place;
+use crate::worker::{Completion, NodeShared, PeerMessage, PeerOutput};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use prost::Message;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{RaftMessage, SnapshotPart, SnapshotProgress};
+
+/// Longest sleep of the thread, in milliseconds.
+const SLEEP_MS_MAX: u64 = 1_000;
+
+/// Runs until it is told to stop, or until a decided snapshot cannot be installed.
+pub(crate) fn run_snapshot_thread(
+    shared: &NodeShared,
+    requests: &Receiver<SnapshotRequest>,
+) -> Result<(), String> {
+    let started = clock::now();
+    let now_ms = || started.elapsed().as_millis() as u64;
+    let mut worker = SnapshotWorker::new(shared);
+    loop {
+        let due_ms = worker.turn(now_ms());
+        let sleep_ms = due_ms.saturating_sub(now_ms()).clamp(1, SLEEP_MS_MAX);
+        match requests.recv_timeout(Duration::from_millis(sleep_ms)) {
+            Ok(SnapshotRequest::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(request) => worker.take(now_ms(), request)?,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+/// A node's snapshots. Times are of any clock that goes forward.
+pub(crate) struct SnapshotWorker<'a> {
+    shared: &'a NodeShared,
+    /// Shards and nodes that wait for their snapshot to be made; each pair once.
+    waiting: VecDeque<(ShardId, u32)>,
+    outgoing: Option<Outgoing>,
+    incoming: BTreeMap<ShardId, Incoming>,
+}
+
+impl<'a> SnapshotWorker<'a> {
+    pub fn new(shared: &'a NodeShared) -> Self {
+        Self { shared, waiting: VecDeque::new(), outgoing: None, incoming: BTreeMap::new() }
+    }
+
+    fn files(&self) -> &'a SnapshotFiles {
+        &self.shared.snapshot_files
+    }
+
+    /// An error is final: the node cannot go on without the snapshot.
+    pub fn take(&mut self, now_ms: u64, request: SnapshotRequest) -> Result<(), String> {
+        match request {
+            SnapshotRequest::Open { shard, node } => {
+                if !self.waiting.contains(&(shard, node)) {
+                    self.waiting.push_back((shard, node));
+                }
+            }
+            SnapshotRequest::Send { shard, message } => self.send(now_ms, shard, message),
+            SnapshotRequest::Cancel { shard } => {
+                self.waiting.retain(|(waiting, _)| *waiting != shard);
+                self.outgoing = self.outgoing.take().filter(|outgoing| outgoing.shard != shard);
+            }
+            SnapshotRequest::Part(part) => self.receive(now_ms, *part),
+            SnapshotRequest::Progress(progress) => self.progress(&progress),
+            SnapshotRequest::Install { shard } => return self.install(shard),
+            SnapshotRequest::Discard { shard } => {
+                self.incoming.remove(&shard);
+                self.files().discard(&self.files().received(shard));
+            }
+            SnapshotRequest::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Does what is due; gives the time of the next turn.
+    pub fn turn(&mut self, now_ms: u64) -> u64 {
+        self.forget_abandoned(now_ms);
+        while self.outgoing.is_none() {
+            let Some((shard, node)) = self.waiting.pop_front() else { break };
+            self.open(now_ms, shard, node);
+        }
+        let Some(outgoing) = &mut self.outgoing else { return now_ms + SLEEP_MS_MAX };
+        match outgoing.step(now_ms, &self.shared.log) {
+            Step::Wait(until_ms) => until_ms,
+            Step::Send(part) => {
+                let (node, shard) = (outgoing.node, outgoing.shard);
+                self.shared.metrics.snapshot_bytes.add(part.encoded_len() as u64);
+                self.tell(shard, node, PeerMessage::Part(part));
+                now_ms
+            }
+            Step::GiveUp(reason) => {
+                self.end_outgoing(Some(&reason));
+                now_ms
+            }
+        }
+    }
+
+    fn open(&mut self, now_ms: u64, shard: ShardId, node: u32) {
+        match self.make(now_ms, shard, node) {
+            Ok((outgoing, report)) => {
+                tracing::info!(%shard, node, "a snapshot for another node was made: {report:?}");
+                self.outgoing = Some(outgoing);
+                self.report(shard, report);
+            }
+            Err(reason) => {
+                tracing::warn!(%shard, node, "no snapshot: {reason}");
+                self.shared.metrics.snapshots_given_up.increment();
+                self.report(shard, SnapshotReport::Ended { node, has_arrived: false });
+            }
+        }
+    }
+
+    fn make(&self, now_ms: u64, shard: ShardId, node: u32) -> Result<(Outgoing, SnapshotReport), String> {
+        let shared = self.shared;
+        // Before the view: what no feed needs then no feed needs later.
+        let feed_cut = shared.marks_of(shard).feed_cut.load(Ordering::Acquire);
+        let view = shared.store.view().map_err(|error| error.to_string())?;
+        let (index, _) = domain::applied_index(&*view, shard).map_err(|error| error.to_string())?;
+        let term = shared.log.term(shard, index).map_err(|error| error.to_string())?;
+        let term = term.ok_or_else(|| format!("the log does not hold entry {index}"))?;
+        let contents = Contents::new(shard, shared.map.shard_count(), view, index, feed_cut);
+        let outgoing = Outgoing::new(shard, node, contents, now_ms);
+        Ok((outgoing, SnapshotReport::Opened { node, index, term }))
+    }
+
+    fn send(&mut self, now_ms: u64, shard: ShardId, message: RaftMessage) {
+        let node = message.to;
+        let fits = match &mut self.outgoing {
+            Some(outgoing) if outgoing.shard == shard => outgoing.begin(now_ms, message),
+            _ => false,
+        };
+        if !fits {
+            self.report(shard, SnapshotReport::Ended { node, has_arrived: false });
+        }
+    }
+
+    fn progress(&mut self, progress: &SnapshotProgress) {
+        match self.outgoing.as_mut().map(|outgoing| outgoing.take(progress)) {
+            Some(Answered::Arrived) => self.end_outgoing(None),
+            Some(Answered::Refused) => self.end_outgoing(Some("its receiver does not take it")),
+            Some(Answered::GoesOn) | None => {}
+        }
+    }
+
+    fn end_outgoing(&mut self, reason: Option<&str>) {
+        let Some(Outgoing { shard, node, .. }) = self.outgoing.take() else { return };
+        match reason {
+            None => {
+                tracing::info!(%shard, node, "a snapshot arrived");
+                self.shared.metrics.snapshots_sent.increment();
+            }
+            Some(reason) => {
+                tracing::warn!(%shard, node, "a snapshot was given up: {reason}");
+                self.shared.metrics.snapshots_given_up.increment();
+            }
+        }
+        self.report(shard, SnapshotReport::Ended { node, has_arrived: reason.is_none() });
+    }
+
+    fn receive(&mut self, now_ms: u64, part: SnapshotPart) {
+        let (shard, node, name) = (ShardId(part.shard), part.from, name_of(&part));
+        if self.incoming.get(&shard).is_none_or(|incoming| incoming.name != name) {
+            // Another one is decided on, or this one's beginning was never here.
+            let is_free = self.incoming.get(&shard).is_none_or(|incoming| !incoming.is_whole());
+            if !is_free || part.number != 0 {
+                let (_, term, index) = name;
+                let own = self.shared.node_id;
+                let of = SnapshotProgress {
+                    shard: shard.0,
+                    from: own,
+                    to: node,
+                    term,
+                    index,
+                    ..Default::default()
+                };
+                return self.tell(shard, node, PeerMessage::Progress(of));
+            }
+            self.incoming.remove(&shard);
+            let path = self.files().receiving(shard);
+            let shard_count = self.shared.map.shard_count();
+            match Incoming::begin(self.files().disk(), &path, shard_count, &part, now_ms) {
+                Ok(incoming) => drop(self.incoming.insert(shard, incoming)),
+                Err(refusal) => return self.refuse(shard, &part, &refusal),
+            }
+        }
+        let Some(incoming) = self.incoming.get_mut(&shard) else { return };
+        match incoming.take(now_ms, part.clone()) {
+            Ok(Taken::Again | Taken::Part) => {
+                let progress = incoming.progress(self.shared.node_id, false);
+                self.tell(shard, node, PeerMessage::Progress(progress));
+            }
+            Ok(Taken::Whole(message)) => self.received(shard, &part, *message),
+            Err(refusal) => self.refuse(shard, &part, &refusal),
+        }
+    }
+
+    fn received(&mut self, shard: ShardId, part: &SnapshotPart, message: RaftMessage) {
+        let (from, to) = (self.files().receiving(shard), self.files().received(shard));
+        if let Err(error) = self.files().disk().rename(&from, &to) {
+            return self.refuse(shard, part, &Refusal::Disk { file: from, error });
+        }
+        failpoint::pass(Failpoint::SnapshotReceived);
+        let Some(incoming) = self.incoming.get(&shard) else { return };
+        let progress = incoming.progress(self.shared.node_id, false);
+        tracing::info!(%shard, node = part.from, index = part.index, "a snapshot was received");
+        self.tell(shard, part.from, PeerMessage::Progress(progress));
+        self.report(shard, SnapshotReport::Received { message });
+    }
+
+    fn refuse(&mut self, shard: ShardId, part: &SnapshotPart, refusal: &Refusal) {
+        tracing::warn!(%shard, "a snapshot is not taken: {refusal}");
+        self.shared.metrics.snapshots_given_up.increment();
+        self.incoming.remove(&shard);
+        self.files().discard(&self.files().receiving(shard));
+        let progress = SnapshotProgress {
+            shard: shard.0,
+            from: self.shared.node_id,
+            to: part.from,
+            term: part.term,
+            index: part.index,
+            next: part.number,
+            refused: true,
+        };
+        self.tell(shard, part.from, PeerMessage::Progress(progress));
+    }
+
+    fn install(&mut self, shard: ShardId) -> Result<(), String> {
+        let shared = self.shared;
+        self.files().decide(shard)?;
+        failpoint::pass(Failpoint::SnapshotDecided);
+        let installed = install(self.files(), &*shared.store, &shared.log, shard, shared.map.shard_count())?;
+        self.incoming.remove(&shard);
+        shared.metrics.snapshots_installed.increment();
+        tracing::info!(%shard, index = installed.index, "a snapshot was installed");
+        self.report(shard, SnapshotReport::Installed(installed));
+        Ok(())
+    }
+
+    /// Snapshots whose sender has gone.
+    fn forget_abandoned(&mut self, now_ms: u64) {
+        let files = self.files();
+        self.incoming.retain(|shard, incoming| {
+            let is_kept = incoming.is_whole() || now_ms < incoming.heard_ms + RECEIVING_MS_MAX;
+            if !is_kept {
+                files.discard(&files.receiving(*shard));
+            }
+            is_kept
+        });
+    }
+
+    fn core_of(&self, shard: ShardId) -> Option<usize> {
+        match self.shared.map.place(shard) {
+            Some(Place::Core(core)) => Some(core),
+            _ => None,
+        }
+    }
+
+    fn report(&self, shard: ShardId, report: SnapshotReport) {
+        if let Some(core) = self.core_of(shard) {
+            self.shared.inboxes[core].complete(Completion::Snapshot { shard, report });
+            self.shared.inboxes[core].signal();
+        }
+    }
+
+    /// By way of the core whose shard it is; lost if that one has too much.
+    fn tell(&self, shard: ShardId, node: u32, message: PeerMessage) {
+        if let Some(core) = self.core_of(shard) {
+            let inbox = &self.shared.inboxes[core];
+            drop(inbox.snapshots.push(PeerOutput { node, message }));
+            inbox.signal();
+        }
+    }
+}
