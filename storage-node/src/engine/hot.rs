@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_somebody_else_wrote_are_read_again() {
+        let store = MemoryStore::default();
+        let hot = HotRows::new(&store);
+        let key = head(1);
+        write(&store, &hot, key, Some(b"one"));
+        let mut batch = WriteBatch::new();
+        batch.put(key, b"another".to_vec());
+        store.write(batch).expect("memory");
+        hot.forget_all();
+        assert_eq!(hot.value(&key).expect("read").as_deref(), Some(b"another".as_slice()));
+    }
+
+    #[test]
     fn other_tables_go_through() {
         let store = MemoryStore::default();
         let counting = Counting { store: &store, lookups: Cell::new(0) };

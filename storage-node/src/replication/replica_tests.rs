@@ -283,6 +283,47 @@ fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
 }
 
 #[test]
+fn a_replica_promises_nothing_of_a_snapshot_before_it_is_installed() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.cut_off(3);
+    for number in 0..20 {
+        net.replica(1).group.propose(record(number)).expect("it leads");
+        net.settle();
+    }
+    net.replica(1).cut();
+    net.cut.clear();
+    let snapshot = (0..20).find_map(|_| {
+        net.replica(1).group.tick();
+        let messages = net.replica(1).poll();
+        messages.into_iter().filter(|message| message.to == 3).for_each(|message| {
+            net.replica(3).group.step(message).expect("a leader's");
+        });
+        net.replica(3).sync();
+        let answers = net.replica(3).poll();
+        answers.into_iter().for_each(|answer| net.replica(1).group.step(answer).expect("well formed"));
+        net.replica(1).poll();
+        net.replica(1).snapshots.pop()
+    });
+    let Taken { message, entries, .. } = snapshot.expect("the log does not reach it");
+    let replica = net.replica(3);
+    replica.group.step(message).expect("a leader's");
+    let output = replica.group.poll().expect("it has to be installed");
+    assert_eq!(
+        (output.restore, output.messages),
+        (Some(21), Vec::new()),
+        "log and rows are still the old ones"
+    );
+    replica.writes.extend(output.write);
+    replica.sync();
+    assert!(replica.group.poll().is_none(), "nor does it say anything when what came with it is written");
+    replica.log.begin_anew(SHARD, entries).expect("it writes");
+    replica.group.restored();
+    let answer = replica.group.poll().expect("now it does").messages.remove(0);
+    assert_eq!((answer.kind(), answer.index), (raft_message::Kind::AppendResponse, 21));
+}
+
+#[test]
 fn a_snapshot_of_what_is_there_changes_nothing() {
     let mut net = Net::new();
     net.ticks(12);
