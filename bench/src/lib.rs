@@ -13,4 +13,5 @@ pub mod workload;
 pub mod measure;
 pub mod report;
 pub mod verify;
+pub mod faults;
 pub mod peers;

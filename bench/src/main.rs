@@ -21,6 +21,9 @@ const HELP: &str = "ringline-bench COMMAND
                         highest rate of a phase's first stream whose answers' p99 stays below
   soak [PLAN] [--minutes 30] [--out FILE] [--html FILE]
                         rounds of load and kills: do memory or files grow, does it get slower, was anything lost?
+  faults [FAULT…] [--short] [--limit-s 3] [--bin-dir DIR] [--rate-scale X] [--out FILE]
+                        three storage nodes and two gateways in network namespaces, broken one way after another under
+                        load: seconds without service, and the ledger, fault by fault (as root; faults --list names them)
   compare A B [--plan PLAN] [--runs 3] [--html FILE]
                         two folders with binaries, run in turn: ratios and their spread
   peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]

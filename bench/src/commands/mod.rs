@@ -1,6 +1,7 @@
 //! One file for each command that has more than a line to do.
 
 mod compare;
+mod faults;
 mod peers;
 mod report;
 mod run;
@@ -28,6 +29,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     match command {
         "run" => run::command(rest),
         "search" => search::command(rest),
+        "faults" => faults::command(rest),
         "soak" => soak::command(rest),
         "compare" => compare::command(rest),
         "peers" => peers::command(rest),

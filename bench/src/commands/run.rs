@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// The plan when none is named.
 pub const PLAN_DEFAULT: &str = "canonical";
 /// Plans that the binary brings along, by name.
-const PLANS: [(&str, &str); 19] = [
+const PLANS: [(&str, &str); 20] = [
     ("canonical", include_str!("../../plans/canonical.toml")),
     ("quick", include_str!("../../plans/quick.toml")),
     ("direct", include_str!("../../plans/direct.toml")),
@@ -34,6 +34,7 @@ const PLANS: [(&str, &str); 19] = [
     ("slow-readers", include_str!("../../plans/slow-readers.toml")),
     ("faults", include_str!("../../plans/faults.toml")),
     ("faults-replicated", include_str!("../../plans/faults-replicated.toml")),
+    ("faults-namespaces", include_str!("../../plans/faults-namespaces.toml")),
     ("day", include_str!("../../plans/day.toml")),
     ("soak", include_str!("../../plans/soak.toml")),
 ];
@@ -111,7 +112,8 @@ pub fn prepare(flags: &mut Flags, plan: Plan) -> Result<Run, Failure> {
     })
 }
 
-fn scale_rates(plan: &mut Plan, scale: f64) {
+/// Multiplies every open-loop rate.
+pub fn scale_rates(plan: &mut Plan, scale: f64) {
     for stream in plan.phases.iter_mut().flat_map(|phase| &mut phase.streams) {
         match &mut stream.schedule {
             Schedule::Constant { rate } | Schedule::Poisson { rate } => *rate *= scale,

@@ -2,17 +2,19 @@
 //! storage nodes that own half the shards each.
 
 use super::certificates::{self, LinkCertificates, SERVER_NAME};
+use super::hosts::Hosts;
+use super::network::NetworkError;
 use super::server::{Server, binary};
 use crate::agent::{Loopback, Target, Trust};
 use crate::workload::plan::ServerShape;
 use std::fmt::Write;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Shards of a test fleet.
-const SHARD_COUNT: u32 = 8;
+pub const SHARD_COUNT: u32 = 8;
 
 /// Which processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,9 @@ pub enum ClusterError {
     /// Certificates could not be made.
     #[error("certificates: {0}")]
     Certificates(String),
+    /// No network or disk of its own for a server.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -76,6 +81,7 @@ pub struct Cluster {
     pub targets: Vec<Target>,
     folder: PathBuf,
     cpus: String,
+    hosts: Hosts,
     bin_dir: Option<PathBuf>,
     /// Further lines of every gateway's `[auth]`.
     auth: String,
@@ -94,6 +100,8 @@ pub struct Launch<'a> {
     pub benchmark_key: Option<&'a str>,
     /// Whether gateways hold anybody to rates.
     pub rates: Rates,
+    /// Where the servers run.
+    pub hosts: Hosts,
 }
 
 /// Whether gateways hold anybody to rates.
@@ -126,7 +134,14 @@ impl Cluster {
             cpus: String::new(),
             ..ServerShape::default()
         };
-        Self::launch(Launch { name, shape: &shape, bin_dir: None, benchmark_key: None, rates })
+        Self::launch(Launch {
+            name,
+            shape: &shape,
+            bin_dir: None,
+            benchmark_key: None,
+            rates,
+            hosts: Hosts::Loopback,
+        })
     }
 
     /// The same in any shape.
@@ -135,7 +150,7 @@ impl Cluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder_name = format!("ringline-{}-{}-{number}", launch.name, std::process::id());
-        let folder = std::env::temp_dir().join(folder_name);
+        let folder = launch.hosts.folder().join(folder_name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder)?;
         let mut cluster = Self {
@@ -145,6 +160,7 @@ impl Cluster {
             targets: Vec::new(),
             folder,
             cpus: launch.shape.cpus.clone(),
+            hosts: launch.hosts.clone(),
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
             rates: launch.rates,
@@ -165,8 +181,13 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Program and arguments that run one of the project's binaries on the servers' CPUs.
-    fn command(&self, binary_name: &str, config: &Path) -> Result<(PathBuf, Vec<String>), ClusterError> {
+    /// Program and arguments that run one of the project's binaries as this server, on the servers' CPUs.
+    fn command(
+        &self,
+        server: &str,
+        binary_name: &str,
+        config: &Path,
+    ) -> Result<(PathBuf, Vec<String>), ClusterError> {
         let program = match &self.bin_dir {
             Some(folder) if folder.join(binary_name).is_file() => folder.join(binary_name),
             Some(folder) => {
@@ -176,11 +197,11 @@ impl Cluster {
         };
         let mut arguments = vec!["--config".to_owned(), config.display().to_string()];
         if self.cpus.is_empty() {
-            return Ok((program, arguments));
+            return Ok(self.hosts.command(server, program, arguments));
         }
         // taskset becomes the program itself: the process id is the server's.
         arguments.splice(0..0, ["-c".to_owned(), self.cpus.clone(), program.display().to_string()]);
-        Ok(("taskset".into(), arguments))
+        Ok(self.hosts.command(server, "taskset".into(), arguments))
     }
 
     /// Where the processes keep their files.
@@ -201,7 +222,8 @@ impl Cluster {
             mib => format!("[memory]\nblock_cache_bytes = {}\n", u64::from(mib) << 20),
         };
         let links = certificates::make(&self.folder)?;
-        let addresses = (0..storages).map(|_| free_address()).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<String> = (1..=storages).map(|number| format!("storage-{number}")).collect();
+        let addresses = names.iter().map(|name| self.hosts.address(name)).collect::<Result<Vec<_>, _>>()?;
         let mut nodes = String::new();
         for (index, address) in addresses.iter().enumerate() {
             let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
@@ -213,10 +235,10 @@ impl Cluster {
             }
         }
         let mut starting = Vec::new();
-        for (index, address) in addresses.iter().enumerate() {
-            let name = format!("storage-{}", index + 1);
-            let data = self.folder.join(&name);
-            let metrics = free_address()?;
+        for (index, (name, address)) in names.iter().zip(&addresses).enumerate() {
+            let data = self.folder.join(name);
+            self.hosts.prepare(name, &data)?;
+            let metrics = self.hosts.private_address()?;
             let config = format!(
                 "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
                  cores = {cores}\nreplicas = {replicas}\n{nodes}\n{memory}[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
@@ -225,9 +247,9 @@ impl Cluster {
             );
             let file = self.folder.join(format!("{name}.toml"));
             std::fs::write(&file, config)?;
-            let (program, mut arguments) = self.command("ringline-storage", &file)?;
+            let (program, mut arguments) = self.command(name, "ringline-storage", &file)?;
             arguments.push("--new-fleet".into());
-            let (server, started) = Server::start_soon(&name, program, arguments, &self.folder)?;
+            let (server, started) = Server::start_soon(name, program, arguments, &self.folder)?;
             self.storages.push(server);
             self.storage_metrics.push(metrics);
             starting.push(started);
@@ -252,9 +274,9 @@ impl Cluster {
         let mut config = format!(
             "data_dir = {data:?}\ncores = {cores}\ngateway_id = {number}\nlisten = \"{}\"\nlisten_plain = \"{}\"\n\
              metrics = \"{}\"\n",
-            free_address()?,
-            free_address()?,
-            free_address()?,
+            self.hosts.address(&name)?,
+            self.hosts.plain_address()?,
+            self.hosts.private_address()?,
         );
         // Passwords of tests need no strength, and there are many of them.
         config.push_str("[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n");
@@ -271,10 +293,13 @@ impl Cluster {
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
-        let (program, arguments) = self.command("ringline-gateway", &file)?;
+        let (program, arguments) = self.command(&name, "ringline-gateway", &file)?;
         let (server, ready) = Server::start(&name, program, arguments, &self.folder)?;
         self.gateways.push(server);
-        self.targets.push(target(&ready, self.certificate())?);
+        self.targets.push(match self.hosts {
+            Hosts::Loopback => target(&ready, self.certificate())?,
+            Hosts::Leaves { .. } => target_at(self.hosts.address(&name)?, None, self.certificate()),
+        });
         Ok(())
     }
 }
@@ -294,11 +319,6 @@ fn tls_keys(links: &LinkCertificates) -> String {
     format!("ca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\nserver_name = \"{SERVER_NAME}\"\n")
 }
 
-/// A loopback address that was free a moment ago.
-fn free_address() -> Result<SocketAddr, ClusterError> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
-}
-
 /// Reads "chat page http://A/  native B (TLS)  metrics http://C/metrics".
 fn target(ready: &str, certificate: PathBuf) -> Result<Target, ClusterError> {
     let wrong = || ClusterError::ReadyLine(ready.to_owned());
@@ -308,11 +328,16 @@ fn target(ready: &str, certificate: PathBuf) -> Result<Target, ClusterError> {
     });
     let (plain, tls, metrics) = (addresses.next(), addresses.next(), addresses.next());
     let tls = tls.ok_or_else(wrong)?;
-    Ok(Target {
+    let loopback = Loopback { plain: plain.ok_or_else(wrong)?, metrics: metrics.ok_or_else(wrong)? };
+    Ok(target_at(tls, Some(loopback), certificate))
+}
+
+fn target_at(tls: SocketAddr, loopback: Option<Loopback>, certificate: PathBuf) -> Target {
+    Target {
         tls,
         authority: tls.to_string(),
         tls_name: "localhost".into(),
         trust: Trust::File(certificate),
-        loopback: Some(Loopback { plain: plain.ok_or_else(wrong)?, metrics: metrics.ok_or_else(wrong)? }),
-    })
+        loopback,
+    }
 }

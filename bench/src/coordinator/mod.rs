@@ -5,6 +5,9 @@
 
 mod certificates;
 mod server;
+pub mod enclosure;
+pub mod network;
+pub mod hosts;
 mod cluster;
 pub mod control;
 pub mod void;
@@ -13,5 +16,5 @@ pub mod relay;
 pub mod tested;
 pub mod run;
 
-pub use cluster::{Cluster, ClusterError, Launch, Rates, Shape};
+pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape};
 pub use server::{Server, binary};

@@ -67,6 +67,21 @@ pub struct Run {
     pub output: Output,
 }
 
+/// Looks on while a run is made, and may end its phases.
+pub trait Onlook {
+    /// Asked at least ten times a second. `elapsed_us` counts from the phase's begin and is below 0 before it.
+    fn tick(&mut self, phase: &str, elapsed_us: i64) -> Steering;
+}
+
+/// Who does not mind.
+struct Nobody;
+
+impl Onlook for Nobody {
+    fn tick(&mut self, _: &str, _: i64) -> Steering {
+        Steering::GoOn
+    }
+}
+
 /// How figures of agents become one: also what a relay is made with.
 pub fn merging() -> Merging {
     fn told(error: MergeError) -> String {
@@ -91,13 +106,18 @@ pub fn merging() -> Merging {
 impl Run {
     /// Makes it. A run that an agent's loss ended early has a result, too: a void one.
     pub fn make(&self) -> Result<RunResult, RunError> {
+        self.make_watched(&mut Nobody)
+    }
+
+    /// The same, with somebody who looks on.
+    pub fn make_watched(&self, onlooker: &mut dyn Onlook) -> Result<RunResult, RunError> {
         let run_id = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
         let started_ms = clock::wall_ms();
         let mut tested = Tested::start(&self.wanted, &self.plan, run_id)?;
         let (places, trust) = self.places(&tested);
         let mut agents = Agents::gather(&places, trust, ProcessClock::start(), merging())?;
         let mut done = Done::default();
-        let lost = self.carry_out(&mut tested, &mut agents, &mut done);
+        let lost = self.carry_out(&mut tested, &mut agents, onlooker, &mut done);
         let mut void = void::reasons(&self.plan, &done.phases, done.ledger_full);
         match lost {
             Ok(()) => {}
@@ -163,13 +183,21 @@ impl Run {
         (local_agents(&program, &local), None)
     }
 
-    fn carry_out(&self, tested: &mut Tested, agents: &mut Agents, done: &mut Done) -> Result<(), RunError> {
+    fn carry_out(
+        &self,
+        tested: &mut Tested,
+        agents: &mut Agents,
+        onlooker: &mut dyn Onlook,
+        done: &mut Done,
+    ) -> Result<(), RunError> {
         let mut sampler = Sampler::new(tested.processes(), "lo", CountCalls::IfPossible)?;
         agents.prepare(&self.plan, &tested.targets, &tested.subject)?;
         for (index, phase) in self.plan.phases.iter().enumerate() {
             let faults = phase.faults.iter().filter(|fault| self.faults || fault.always).cloned();
             let mut watch = Watch {
                 plan: &self.plan,
+                phase: &phase.name,
+                onlooker: &mut *onlooker,
                 tested: &mut *tested,
                 sampler: &mut sampler,
                 live: LiveLine::new(self.output),
@@ -220,6 +248,8 @@ enum Pending {
 /// Looks on while a phase runs: shows it, samples the servers, kills and restarts them.
 struct Watch<'a> {
     plan: &'a Plan,
+    phase: &'a str,
+    onlooker: &'a mut dyn Onlook,
     tested: &'a mut Tested,
     sampler: &'a mut Sampler,
     live: LiveLine,
@@ -239,7 +269,7 @@ impl PhaseWatch for Watch<'_> {
             self.sampler.begin();
         }
         match self.look_at_faults(elapsed_us) {
-            Ok(()) => Steering::GoOn,
+            Ok(()) => self.onlooker.tick(self.phase, elapsed_us),
             Err(error) => {
                 self.problem = Some(error);
                 Steering::EndPhase

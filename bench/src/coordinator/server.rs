@@ -1,6 +1,7 @@
 //! One server process: started, ready, killed, started again.
 
 use super::ClusterError;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -78,6 +79,8 @@ impl Server {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
+            // Logs are read by people, and by fault runs, as plain text.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -113,6 +116,28 @@ impl Server {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Sends it a signal. Nothing if it does not run.
+    pub fn signal(&self, signal: Signal) -> Result<(), ClusterError> {
+        if let Some(child) = &self.running {
+            kill_process(Pid::from_child(child), signal).map_err(std::io::Error::from)?;
+        }
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until it has ended by itself; whether it ended well.
+    pub fn terminate(&mut self) -> Result<bool, ClusterError> {
+        self.signal(Signal::TERM)?;
+        match self.running.take() {
+            Some(mut child) => Ok(child.wait()?.success()),
+            None => Ok(true),
+        }
+    }
+
+    /// Where it writes its log.
+    pub fn log(&self) -> &Path {
+        &self.log
     }
 
     /// As it was started.

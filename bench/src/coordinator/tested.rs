@@ -2,6 +2,7 @@
 //! is there already.
 
 use super::control::messages::{Subject, TargetAddress};
+use super::hosts::Hosts;
 use super::{Cluster, ClusterError, Launch, Rates, Server};
 use crate::agent::identity::{IdentityError, Minter, generate_key_pem};
 use crate::measure::metrics::MetricsPage;
@@ -109,6 +110,7 @@ impl Tested {
             bin_dir,
             benchmark_key: Some(&public),
             rates: Rates::Lifted,
+            hosts: Hosts::Loopback,
         };
         let cluster = Cluster::launch(launch)?;
         let mut targets = Vec::new();

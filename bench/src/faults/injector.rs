@@ -1,0 +1,119 @@
+//! One fault, from quiet to quiet: waits until everything answers, breaks, looks who leads, heals, and waits until
+//! everything answers again.
+
+use super::FaultsError;
+use super::fleet::Fleet;
+use super::kinds::{Kind, Length, Victim};
+use super::leaders::{self, Leaders};
+use super::probe::{Probes, Stream, longest_gap_us};
+use crate::clock;
+use std::time::Duration;
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// A stream that was answered within this is served.
+const SERVED_US: u64 = 500_000;
+/// Everything has to be served for so long before and after a fault.
+const QUIET_US: u64 = 2_000_000;
+/// Longest wait for that. What is not served by then stays without.
+const QUIET_US_MAX: u64 = 40_000_000;
+
+/// Breaks one thing.
+pub struct Injector<'a> {
+    /// What.
+    pub kind: Kind,
+    /// How long.
+    pub length: Length,
+    /// Who tells when there is service.
+    pub probes: &'a Probes,
+}
+
+/// What was seen.
+pub struct Observed {
+    /// Names of the servers that were hit.
+    pub victims: Vec<String>,
+    /// Gateway that was hit, by index.
+    pub gateway: Option<usize>,
+    /// Shards that the hit node led.
+    pub led: Vec<u32>,
+    /// Begin → each of them has another leader, in microseconds; `None`: not so, or there was none.
+    pub elected_us: Option<u64>,
+    /// Begin, healing's begin, and the end, in microseconds of this process.
+    pub moments_us: [u64; 3],
+    /// What the probes saw.
+    pub streams: Vec<Stream>,
+    /// Whether everything answered again.
+    pub whole: bool,
+    /// Servers that did not run at the end.
+    pub missing: Vec<String>,
+}
+
+impl Injector<'_> {
+    /// Does it. Whatever happens, what it broke of the network is mended.
+    pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
+        self.await_quiet();
+        let before = leaders::of(&fleet.cluster.storages);
+        let victim = self.kind.victim(leaders::busiest(&before));
+        let led = victim.storage.map_or_else(Vec::new, |node| leaders::led_by(&before, node));
+        let begin_us = clock::now_us();
+        self.kind.begin(fleet, victim)?;
+        let elected_us = self.hold(fleet, &before, &led, begin_us);
+        let heal_us = clock::now_us();
+        self.kind.heal(fleet, victim)?;
+        let whole = self.await_quiet();
+        Ok(Observed {
+            victims: names(fleet, victim),
+            gateway: victim.gateway,
+            led,
+            elected_us,
+            moments_us: [begin_us, heal_us, clock::now_us()],
+            streams: self.probes.look(),
+            whole,
+            missing: fleet.missing(),
+        })
+    }
+
+    /// Lets the fault last. Gives the time until another node led each of the victim's shards.
+    fn hold(&self, fleet: &Fleet, before: &Leaders, led: &[u32], begin_us: u64) -> Option<u64> {
+        let hold_us = self.kind.hold(self.length).as_micros() as u64;
+        let mut elected_us = None;
+        while clock::now_us() < begin_us + hold_us {
+            if elected_us.is_none() && !led.is_empty() {
+                let now = leaders::of(&fleet.cluster.storages);
+                let is_new = |shard: &u32| {
+                    now.get(shard).map(|(_, node)| node) != before.get(shard).map(|(_, node)| node)
+                };
+                elected_us = led.iter().all(is_new).then(|| clock::now_us() - begin_us);
+            }
+            std::thread::sleep(LOOK);
+        }
+        elected_us
+    }
+
+    /// Waits until all streams have been served for a while; whether they were in time.
+    fn await_quiet(&self) -> bool {
+        let begun_us = clock::now_us();
+        let mut quiet_us = begun_us;
+        while clock::now_us() < begun_us + QUIET_US_MAX {
+            let now_us = clock::now_us();
+            let served = |stream: &Stream| {
+                longest_gap_us(&stream.acks_us, now_us.saturating_sub(SERVED_US), now_us) < SERVED_US
+            };
+            if !self.probes.look().iter().all(served) {
+                quiet_us = now_us;
+            }
+            if now_us >= quiet_us + QUIET_US {
+                return true;
+            }
+            std::thread::sleep(LOOK);
+        }
+        false
+    }
+}
+
+fn names(fleet: &Fleet, victim: Victim) -> Vec<String> {
+    let storage = victim.storage.map(|index| fleet.storage(index));
+    let names: Vec<String> =
+        storage.into_iter().chain(victim.gateway.map(|index| fleet.gateway(index))).collect();
+    if names.is_empty() { vec!["all, in turn".into()] } else { names }
+}

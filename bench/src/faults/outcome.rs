@@ -1,0 +1,213 @@
+//! What came of a fault, as a person and a program read it.
+
+use super::injector::Observed;
+use super::kinds::Kind;
+use super::probe::{Stream, longest_gap_us};
+use crate::report::results::RunResult;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+
+/// A stream that waited longer than this was without service; pace and a late answer are below.
+const INTERRUPTED_US: u64 = 500_000;
+
+/// One fault.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outcome {
+    /// The fault's name.
+    pub fault: String,
+    /// Who was hit.
+    pub victims: Vec<String>,
+    /// Shards that the hit node led.
+    pub shards_led: u32,
+    /// Begin → another node leads each of them, in milliseconds; none if none did.
+    pub elected_ms: Option<u64>,
+    /// Longest wait of a stream between begin and healing, in milliseconds, for whoever is at a gateway that was not hit.
+    pub without_service_ms: u64,
+    /// The same from healing to the end.
+    pub after_healing_ms: u64,
+    /// Longest wait of whoever was at the gateway that was hit, over both.
+    pub at_hit_gateway_ms: Option<u64>,
+    /// Streams, of those at gateways that were not hit, that waited longer than half a second.
+    pub streams_interrupted: u32,
+    /// Of so many.
+    pub streams: u32,
+    /// Seconds from begin to healing.
+    pub held_s: f64,
+    /// Whether everything was served again in the end.
+    pub whole: bool,
+    /// Servers that did not run at the end.
+    pub missing: Vec<String>,
+    /// Messages of the streams that were not answered for 5 s over a connection that stood.
+    pub unanswered: u64,
+    /// Connections of streams that broke or were given up.
+    pub reconnects: u64,
+    /// Answers to streams that cannot be.
+    pub wrong: Vec<String>,
+    /// From the load's ledger.
+    pub acknowledged: u64,
+    /// Places checked.
+    pub checked: u64,
+    /// Acknowledged and missing.
+    pub lost: u64,
+    /// There more than once.
+    pub doubled: u64,
+    /// Out of order.
+    pub reordered: u64,
+    /// Other bytes or another place.
+    pub altered: u64,
+    /// The load's actions without an answer at the phase's end.
+    pub load_unanswered: u64,
+    /// Examples of what is wrong.
+    pub examples: Vec<String>,
+}
+
+impl Outcome {
+    /// From what was seen, and the load's result.
+    pub fn of(kind: Kind, observed: Observed, result: &RunResult) -> Self {
+        let [begin_us, heal_us, end_us] = observed.moments_us;
+        let is_hit = |stream: &&Stream| Some(stream.gateway) == observed.gateway;
+        let longest = |hit: bool, from_us: u64, to_us: u64| {
+            let streams = observed.streams.iter().filter(|stream| is_hit(stream) == hit);
+            let gaps = streams.map(|stream| longest_gap_us(&stream.acks_us, from_us, to_us));
+            gaps.max().unwrap_or(0) / 1_000
+        };
+        let others: Vec<&Stream> = observed.streams.iter().filter(|stream| !is_hit(stream)).collect();
+        let interrupted =
+            others.iter().filter(|stream| longest_gap_us(&stream.acks_us, begin_us, end_us) > INTERRUPTED_US);
+        // A gap that begins before the healing and ends after it counts where it began.
+        let until_us = if heal_us == begin_us { end_us } else { heal_us };
+        let ledger = result.ledger.clone().unwrap_or_default();
+        let load_streams = result.phases.iter().flat_map(|phase| &phase.streams);
+        Self {
+            fault: kind.name().to_owned(),
+            victims: observed.victims.clone(),
+            shards_led: observed.led.len() as u32,
+            elected_ms: observed.elected_us.filter(|_| kind.takes_leader()).map(|us| us / 1_000),
+            without_service_ms: longest(false, begin_us, until_us),
+            after_healing_ms: longest(false, heal_us, end_us),
+            at_hit_gateway_ms: observed.gateway.map(|_| longest(true, begin_us, end_us)),
+            streams_interrupted: interrupted.count() as u32,
+            streams: others.len() as u32,
+            held_s: (heal_us - begin_us) as f64 / 1e6,
+            whole: observed.whole,
+            missing: observed.missing.clone(),
+            unanswered: others.iter().map(|stream| stream.unanswered).sum(),
+            reconnects: observed.streams.iter().map(|stream| stream.reconnects).sum(),
+            wrong: observed.streams.iter().flat_map(|stream| stream.wrong.clone()).collect(),
+            acknowledged: ledger.acknowledged,
+            checked: ledger.checked,
+            lost: ledger.lost,
+            doubled: ledger.doubled,
+            reordered: ledger.reordered,
+            altered: ledger.altered,
+            load_unanswered: load_streams.map(|stream| stream.unanswered).sum(),
+            examples: ledger.examples,
+        }
+    }
+
+    /// What breaks a promise; empty: nothing. `limit_ms`: the longest time without service after a leader was lost.
+    pub fn broken(&self, limit_ms: u64) -> Vec<String> {
+        let mut broken = Vec::new();
+        let mut claim = |holds: bool, what: String| {
+            if !holds {
+                broken.push(format!("{}: {what}", self.fault));
+            }
+        };
+        let wrong = self.lost + self.doubled + self.reordered + self.altered;
+        let faults = format!("the ledger does not balance: {:?}", self.examples);
+        claim(wrong == 0, faults);
+        claim(
+            self.acknowledged > 0 && self.checked > self.acknowledged,
+            "the ledger holds next to nothing".into(),
+        );
+        claim(self.wrong.is_empty(), format!("answers that cannot be: {:?}", self.wrong));
+        claim(self.whole, "not everything was served again".into());
+        claim(self.missing.is_empty(), format!("{:?} did not run at the end", self.missing));
+        let worst_ms = self.without_service_ms.max(self.after_healing_ms);
+        claim(worst_ms <= limit_ms, format!("{worst_ms} ms without service, more than {limit_ms}"));
+        broken
+    }
+}
+
+/// All of them as a table.
+pub fn table(outcomes: &[Outcome]) -> String {
+    let mut text = format!(
+        "{:<16}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}\n",
+        "fault",
+        "hit",
+        "leads",
+        "elected",
+        "without",
+        "healing",
+        "gateway",
+        "streams",
+        "no ans",
+        "broken",
+        "acked",
+        "lost",
+        "doubled",
+        "reordered",
+        "altered"
+    );
+    let seconds = |ms: u64| format!("{:.2} s", ms as f64 / 1_000.0);
+    let perhaps = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), seconds);
+    for outcome in outcomes {
+        writeln!(
+            text,
+            "{:<16}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}",
+            outcome.fault,
+            outcome.victims.join(", "),
+            outcome.shards_led,
+            perhaps(outcome.elected_ms),
+            seconds(outcome.without_service_ms),
+            seconds(outcome.after_healing_ms),
+            perhaps(outcome.at_hit_gateway_ms),
+            format!("{}/{}", outcome.streams_interrupted, outcome.streams),
+            outcome.unanswered,
+            outcome.reconnects,
+            outcome.acknowledged,
+            outcome.lost,
+            outcome.doubled,
+            outcome.reordered,
+            outcome.altered
+        )
+        .expect("a string grows");
+    }
+    text.push_str(
+        "\nelected: until another node leads all shards of the hit one. without: longest wait for an acknowledgement from the\n\
+         fault to its healing, at gateways that were not hit; healing: from there to the end; gateway: of whoever was at the\n\
+         gateway that was hit. streams: how many waited over half a second. no ans: messages without an answer for 5 s.\n",
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fine() -> Outcome {
+        Outcome { fault: "kill".into(), whole: true, acknowledged: 10, checked: 20, ..Outcome::default() }
+    }
+
+    #[test]
+    fn each_broken_promise_is_named() {
+        assert!(fine().broken(3_000).is_empty());
+        let wrong = [
+            (Outcome { lost: 1, ..fine() }, "balance"),
+            (Outcome { doubled: 1, ..fine() }, "balance"),
+            (Outcome { reordered: 1, ..fine() }, "balance"),
+            (Outcome { altered: 1, ..fine() }, "balance"),
+            (Outcome { acknowledged: 0, ..fine() }, "next to nothing"),
+            (Outcome { wrong: vec!["x".into()], ..fine() }, "cannot be"),
+            (Outcome { whole: false, ..fine() }, "served again"),
+            (Outcome { missing: vec!["storage-1".into()], ..fine() }, "storage-1"),
+            (Outcome { without_service_ms: 3_001, ..fine() }, "3001 ms"),
+            (Outcome { after_healing_ms: 3_002, ..fine() }, "3002 ms"),
+        ];
+        for (outcome, culprit) in wrong {
+            let broken = outcome.broken(3_000);
+            assert!(broken.len() == 1 && broken[0].contains(culprit), "{culprit}: {broken:?}");
+        }
+    }
+}

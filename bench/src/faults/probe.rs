@@ -1,0 +1,308 @@
+//! Streams of messages that tell when there was no service: one for each shard through each gateway, the next message
+//! 50 ms after the last one's answer. A stream does what a client does: it repeats under the same id what was refused or
+//! not answered, and goes to another gateway when its own is gone.
+
+use super::FaultsError;
+use crate::agent::identity::Minter;
+use crate::agent::protocol::names::BENCH_PREFIX;
+use crate::agent::{AgentError, Identity, Route, Target};
+use crate::clock;
+use crate::coordinator::SHARD_COUNT;
+use crate::workload::device::{Device, send_body};
+use futures_util::future::join_all;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use wire_protocol::ids::{ConversationId, DeviceId, UserId};
+use wire_protocol::v1::server_frame;
+
+/// Pause between an answer and the next message: what gaps are known to.
+pub const PACE_MS: u64 = 50;
+/// Longest pause before what was refused is sent again.
+const REPEAT_MS_MAX: u64 = 50;
+/// An answer that does not come for so long will not come: the stream then connects anew. Longer than another copy takes
+/// to lead, shorter than a heartbeat.
+const ANSWER_MS: u64 = 5_000;
+/// Longest time to connect, and the pause before the next try.
+const CONNECT_MS: u64 = 2_000;
+const CONNECT_PAUSE_MS: u64 = 100;
+/// Longest setting up of all streams.
+const SET_UP_MS: u64 = 30_000;
+
+/// What a stream has seen.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Where its conversation is.
+    pub shard: u32,
+    /// The gateway that it begins at, by index.
+    pub gateway: usize,
+    /// When each of its messages was acknowledged first, in microseconds of [`clock::now_us`].
+    pub acks_us: Vec<u64>,
+    /// Messages that had no answer within [`ANSWER_MS`] although the connection stood.
+    pub unanswered: u64,
+    /// Connections that it lost or gave up.
+    pub reconnects: u64,
+    /// Answers that cannot be: a place that was another message's.
+    pub wrong: Vec<String>,
+}
+
+impl Stream {
+    fn new(shard: u32, gateway: usize) -> Self {
+        Self { shard, gateway, acks_us: Vec::new(), unanswered: 0, reconnects: 0, wrong: Vec::new() }
+    }
+}
+
+/// Longest time without an acknowledgement between two moments, in microseconds, counted from the first of them at the
+/// earliest; a stream that had none from some moment on was without until `to_us`.
+pub fn longest_gap_us(acks_us: &[u64], from_us: u64, to_us: u64) -> u64 {
+    let within = acks_us.iter().copied().filter(|at_us| (from_us..to_us).contains(at_us));
+    let mut longest_us = 0;
+    let mut last_us = from_us;
+    for at_us in within.chain([to_us]) {
+        longest_us = longest_us.max(at_us.saturating_sub(last_us));
+        last_us = at_us;
+    }
+    longest_us
+}
+
+/// All streams, running in a thread of their own until this is dropped.
+pub struct Probes {
+    streams: Arc<Mutex<Vec<Stream>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Probes {
+    /// Begins them; returns when each has a conversation.
+    pub fn start(targets: &[Target], bench_key_pem: &str) -> Result<Self, FaultsError> {
+        let minter = Minter::from_pem(bench_key_pem)?;
+        let run = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let gateways = 0..targets.len();
+        let streams: Vec<Stream> = gateways
+            .flat_map(|gateway| (0..SHARD_COUNT).map(move |shard| Stream::new(shard, gateway)))
+            .collect();
+        let mut clients = Vec::new();
+        for (index, stream) in streams.iter().enumerate() {
+            clients.push(Client::new(run, index, stream, targets, &minter)?);
+        }
+        let shared = Arc::new(Mutex::new(streams));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (streams, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("probes".into()).spawn(move || {
+            let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let Ok(runtime) = made else { return };
+            runtime.block_on(async {
+                let within = Duration::from_millis(SET_UP_MS);
+                let opened =
+                    tokio::time::timeout(within, join_all(clients.iter_mut().map(Client::open))).await;
+                let opened = opened.unwrap_or_else(|_| vec![Err(AgentError::TimedOut(SET_UP_MS))]);
+                let failed = opened.into_iter().find_map(Result::err);
+                let goes_on = failed.is_none();
+                let _ = ready.send(failed);
+                if goes_on {
+                    join_all(clients.into_iter().map(|client| client.run(&streams, &stopped))).await;
+                }
+            });
+        })?;
+        let probes = Self { streams: shared, stop, thread: Some(thread) };
+        match is_ready.recv() {
+            Ok(None) => Ok(probes),
+            Ok(Some(error)) => Err(error.into()),
+            Err(_) => Err(std::io::Error::other("no runtime for probes").into()),
+        }
+    }
+
+    /// What they have seen so far.
+    pub fn look(&self) -> Vec<Stream> {
+        lock(&self.streams).clone()
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It ends within a message's time.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a panicking thread left is whole: rows are only ever added to.
+fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One stream's client.
+struct Client {
+    index: usize,
+    gateway: usize,
+    targets: Vec<Target>,
+    identity: Identity,
+    other: Identity,
+    conversation: ConversationId,
+    device: Option<Device>,
+    message_id: u64,
+    last_seq: u64,
+}
+
+impl Client {
+    fn new(
+        run: u64,
+        index: usize,
+        stream: &Stream,
+        targets: &[Target],
+        minter: &Minter,
+    ) -> Result<Self, FaultsError> {
+        let identity = identity(run, 2 * index as u32, 0, minter)?;
+        // Their conversation's shard follows from both ids: one in eight fits.
+        let mut others = (0..).map(|try_number| identity_of(run, 2 * index as u32 + 1, try_number));
+        let fits = |user: &UserId| {
+            ConversationId::direct(identity.user, *user).slot().shard(SHARD_COUNT).0 == stream.shard
+        };
+        let (number, user) = (0..).zip(&mut others).find(|(_, user)| fits(user)).expect("ids do not end");
+        let other = self::identity(run, 2 * index as u32 + 1, number, minter)?;
+        Ok(Self {
+            index,
+            gateway: stream.gateway,
+            targets: targets.to_vec(),
+            conversation: ConversationId::direct(identity.user, user),
+            identity,
+            other,
+            device: None,
+            message_id: 1,
+            last_seq: 0,
+        })
+    }
+
+    /// Both users exist from now on, and their conversation. Gateways that have no link to storage yet refuse at first.
+    async fn open(&mut self) -> Result<(), AgentError> {
+        loop {
+            match self.try_open().await {
+                Err(error) if error.is_retryable() => {
+                    tokio::time::sleep(Duration::from_millis(CONNECT_PAUSE_MS)).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn try_open(&mut self) -> Result<(), AgentError> {
+        drop(Device::connect(&self.targets[self.gateway], Route::Native, self.other.clone()).await?);
+        let mut device =
+            Device::connect(&self.targets[self.gateway], Route::Native, self.identity.clone()).await?;
+        device.create_direct(&self.other).await?;
+        self.device = Some(device);
+        Ok(())
+    }
+
+    async fn run(mut self, streams: &Mutex<Vec<Stream>>, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let Some(device) = &mut self.device else {
+                self.connect().await;
+                continue;
+            };
+            let Ok(connection) = device.connection() else {
+                self.device = None;
+                continue;
+            };
+            let body = send_body(self.conversation, self.message_id, "is anybody there?");
+            match tokio::time::timeout(Duration::from_millis(ANSWER_MS), connection.request(body)).await {
+                Ok(Ok(server_frame::Body::Accepted(accepted))) => {
+                    self.acknowledged(accepted.seq, streams);
+                    tokio::time::sleep(Duration::from_millis(PACE_MS)).await;
+                }
+                Ok(Err(AgentError::Refused(error))) if error.retryable => {
+                    let wait_ms = u64::from(error.retry_after_ms).clamp(5, REPEAT_MS_MAX);
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                Ok(Ok(other)) => self.wrong(format!("no answer to a message: {other:?}"), streams),
+                Ok(Err(AgentError::Refused(error))) => {
+                    self.wrong(format!("refused for good: {error:?}"), streams)
+                }
+                Ok(Err(_)) => self.lost(streams, 0),
+                Err(_) => self.lost(streams, 1),
+            }
+        }
+    }
+
+    async fn connect(&mut self) {
+        let target = &self.targets[self.gateway];
+        let opening = Device::connect(target, Route::Native, self.identity.clone());
+        match tokio::time::timeout(Duration::from_millis(CONNECT_MS), opening).await {
+            Ok(Ok(device)) => self.device = Some(device),
+            Ok(Err(_)) | Err(_) => {
+                self.gateway = (self.gateway + 1) % self.targets.len();
+                tokio::time::sleep(Duration::from_millis(CONNECT_PAUSE_MS)).await;
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, seq: u64, streams: &Mutex<Vec<Stream>>) {
+        if seq <= self.last_seq {
+            let wrong =
+                format!("message {} has place {seq}, the one before {}", self.message_id, self.last_seq);
+            self.wrong(wrong, streams);
+        }
+        self.last_seq = seq;
+        self.message_id += 1;
+        lock(streams)[self.index].acks_us.push(clock::now_us());
+    }
+
+    fn wrong(&mut self, what: String, streams: &Mutex<Vec<Stream>>) {
+        lock(streams)[self.index].wrong.push(what);
+        self.device = None;
+    }
+
+    fn lost(&mut self, streams: &Mutex<Vec<Stream>>, unanswered: u64) {
+        let stream = &mut lock(streams)[self.index];
+        stream.unanswered += unanswered;
+        stream.reconnects += 1;
+        self.device = None;
+    }
+}
+
+/// The id of a user of this run alone.
+fn identity_of(run: u64, number: u32, try_number: u32) -> UserId {
+    let mixed = run ^ (u64::from(number) << 40 | u64::from(try_number));
+    let mut id = [0; 16];
+    let (prefix, rest) = id.split_at_mut(BENCH_PREFIX.len());
+    prefix.copy_from_slice(&BENCH_PREFIX);
+    rest.copy_from_slice(&mixed.to_be_bytes());
+    UserId(id)
+}
+
+fn identity(run: u64, number: u32, try_number: u32, minter: &Minter) -> Result<Identity, FaultsError> {
+    let user = identity_of(run, number, try_number);
+    let device = DeviceId(user.0);
+    let access_token = minter.mint(user, device, clock::wall_ms())?;
+    Ok(Identity { user, device, username: user.to_string(), access_token, refresh_token: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_count_from_the_fault_and_never_beyond_the_end() {
+        let acks = [10, 60, 110, 900, 950];
+        assert_eq!(longest_gap_us(&acks, 100, 1_000), 790, "from the answer after the fault to the next one");
+        assert_eq!(longest_gap_us(&acks, 200, 1_000), 700, "what was before the fault is not its doing");
+        assert_eq!(longest_gap_us(&acks, 905, 1_000), 50);
+        assert_eq!(longest_gap_us(&acks, 951, 2_000), 1_049, "never again");
+        assert_eq!(longest_gap_us(&[], 5, 25), 20);
+    }
+
+    #[test]
+    fn each_stream_writes_to_its_shard() {
+        let minter =
+            Minter::from_pem(&crate::agent::identity::generate_key_pem().expect("a key")).expect("ours");
+        for shard in 0..SHARD_COUNT {
+            let client =
+                Client::new(7, shard as usize, &Stream::new(shard, 0), &[], &minter).expect("it mints");
+            assert_eq!(client.conversation.slot().shard(SHARD_COUNT).0, shard);
+        }
+    }
+}
