@@ -79,6 +79,15 @@ impl NodeLink {
         }
     }
 
+    /// Another node leads the shard: whoever waits here for it is told to ask again.
+    pub(super) fn give_back(&mut self, shard: ShardId, events: &mut Vec<StorageEvent>) {
+        if let Stage::Live(live) = &mut self.stage {
+            let changed = || Err(refusal::away("another copy leads; whether it was done is unknown"));
+            let ids = live.caller.give_back(shard.0).into_iter();
+            events.extend(ids.map(|id| StorageEvent::Answered { id, result: changed() }));
+        }
+    }
+
     /// Moves the link on. `connect` starts a connection and gives its pipe.
     pub(super) fn turn(
         &mut self,

@@ -76,6 +76,17 @@ impl StorageClient {
         }
     }
 
+    /// The node behind `leader` leads a shard now: requests for it that wait at others are answered as unavailable.
+    pub fn follow(&mut self, shard: ShardId, leader: LinkIndex, events: &mut Vec<StorageEvent>) {
+        match self {
+            // It has no copies elsewhere.
+            StorageClient::Embedded(_) => {}
+            StorageClient::Nodes(nodes) => nodes.follow(shard, leader, events),
+            #[cfg(test)]
+            StorageClient::Fake(_) => {}
+        }
+    }
+
     /// Moves requests on and collects what came back.
     pub fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
         match self {

@@ -10,6 +10,7 @@ use crate::worker::wake::WakeHandle;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use wire_protocol::error::RequestError;
+use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{LinkHello, ShardRequest, link_hello};
 
 /// Why there are no links. The process does not start.
@@ -68,6 +69,11 @@ impl Nodes {
     pub(super) fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
         let (link, _) = self.links.get_mut(usize::from(link.0)).expect("the router knows these links only");
         link.submit(request)
+    }
+
+    pub(super) fn follow(&mut self, shard: ShardId, leader: LinkIndex, events: &mut Vec<StorageEvent>) {
+        let others = self.links.iter_mut().zip(0..).filter(|(_, index)| LinkIndex(*index) != leader);
+        others.for_each(|((link, _), _)| link.give_back(shard, events));
     }
 
     pub(super) fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {

@@ -8,6 +8,7 @@ use crate::observe::Metric;
 use crate::router::LinkIndex;
 use crate::storage_client::StorageEvent;
 use crate::worker::mailbox::StorageResult;
+use wire_protocol::ids::ShardId;
 use wire_protocol::internal;
 use wire_protocol::v1::session_closing::Reason;
 
@@ -35,11 +36,23 @@ impl Core {
                         // The sessions that this shard is home to are known to its leader alone.
                         self.announcements.begin(Home::Shard(shard));
                         self.count_shards_reached();
+                        self.give_back(shard, link);
                     }
                 }
             }
         }
         self.storage_events = events;
+    }
+
+    /// Whoever waits for the shard at a node that leads it no more may wait for long: it may be cut off.
+    fn give_back(&mut self, shard: ShardId, leader: LinkIndex) {
+        let mut events = Vec::new();
+        self.storage.follow(shard, leader, &mut events);
+        for event in events {
+            if let StorageEvent::Answered { id, result } = event {
+                self.take_answer(id, result);
+            }
+        }
     }
 
     fn count_shards_reached(&self) {

@@ -7,7 +7,7 @@ use crate::internal::{
     ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
 };
 use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS, LINK_VERSION};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// The half that opens the link and asks.
 #[derive(Debug)]
@@ -15,8 +15,9 @@ pub struct CallerLink {
     stage: Stage,
     queue: ItemQueue<Item>,
     acks: AckQueue,
-    /// Ids of requests without an answer, queued ones included. Never more than the peer's credits.
-    unanswered: BTreeSet<u64>,
+    /// Ids of requests without an answer, queued ones included, with their shards; `None`: given back, and its answer is
+    /// nobody's any more. Never more than the peer's credits.
+    unanswered: BTreeMap<u64, Option<u32>>,
     ping_due: bool,
     /// When the last frame came, or the connection was made.
     heard_ms: u64,
@@ -65,7 +66,7 @@ impl CallerLink {
             stage: Stage::New(hello),
             queue: ItemQueue::default(),
             acks: AckQueue::default(),
-            unanswered: BTreeSet::new(),
+            unanswered: BTreeMap::new(),
             ping_due: false,
             heard_ms: now_ms,
             sent_ms: now_ms,
@@ -85,7 +86,8 @@ impl CallerLink {
             return Err(LinkFull::Credits);
         }
         let bytes = item_bytes(&request)?;
-        assert!(self.unanswered.insert(request.id), "request ids of a link differ");
+        let before = self.unanswered.insert(request.id, Some(request.shard));
+        assert!(before.is_none(), "request ids of a link differ");
         self.queue.push(Item::Request(request), bytes);
         Ok(())
     }
@@ -167,10 +169,11 @@ impl CallerLink {
             if response.result.is_none() {
                 return Err(LinkFault::Protocol("an answer without a result"));
             }
-            if !self.unanswered.remove(&response.id) {
-                return Err(LinkFault::Protocol("an answer to no request"));
+            let shard = self.unanswered.remove(&response.id);
+            let shard = shard.ok_or(LinkFault::Protocol("an answer to no request"))?;
+            if shard.is_some() {
+                sink(CallerEvent::Response(response));
             }
-            sink(CallerEvent::Response(response));
         }
         frame.deliveries.into_iter().for_each(|delivery| sink(CallerEvent::Delivery(delivery)));
         frame.feed_acks.into_iter().for_each(|ack| sink(CallerEvent::FeedAck(ack)));
@@ -232,9 +235,22 @@ impl CallerLink {
         self.sent_ms.min(self.heard_ms).max(self.pinged_ms).saturating_add(LINK_PING_MS)
     }
 
+    /// Another node leads the shard, as others say: ids of its unanswered requests, ascending, queued ones included. What
+    /// the peer may still answer to them is not told; until it does they count against its credits. A peer that is cut
+    /// off would not answer before the link is found dead.
+    pub fn give_back(&mut self, shard: u32) -> Vec<u64> {
+        let of_shard = self.unanswered.iter_mut().filter(|(_, asked)| **asked == Some(shard));
+        of_shard
+            .map(|(id, asked)| {
+                *asked = None;
+                *id
+            })
+            .collect()
+    }
+
     /// The connection is gone: ids of all unanswered requests, ascending, queued ones included.
     pub fn lost(self) -> Vec<u64> {
-        self.unanswered.into_iter().collect()
+        self.unanswered.into_iter().filter_map(|(id, shard)| shard.map(|_| id)).collect()
     }
 
     /// Bytes of items not yet polled.

@@ -122,6 +122,23 @@ fn credits_run_out_and_come_back_with_answers() {
 }
 
 #[test]
+fn requests_of_a_shard_are_given_back_once_and_their_answers_are_nobodys() {
+    let (mut caller, _) = open(4);
+    for (id, shard) in [(10, 2), (11, 3), (12, 2)] {
+        caller.queue_request(ShardRequest { shard, ..request(id, 10) }).unwrap();
+    }
+    assert_eq!(caller.give_back(2), [10, 12]);
+    assert_eq!(caller.give_back(2), []);
+    let frame = LinkResponseFrame { responses: vec![response(10), response(11)], ..Default::default() };
+    let events = give_caller(&mut caller, frame).unwrap();
+    assert_eq!(events, [CallerEvent::Response(response(11))]);
+    assert_eq!(caller.outstanding(), 1, "what was given back counts until it is answered");
+    let again = LinkResponseFrame { responses: vec![response(10)], ..Default::default() };
+    assert!(give_caller(&mut caller, again).is_err(), "and is answered once");
+    assert_eq!(caller.lost(), []);
+}
+
+#[test]
 fn frames_are_cut_at_the_batch_limit_and_keep_their_order() {
     let (mut caller, _) = open(0);
     let body_bytes = BODY_BYTES_MAX;

@@ -1,0 +1,36 @@
+//! Faults on real processes in network namespaces, the short way: the command as a person runs it.
+
+use bench::coordinator::enclosure::NOT_PERMITTED;
+use bench::faults::outcome::Outcome;
+use std::process::Command;
+
+/// Longest time without service after a leader was lost, in seconds. What is promised is 3 (docs/reliability.md); tests
+/// share their machine with other tests.
+const LIMIT_S: &str = "4.5";
+
+#[test]
+fn whatever_happens_to_a_leader_another_one_serves_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = folder.path().join("outcomes.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_ringline-bench"))
+        .args(["faults", "--short", "--limit-s", LIMIT_S, "--rate-scale", "0.5", "--out"])
+        .arg(&out)
+        .output()
+        .expect("it starts");
+    let said =
+        format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.code() == Some(i32::from(NOT_PERMITTED)) {
+        println!("NOT RUN: {said}");
+        return;
+    }
+    assert!(output.status.success(), "{said}");
+    let text = std::fs::read_to_string(&out).expect("it was written");
+    let outcomes: Vec<Outcome> = serde_json::from_str(&text).expect("as it is documented");
+    for outcome in &outcomes {
+        assert!(outcome.shards_led > 0, "{}: nobody was hit: {said}", outcome.fault);
+        assert!(outcome.elected_ms.is_some(), "{}: nobody else led: {said}", outcome.fault);
+        assert!(outcome.without_service_ms > 500, "{}: it broke nothing: {said}", outcome.fault);
+    }
+    let names: Vec<&str> = outcomes.iter().map(|outcome| outcome.fault.as_str()).collect();
+    assert_eq!(names, ["kill", "stop", "cut", "cut-in", "cut-out"]);
+}
