@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use wire_protocol::v1::{self, client_frame, server_frame};
@@ -258,12 +259,15 @@ fn give_way() {
 /// One round: what the pairs met, and the most private memory, in KiB.
 fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<u64>, u64) {
     let stop = AtomicBool::new(false);
+    // Asking for another priority starts a program, which is nobody's attack.
+    let given_way = Barrier::new(ATTACKS.len() + 1);
     std::thread::scope(|scope| {
         let attackers: Vec<_> = ATTACKS
             .iter()
             .map(|attack| {
                 scope.spawn(|| {
                     give_way();
+                    given_way.wait();
                     attack(server, mallory, &stop);
                 })
             })
@@ -276,6 +280,7 @@ fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<
             }
             most_kib
         });
+        given_way.wait();
         let latencies = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| talk(pairs)));
         stop.store(true, Ordering::Relaxed);
         attackers.into_iter().for_each(|attacker| attacker.join().expect("an attack goes through"));
