@@ -12,7 +12,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 use crate::sim::{SimDisk, SimFile};
 
 /// Where files are kept.
@@ -22,7 +22,7 @@ pub(crate) enum Disk {
     #[default]
     Real,
     /// Made up, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Simulated(std::sync::Arc<SimDisk>),
 }
 
@@ -32,7 +32,7 @@ impl Disk {
     pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::create_dir_all(folder),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.create_folder(folder),
         }
     }
@@ -41,7 +41,7 @@ impl Disk {
     pub fn exists(&self, path: &Path) -> bool {
         match self {
             Self::Real => path.exists(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.exists(path),
         }
     }
@@ -50,7 +50,7 @@ impl Disk {
     pub fn read_text(&self, file: &Path) -> io::Result<String> {
         match self {
             Self::Real => fs::read_to_string(file),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.read_text(file),
         }
     }
@@ -63,7 +63,7 @@ impl Disk {
                 new.write_all(text.as_bytes())?;
                 new.sync_all()
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.write_synced(file, text),
         }
     }
@@ -72,7 +72,7 @@ impl Disk {
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::rename(from, to),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.rename(from, to),
         }
     }
@@ -81,7 +81,7 @@ impl Disk {
     pub fn create(&self, file: &Path) -> io::Result<NewFile> {
         match self {
             Self::Real => File::create(file).map(NewFile::Real),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => {
                 let new = disk.create(file)?;
                 new.truncate(0)?;
@@ -94,7 +94,7 @@ impl Disk {
     pub fn open(&self, file: &Path) -> io::Result<Box<dyn Read>> {
         match self {
             Self::Real => Ok(Box::new(io::BufReader::new(File::open(file)?))),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => Ok(Box::new(disk.open(file)?.cursor())),
         }
     }
@@ -103,7 +103,7 @@ impl Disk {
     pub fn delete(&self, file: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::remove_file(file),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.delete(file),
         }
     }
@@ -112,7 +112,7 @@ impl Disk {
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         match self {
             Self::Real => File::open(folder)?.sync_all(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.sync_folder(folder),
         }
     }
@@ -124,7 +124,7 @@ pub(crate) enum NewFile {
     /// On the machine's disk.
     Real(File),
     /// Made up, and its size.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Simulated(SimFile, usize),
 }
 
@@ -133,7 +133,7 @@ impl NewFile {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Real(file) => file.write_all(bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file, size) => {
                 file.write(*size, bytes)?;
                 *size += bytes.len();
@@ -146,7 +146,7 @@ impl NewFile {
     pub fn sync(&self) -> io::Result<()> {
         match self {
             Self::Real(file) => file.sync_all(),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file, _) => file.sync(),
         }
     }

@@ -22,8 +22,8 @@ pub mod feed;
 pub mod snapshots;
 pub mod jobs;
 pub mod observe;
-#[cfg(test)]
-mod sim;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 
 pub use config::{LinkTls, LogConfig, MemoryConfig, NodeConfig, StorageConfig};
 pub use worker::{

@@ -6,14 +6,18 @@
 //! [`Front::flush`]. The front knows no session, no user and no clock.
 
 mod client;
+mod clients;
 mod deadlines;
 mod event;
 mod lane;
 mod shared;
+#[cfg(feature = "sim")]
+pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
 pub use crate::transport::{FrameFault, TransportKind};
+pub use clients::Clients;
 pub use event::{
     CloseReason, ConnectionToken, FrontConfig, FrontError, FrontEvent, FrontMetrics, ListenerConfig,
     SendRefused,

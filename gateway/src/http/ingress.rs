@@ -59,6 +59,12 @@ impl HttpIngress {
         (HttpIngress { mailbox, opened, feeds: HashMap::new(), addresses: HashMap::new() }, receiver)
     }
 
+    /// One that takes no connection: nobody serves them.
+    #[cfg(feature = "sim")]
+    pub(crate) fn unserved(mailbox: CoreMailbox) -> HttpIngress {
+        Self::new(mailbox).0
+    }
+
     /// A connection turned out to speak HTTP; `first` is everything read so far.
     pub fn open(
         &mut self,

@@ -5,7 +5,7 @@
 //! closed when it never does. An answer without room becomes a small, retryable error.
 
 use super::table::Session;
-use crate::front::{ConnectionToken, Front, SendRefused};
+use crate::front::{Clients, ConnectionToken, SendRefused};
 use bytes::BytesMut;
 use wire_protocol::error::RequestError;
 use wire_protocol::limits::{OUTBOX_BYTES_MAX, SYNC_CONVERSATIONS_MAX};
@@ -31,13 +31,13 @@ pub trait Sockets {
     fn queued_bytes(&self, token: ConnectionToken) -> usize;
 }
 
-impl Sockets for Front {
+impl Sockets for Clients {
     fn send(&mut self, token: ConnectionToken, payload: &[u8]) -> Result<(), SendRefused> {
-        Front::send(self, token, payload)
+        Clients::send(self, token, payload)
     }
 
     fn queued_bytes(&self, token: ConnectionToken) -> usize {
-        Front::queued_bytes(self, token)
+        Clients::queued_bytes(self, token)
     }
 }
 

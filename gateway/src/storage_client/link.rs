@@ -68,6 +68,11 @@ impl NodeLink {
         Self { index, node, links, hello, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
     }
 
+    /// To which node.
+    pub(super) fn node(&self) -> u32 {
+        self.node.id
+    }
+
     pub(super) fn is_up(&self) -> bool {
         matches!(&self.stage, Stage::Live(live) if live.caller.welcome().is_some())
     }

@@ -106,18 +106,18 @@ impl Pipe {
         self.wake.wake();
     }
 
-    #[cfg(test)]
-    pub(super) fn connected_for_test(&self) {
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn connected(&self) {
         self.stage.replace(Stage::Connected);
     }
 
-    #[cfg(test)]
-    pub(super) fn receive_for_test(&self, bytes: &[u8]) {
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn receive(&self, bytes: &[u8]) {
         self.inbound.borrow_mut().extend_from_slice(bytes);
     }
 
-    #[cfg(test)]
-    pub(super) fn take_outbound_for_test(&self) -> BytesMut {
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn take_outbound(&self) -> BytesMut {
         self.outbound.take()
     }
 }

@@ -10,6 +10,8 @@ mod link;
 mod link_io;
 mod refusal;
 mod tls_pump;
+#[cfg(feature = "sim")]
+pub mod simulated;
 #[cfg(test)]
 pub(crate) mod fake;
 

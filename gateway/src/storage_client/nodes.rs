@@ -3,6 +3,8 @@
 use super::StorageEvent;
 use super::link::{LinksById, NodeFacts, NodeLink};
 use super::link_io::{self, Pipe};
+#[cfg(feature = "sim")]
+use super::simulated::SimWires;
 use super::tls_pump::{LinkIdentity, LinkIdentityError};
 use crate::config::NodesConfig;
 use crate::router::LinkIndex;
@@ -45,9 +47,33 @@ impl NodesPlan {
     }
 }
 
+/// How connections come about.
+enum Connector {
+    /// By sockets, with this identity.
+    Tls(LinkIdentity),
+    /// As a simulation likes.
+    #[cfg(feature = "sim")]
+    Simulated(SimWires),
+}
+
+impl Connector {
+    fn connect(&self, node: u32, address: SocketAddr, wake: &WakeHandle) -> Rc<Pipe> {
+        tracing::debug!(node, "connecting");
+        let pipe = Pipe::new(wake.clone());
+        match self {
+            Self::Tls(identity) => {
+                monoio::spawn(link_io::run(address, identity.clone(), pipe.clone()));
+            }
+            #[cfg(feature = "sim")]
+            Self::Simulated(wires) => wires.ask(node, pipe.clone()),
+        }
+        pipe
+    }
+}
+
 /// Links of one core to all storage nodes, in the order of the configuration.
 pub struct Nodes {
-    identity: LinkIdentity,
+    connector: Connector,
     wake: WakeHandle,
     links: Vec<(NodeLink, SocketAddr)>,
 }
@@ -55,15 +81,38 @@ pub struct Nodes {
 impl Nodes {
     /// Links that connect in the first turns. To be turned inside the runtime of the loop that `wake` wakes.
     pub fn new(plan: NodesPlan, peer: GatewayPeer, wake: WakeHandle) -> Self {
+        Self::with_connector(Connector::Tls(plan.identity), plan.nodes, peer, wake)
+    }
+
+    /// Links to these nodes, whose connections a simulation makes.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(
+        nodes: &[u32],
+        shard_count: u32,
+        peer: GatewayPeer,
+        wires: SimWires,
+        wake: WakeHandle,
+    ) -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let nodes = nodes.iter().map(|&id| (NodeFacts { id, shard_count }, nowhere)).collect();
+        Self::with_connector(Connector::Simulated(wires), nodes, peer, wake)
+    }
+
+    fn with_connector(
+        connector: Connector,
+        nodes: Vec<(NodeFacts, SocketAddr)>,
+        peer: GatewayPeer,
+        wake: WakeHandle,
+    ) -> Self {
         let hello = hello(peer);
         let indexes = (0..).map(LinkIndex);
-        let by_id: LinksById = Rc::new(plan.nodes.iter().map(|(node, _)| node.id).zip(indexes).collect());
+        let by_id: LinksById = Rc::new(nodes.iter().map(|(node, _)| node.id).zip(indexes).collect());
         let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
             let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
             (NodeLink::new(LinkIndex(index as u16), node, Rc::clone(&by_id), hello, seed), address)
         };
-        let links = plan.nodes.into_iter().enumerate().map(link).collect();
-        Self { identity: plan.identity, wake, links }
+        let links = nodes.into_iter().enumerate().map(link).collect();
+        Self { connector, wake, links }
     }
 
     pub(super) fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
@@ -78,11 +127,8 @@ impl Nodes {
 
     pub(super) fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
         for (link, address) in &mut self.links {
-            link.turn(now_ms, events, || {
-                let pipe = Pipe::new(self.wake.clone());
-                monoio::spawn(link_io::run(*address, self.identity.clone(), pipe.clone()));
-                pipe
-            });
+            let node = link.node();
+            link.turn(now_ms, events, || self.connector.connect(node, *address, &self.wake));
         }
     }
 

@@ -111,7 +111,7 @@ impl Core {
             delivery,
             self.now_ms,
             &mut self.sessions,
-            &mut self.front,
+            &mut self.clients,
             &mut self.space,
             &mut aftermath,
         );

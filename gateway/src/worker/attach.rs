@@ -178,7 +178,7 @@ impl Core {
             feed_version: attached.feed_version,
         };
         session.protocol.ready(self.now_ms, info, &mut self.space);
-        self.front.set_frame_bytes_max(token, FRAME_BYTES_MAX);
+        self.clients.set_frame_bytes_max(token, FRAME_BYTES_MAX);
         self.observer.add(Metric::SessionsReady, 1);
         self.observer.latency(Latency::Hello, started.elapsed());
         let fate = self.send_space(token);
@@ -312,7 +312,7 @@ impl Core {
             return self.close_session(token, Reason::Unauthenticated, "the device was logged out", 0);
         }
         let Some(session) = self.sessions.find(token) else { return };
-        let (sockets, space) = (&mut self.front, &mut self.space);
+        let (sockets, space) = (&mut self.clients, &mut self.space);
         let body = server_frame::Body::SyncNeeded(v1::SyncNeeded {});
         let fate = Outbox { sockets, token, space }.event(session, self.now_ms, body);
         self.observer.add(Metric::SyncsAsked, 1);

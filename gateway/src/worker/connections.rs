@@ -19,7 +19,7 @@ use wire_protocol::v1::session_closing::Reason;
 impl Core {
     pub(super) fn take_front_events(&mut self) {
         let mut events = std::mem::take(&mut self.front_events);
-        self.front.turn(self.now_ms, &mut events);
+        self.clients.turn(self.now_ms, &mut events);
         for event in events.drain(..) {
             self.take_front_event(event);
         }
@@ -43,12 +43,12 @@ impl Core {
                 self.fail_session(token, &Fatal { reason: Reason::ProtocolError, error });
             }
             FrontEvent::Http { token, peer, secure, first } => {
-                if self.http.open(&mut self.front, token, peer, secure, first).is_err() {
+                if self.http.open(&mut self.clients, token, peer, secure, first).is_err() {
                     self.observer.add(Metric::HttpOverflows, 1);
                 }
             }
             FrontEvent::HttpBytes { token, bytes } => {
-                if self.http.bytes(&mut self.front, token, bytes).is_err() {
+                if self.http.bytes(&mut self.clients, token, bytes).is_err() {
                     self.observer.add(Metric::HttpOverflows, 1);
                 }
             }
@@ -75,10 +75,10 @@ impl Core {
 
     fn connection_drained(&mut self, token: ConnectionToken) {
         match self.sessions.find(token) {
-            None => self.http.drained(&mut self.front, token),
+            None => self.http.drained(&mut self.clients, token),
             Some(session) => {
                 let was_slow = session.slow_since_ms != 0;
-                let (sockets, space) = (&mut self.front, &mut self.space);
+                let (sockets, space) = (&mut self.clients, &mut self.space);
                 let fate = Outbox { sockets, token, space }.drained(session);
                 self.observer.add(Metric::SyncsAsked, u64::from(was_slow));
                 self.settle(token, fate);
@@ -108,7 +108,7 @@ impl Core {
 
     /// Queues what was written for the session.
     pub(super) fn send_space(&mut self, token: ConnectionToken) -> Fate {
-        Outbox { sockets: &mut self.front, token, space: &mut self.space }.send()
+        Outbox { sockets: &mut self.clients, token, space: &mut self.space }.send()
     }
 
     /// Ends a session for a reason of ours.
@@ -140,7 +140,7 @@ impl Core {
         // A full outbox has no room for the closing frame: the close itself must do.
         let _ = self.send_space(token);
         self.detach(token);
-        self.front.close(token);
+        self.clients.close(token);
         self.session_timers.clear(token.slot);
     }
 
@@ -199,7 +199,7 @@ impl Core {
             self.give_up(id, RequestError::new(ErrorCode::ErrorTimedOut, detail));
         }
         while let Some(token) = self.hushed.due(self.now_ms) {
-            self.front.resume(token);
+            self.clients.resume(token);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP connections of this core: bytes between their sockets and the HTTP runtime.
 
-use crate::front::{ConnectionToken, Front, SendRefused};
+use crate::front::{Clients, ConnectionToken, SendRefused};
 use crate::http::{HttpIngress, IngressFull};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -33,35 +33,35 @@ impl HttpPipes {
     /// A connection turned out to speak HTTP.
     pub(super) fn open(
         &mut self,
-        front: &mut Front,
+        clients: &mut Clients,
         token: ConnectionToken,
         peer: SocketAddr,
         secure: bool,
         first: Bytes,
     ) -> Result<(), IngressFull> {
         let opened = self.ingress.open(token, peer, secure, first);
-        self.close_if_full(front, token, opened)
+        self.close_if_full(clients, token, opened)
     }
 
     pub(super) fn bytes(
         &mut self,
-        front: &mut Front,
+        clients: &mut Clients,
         token: ConnectionToken,
         bytes: Bytes,
     ) -> Result<(), IngressFull> {
         let taken = self.ingress.bytes(token, bytes);
-        self.close_if_full(front, token, taken)
+        self.close_if_full(clients, token, taken)
     }
 
     fn close_if_full(
         &mut self,
-        front: &mut Front,
+        clients: &mut Clients,
         token: ConnectionToken,
         result: Result<(), IngressFull>,
     ) -> Result<(), IngressFull> {
         if result.is_err() {
             self.waiting.remove(&token);
-            front.close(token);
+            clients.close(token);
         }
         result
     }
@@ -71,22 +71,22 @@ impl HttpPipes {
     }
 
     /// Bytes of the runtime for a client.
-    pub(super) fn out(&mut self, front: &mut Front, token: ConnectionToken, bytes: Bytes) {
+    pub(super) fn out(&mut self, clients: &mut Clients, token: ConnectionToken, bytes: Bytes) {
         self.waiting.entry(token).or_default().chunks.push_back(bytes);
-        self.drained(front, token);
+        self.drained(clients, token);
     }
 
     /// The runtime has ended the connection.
-    pub(super) fn close(&mut self, front: &mut Front, token: ConnectionToken) {
+    pub(super) fn close(&mut self, clients: &mut Clients, token: ConnectionToken) {
         self.waiting.entry(token).or_default().close = true;
-        self.drained(front, token);
+        self.drained(clients, token);
     }
 
     /// The outbox may have room again.
-    pub(super) fn drained(&mut self, front: &mut Front, token: ConnectionToken) {
+    pub(super) fn drained(&mut self, clients: &mut Clients, token: ConnectionToken) {
         let Some(waiting) = self.waiting.get_mut(&token) else { return };
         while let Some(chunk) = waiting.chunks.front() {
-            match front.send_raw(token, chunk.clone()) {
+            match clients.send_raw(token, chunk.clone()) {
                 Ok(()) => self.ingress.written(token, chunk.len()),
                 Err(SendRefused::Full) => return,
                 // The connection's end is on its way here.
@@ -95,7 +95,7 @@ impl HttpPipes {
             waiting.chunks.pop_front();
         }
         if waiting.close {
-            front.close(token);
+            clients.close(token);
         }
         self.waiting.remove(&token);
     }
@@ -117,9 +117,9 @@ impl HttpPipes {
     }
 
     /// The core leaves. What was handed to outboxes is still sent.
-    pub(super) fn close_all(&mut self, front: &mut Front) {
+    pub(super) fn close_all(&mut self, clients: &mut Clients) {
         for token in self.ingress.tokens() {
-            front.close(token);
+            clients.close(token);
         }
         self.waiting.clear();
     }

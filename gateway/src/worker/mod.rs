@@ -23,6 +23,8 @@ mod attach;
 mod http_pipes;
 mod hush;
 mod numbers;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +32,7 @@ use crate::admission::requests::{RequestLimits, RequestRates};
 use crate::clock::{Clock, moment, pause};
 use crate::domain::Calls;
 use crate::domain::auth::Verifier;
-use crate::front::{Front, FrontEvent};
+use crate::front::{Clients, FrontEvent};
 use crate::http::HttpIngress;
 use crate::observe::{CoreObserver, Latency, Metric};
 use crate::router::Router;
@@ -80,13 +82,14 @@ pub enum CoreError {
 
 /// What a core is made of.
 pub(crate) struct CoreParts {
-    pub(crate) front: Front,
+    pub(crate) clients: Clients,
     pub(crate) storage: StorageClient,
     pub(crate) router: Router,
     pub(crate) verifier: Verifier,
     pub(crate) ingress: HttpIngress,
     pub(crate) inbox: CoreInbox,
-    pub(crate) waits: Waits,
+    /// The time.
+    pub(crate) now_ms: u64,
     pub(crate) limits: RequestLimits,
     pub(crate) observer: CoreObserver,
     /// Cores of this process that still serve: an embedded shard serves the others until all are done.
@@ -97,7 +100,7 @@ pub(crate) struct CoreParts {
 pub(crate) struct Core {
     clock: Clock,
     now_ms: u64,
-    front: Front,
+    clients: Clients,
     sessions: SessionTable,
     /// By connection slot.
     session_timers: TimerWheel,
@@ -113,7 +116,6 @@ pub(crate) struct Core {
     verifier: Verifier,
     http: HttpPipes,
     inbox: CoreInbox,
-    waits: Waits,
     observer: CoreObserver,
     publish_at_ms: u64,
     stage: Stage,
@@ -143,12 +145,11 @@ enum Stage {
 
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
-        let mut clock = Clock::new();
-        let now_ms = clock.now_ms();
+        let now_ms = parts.now_ms;
         Self {
-            clock,
+            clock: Clock::new(),
             now_ms,
-            front: parts.front,
+            clients: parts.clients,
             sessions: SessionTable::default(),
             session_timers: TimerWheel::new(now_ms),
             rates: RequestRates::new(parts.limits),
@@ -162,7 +163,6 @@ impl Core {
             verifier: parts.verifier,
             http: HttpPipes::new(parts.ingress),
             inbox: parts.inbox,
-            waits: parts.waits,
             observer: parts.observer,
             publish_at_ms: now_ms,
             stage: Stage::Serving,
@@ -174,7 +174,7 @@ impl Core {
     }
 
     /// Serves until the core is told to drain, or cannot go on.
-    pub(crate) async fn run(mut self) -> Result<(), CoreError> {
+    pub(crate) async fn run(mut self, mut waits: Waits) -> Result<(), CoreError> {
         let (mut pace, mut ended) = (Pace::default(), moment());
         loop {
             let started = moment();
@@ -192,7 +192,7 @@ impl Core {
                 return Ok(());
             }
             let sleep_ms = self.next_deadline_ms().saturating_sub(self.clock.now_ms());
-            self.waits.sleep(sleep_ms).await;
+            waits.sleep(sleep_ms).await;
         }
     }
 
@@ -216,7 +216,7 @@ impl Core {
             }
         }
         self.drain();
-        self.front.flush(self.now_ms);
+        self.clients.flush(self.now_ms);
         self.observer.add(Metric::Turns, 1);
         self.observer.latency(Latency::Turn, started.elapsed());
         if self.now_ms >= self.publish_at_ms {
@@ -235,7 +235,7 @@ impl Core {
             Stage::Serving | Stage::Done => None,
         };
         [
-            self.front.next_deadline_ms(),
+            self.clients.next_deadline_ms(),
             self.storage.next_deadline_ms(),
             self.session_timers.next_deadline_ms(),
             self.pending.next_deadline_ms(),
@@ -258,11 +258,11 @@ impl Core {
                 CoreMessage::StorageCall { shard_key, operation, reply } => {
                     self.call_for_http(&shard_key, operation, reply);
                 }
-                CoreMessage::HttpOut { token, bytes } => self.http.out(&mut self.front, token, bytes),
-                CoreMessage::HttpClose { token } => self.http.close(&mut self.front, token),
+                CoreMessage::HttpOut { token, bytes } => self.http.out(&mut self.clients, token, bytes),
+                CoreMessage::HttpClose { token } => self.http.close(&mut self.clients, token),
                 CoreMessage::Drain => {
                     if self.stage == Stage::Serving {
-                        self.front.stop_accepting();
+                        self.clients.stop_accepting();
                         self.stage = Stage::Finishing { until_ms: self.now_ms + DRAIN_REQUESTS_MS };
                     }
                 }
@@ -281,7 +281,7 @@ impl Core {
                 }
             }
             Stage::Flushing { until_ms } => {
-                if self.front.connection_count() == 0 || self.now_ms >= until_ms {
+                if self.clients.connection_count() == 0 || self.now_ms >= until_ms {
                     self.stage = Stage::Done;
                     self.serving.fetch_sub(1, Ordering::AcqRel);
                 }
@@ -298,6 +298,6 @@ impl Core {
                 self.close_session(token, Reason::Draining, "the gateway leaves", retry_ms);
             }
         }
-        self.http.close_all(&mut self.front);
+        self.http.close_all(&mut self.clients);
     }
 }

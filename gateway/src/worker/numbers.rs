@@ -5,7 +5,7 @@ use crate::observe::Metric;
 
 impl Core {
     pub(super) fn publish(&mut self) {
-        let front = self.front.metrics();
+        let front = self.clients.metrics();
         let values = [
             (Metric::Connections, front.connections),
             (Metric::Accepted, front.accepted),

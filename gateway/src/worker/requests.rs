@@ -164,7 +164,7 @@ impl Core {
             return;
         }
         let Some(session) = self.sessions.find(token) else { return };
-        let (sockets, space) = (&mut self.front, &mut self.space);
+        let (sockets, space) = (&mut self.clients, &mut self.space);
         let fate = Outbox { sockets, token, space }.answer(session, request_id, body);
         self.settle(token, fate);
     }
@@ -195,7 +195,7 @@ impl Core {
         self.observer.add(metric, 1);
         let Some(session) = self.sessions.find(token) else { return };
         session.throttled = session.throttled.saturating_add(1);
-        if session.throttled > THROTTLED_IN_A_ROW_MAX && self.front.pause(token) {
+        if session.throttled > THROTTLED_IN_A_ROW_MAX && self.clients.pause(token) {
             self.hushed.add(self.now_ms, token);
         }
     }

@@ -11,7 +11,7 @@ use super::{Core, CoreError, CoreParts};
 use crate::config::certificate::{self, CertificateError};
 use crate::config::{GatewayConfig, StorageMode};
 use crate::domain::auth::{self, KeysError, Verifier};
-use crate::front::{Front, FrontConfig, ListenerConfig};
+use crate::front::{Clients, Front, FrontConfig, ListenerConfig};
 use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
 use crate::observe::{self, CoreMetrics, CoreObserver, Metric};
 use crate::router::Router;
@@ -373,13 +373,13 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
             }
         };
         let core = Core::new(CoreParts {
-            front,
+            clients: Clients::Front(Box::new(front)),
             storage,
             router: shares.router.clone(),
             verifier: shares.verifier.clone(),
             ingress: seat.ingress,
             inbox: seat.inbox,
-            waits,
+            now_ms: crate::clock::Clock::new().now_ms(),
             limits: config.limits.requests,
             observer: seat.observer,
             serving: shares.serving.clone(),
@@ -387,6 +387,6 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
         // The starter may have given up because of another core.
         let _ = started.send(());
         drop(started);
-        core.run().await
+        core.run(waits).await
     })
 }

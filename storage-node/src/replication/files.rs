@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 use crate::sim::SimFile;
 
 type RealFile = <DefaultFileSystem as FileSystem>::Handle;
@@ -107,7 +107,7 @@ impl LogFiles {
     fn open_inner(&self, path: &Path, permission: Permission) -> io::Result<Inner> {
         Ok(match &self.disk {
             Disk::Real => Inner::Real(Arc::new(DefaultFileSystem.open(path, permission)?)),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Disk::Simulated(disk) => Inner::Simulated(disk.open(path)?),
         })
     }
@@ -151,7 +151,7 @@ pub(super) struct LogFile {
 #[derive(Clone)]
 enum Inner {
     Real(Arc<RealFile>),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Simulated(SimFile),
 }
 
@@ -175,7 +175,7 @@ impl LogFile {
     fn cut_to(&self, size: usize) -> io::Result<()> {
         match &self.inner {
             Inner::Real(file) => Handle::truncate(&**file, size),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Inner::Simulated(file) => file.truncate(size),
         }
         .map_err(|error| self.named("cut", error))
@@ -184,7 +184,7 @@ impl LogFile {
     fn try_sync(&self) -> io::Result<()> {
         match &self.inner {
             Inner::Real(file) => file.sync()?,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Inner::Simulated(file) => file.sync()?,
         }
         if self.is_new.swap(false, Ordering::AcqRel)
@@ -241,7 +241,7 @@ impl LogFile {
     fn cursor(&self) -> io::Result<Cursor> {
         Ok(match &self.inner {
             Inner::Real(file) => Cursor::Real(DefaultFileSystem.new_reader(Arc::clone(file))?),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Inner::Simulated(file) => Cursor::Simulated(file.cursor()),
         })
     }
@@ -260,7 +260,7 @@ impl Handle for LogFile {
     fn file_size(&self) -> io::Result<usize> {
         let size = match &self.inner {
             Inner::Real(file) => file.file_size()?,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Inner::Simulated(file) => file.size(),
         };
         Ok(size.min(self.end.load(Ordering::Acquire)))
@@ -288,7 +288,7 @@ impl FileSystem for LogFiles {
         let path = path.as_ref();
         let inner = match &self.disk {
             Disk::Real => DefaultFileSystem.create(path).map(|file| Inner::Real(Arc::new(file))),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Disk::Simulated(disk) => disk.create(path).map(Inner::Simulated),
         };
         let inner = inner.map_err(|error| named("make", path, error))?;
@@ -313,7 +313,7 @@ impl FileSystem for LogFiles {
         self.refuse_after_failure()?;
         match &self.disk {
             Disk::Real => DefaultFileSystem.delete(path.as_ref()),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Disk::Simulated(disk) => disk.delete(path.as_ref()),
         }
         .map_err(|error| named("delete", path.as_ref(), error))
@@ -342,7 +342,7 @@ impl FileSystem for LogFiles {
 /// A place in a log file, to read or write from.
 pub(super) enum Cursor {
     Real(<DefaultFileSystem as FileSystem>::Reader),
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Simulated(crate::sim::SimCursor),
 }
 
@@ -350,7 +350,7 @@ impl Read for Cursor {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Real(file) => file.read(buffer),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file) => file.read(buffer),
         }
     }
@@ -360,7 +360,7 @@ impl Write for Cursor {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Real(file) => file.write(bytes),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file) => file.write(bytes),
         }
     }
@@ -374,7 +374,7 @@ impl Seek for Cursor {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match self {
             Self::Real(file) => file.seek(to),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file) => file.seek(to),
         }
     }
@@ -414,7 +414,7 @@ impl WriteExt for LogWriter {
     fn truncate(&mut self, offset: usize) -> io::Result<()> {
         match &mut self.inner {
             Cursor::Real(file) => file.truncate(offset),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Cursor::Simulated(file) => file.truncate(offset),
         }
         .map_err(|error| self.file.named("cut", error))
@@ -423,7 +423,7 @@ impl WriteExt for LogWriter {
     fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
         match &mut self.inner {
             Cursor::Real(file) => file.allocate(offset, size),
-            #[cfg(test)]
+            #[cfg(any(test, feature = "sim"))]
             Cursor::Simulated(file) => file.allocate(offset, size),
         }
         .map_err(|error| self.file.named("allocate", error))

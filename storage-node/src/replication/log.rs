@@ -32,6 +32,13 @@ pub struct LogWrite {
 }
 
 impl LogWrite {
+    /// One entry, the first of its shard.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn of_one(shard: ShardId, record: Vec<u8>) -> Self {
+        let entry = Entry { index: 1, term: 1, data: record.into(), ..Entry::default() };
+        Self { shard, number: 1, entries: vec![entry], vote: None }
+    }
+
     /// Whose log.
     pub fn shard(&self) -> ShardId {
         self.shard

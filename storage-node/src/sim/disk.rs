@@ -307,6 +307,11 @@ impl SimDisk {
         state.stop_at = steps.map(|steps| state.steps + steps);
     }
 
+    /// The node goes now: whatever it still asks for fails.
+    pub fn stop(&self) {
+        self.state().stopped = true;
+    }
+
     /// Whether the node is gone.
     pub fn is_stopped(&self) -> bool {
         self.state().stopped

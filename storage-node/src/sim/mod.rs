@@ -6,18 +6,29 @@
 //!   crash -> what was not synced is lost, kept, or torn
 //!   live -> recovers, finishes, and the ledger checks every promise
 //! ```
+//!
+//! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 mod random;
 mod disk;
 mod store;
+mod blocks;
+mod host;
+#[cfg(test)]
 mod ledger;
+#[cfg(test)]
 mod node;
+#[cfg(test)]
 mod world;
+#[cfg(test)]
 mod tests;
 
 pub use disk::{Crash, Doing, SYNC_ERROR, SimCursor, SimDisk, SimFile, SyncKind};
+pub use host::SimNode;
+#[cfg(test)]
 pub use node::Ended;
 pub use random::Random;
 pub use store::SimStore;
+#[cfg(test)]
 pub use world::World;

@@ -28,17 +28,17 @@ pub use node::{StartError, StorageNode};
 pub use read_threads::READ_THREADS;
 pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use self::core::Threads;
 pub(crate) use link::{Origin, SessionKey};
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use node::{OpenedShards, open_node, report_synced};
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use read_threads::{ReadRequest, read_and_report};
 #[cfg(test)]
 pub(crate) use shared::NodeParts;
 pub(crate) use shared::{Completion, NodeShared};
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;

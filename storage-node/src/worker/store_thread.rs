@@ -61,6 +61,12 @@ impl<'a> Applier<'a> {
         Self { shared, core, hot, times, jobs: Vec::new() }
     }
 
+    /// Times of the states that it has applied, for the next one to go on from.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn into_times(self) -> HashMap<ShardId, u64> {
+        self.times
+    }
+
     /// Takes a request and those that wait behind it, as many as fit one batch, and applies them. False: it was told
     /// to stop.
     pub fn carry_out(

@@ -36,7 +36,7 @@ impl Pair {
     fn open() -> Self {
         let mut pair = Self::new(welcome(NODE.id, NODE.shard_count));
         pair.turn(0);
-        pair.pipe.connected_for_test();
+        pair.pipe.connected();
         pair.turn(0);
         assert!(!pair.link.is_up(), "a socket is no link");
         let early = pair.link.submit(request(1)).expect_err("nobody has said who is there");
@@ -58,7 +58,7 @@ impl Pair {
 
     /// The node takes what was sent and answers; the requests it saw.
     fn serve(&mut self, now_ms: u64) -> Vec<ShardRequest> {
-        self.decoder.push(&self.pipe.take_outbound_for_test());
+        self.decoder.push(&self.pipe.take_outbound());
         let mut requests = Vec::new();
         while let Some(payload) = self.decoder.next_frame().expect("framed") {
             let frame = LinkRequestFrame::decode(payload).expect("a frame");
@@ -78,7 +78,7 @@ impl Pair {
         while let Some(frame) = self.serving.poll_frame(now_ms) {
             encode_message(&frame, &mut bytes);
         }
-        self.pipe.receive_for_test(&bytes);
+        self.pipe.receive(&bytes);
     }
 }
 
@@ -169,7 +169,7 @@ fn the_wrong_node_is_not_talked_to() {
     for wrong in [welcome(8, NODE.shard_count), welcome(NODE.id, 5)] {
         let mut pair = Pair::new(wrong);
         pair.turn(0);
-        pair.pipe.connected_for_test();
+        pair.pipe.connected();
         pair.turn(0);
         pair.serve(0);
         pair.turn(0);
@@ -191,7 +191,7 @@ fn a_link_that_was_open_is_tried_again_soon_however_long_it_took() {
     }
     pair.pipe = Pipe::new(WakeHandle::new());
     pair.turn(now_ms);
-    pair.pipe.connected_for_test();
+    pair.pipe.connected();
     pair.turn(now_ms);
     pair.serve(now_ms);
     pair.turn(now_ms);
@@ -205,7 +205,7 @@ fn a_link_that_was_open_is_tried_again_soon_however_long_it_took() {
 #[test]
 fn bytes_that_are_no_frame_end_the_link() {
     let mut pair = Pair::open();
-    pair.pipe.receive_for_test(&[0xff; 16]);
+    pair.pipe.receive(&[0xff; 16]);
     pair.turn(1);
     assert!(!pair.link.is_up());
 }

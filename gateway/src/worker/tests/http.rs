@@ -65,11 +65,11 @@ fn log_in_without_room(rig: &mut Rig) -> Browser {
     let name = rig.next_request();
     let token = rig.core.http.tokens()[0];
     rig.turn_until("the outbox is full", |rig| {
-        while rig.core.front.send_raw(token, Bytes::from_static(&[b' '; 1_000])).is_ok() {}
-        rig.core.front.flush(rig.now_ms);
-        rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
+        while rig.core.clients.send_raw(token, Bytes::from_static(&[b' '; 1_000])).is_ok() {}
+        rig.core.clients.flush(rig.now_ms);
+        rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
     });
-    while rig.core.front.send_raw(token, Bytes::from_static(b" ")).is_ok() {}
+    while rig.core.clients.send_raw(token, Bytes::from_static(b" ")).is_ok() {}
     let nobody = Refused { code: ErrorCode::ErrorNotFound as u32, detail: String::new() };
     let nobody = Answer { kind: Some(answer::Kind::Refused(nobody)) };
     let nobody = shard_response::Result::Answer(nobody);
@@ -99,7 +99,7 @@ fn whoever_leaves_leaves_nothing_behind() {
         let browser = log_in_without_room(&mut rig);
         drop(browser);
         rig.turn_until("it is gone", |rig| rig.core.http.connection_count() == 0);
-        assert_eq!((rig.core.http.waiting_count(), rig.core.front.connection_count()), (0, 0));
+        assert_eq!((rig.core.http.waiting_count(), rig.core.clients.connection_count()), (0, 0));
     });
 }
 

@@ -8,14 +8,13 @@ mod requests;
 mod sessions;
 
 use super::mailbox::{CoreMailbox, StorageResult};
-use super::wait::Waits;
 use super::wake::WakeHandle;
 use super::{Core, CoreParts};
 use crate::admission::requests::RequestLimits;
-use crate::clock::moment;
+use crate::clock::{Clock, moment};
 use crate::config::AuthConfig;
 use crate::domain::auth::{self, Issuer};
-use crate::front::{Front, FrontConfig, ListenerConfig};
+use crate::front::{Clients, Front, FrontConfig, ListenerConfig};
 use crate::http::{HttpParts, HttpServer};
 use crate::observe::{CoreObserver, Metric};
 use crate::router::{LinkIndex, Router};
@@ -108,8 +107,8 @@ impl Rig {
         .expect("it starts");
         let link = SharedLink::default();
         let core = Core::new(CoreParts {
-            waits: Waits::new(front.ring_fds(), wake).expect("watched"),
-            front,
+            clients: Clients::Front(Box::new(front)),
+            now_ms: Clock::new().now_ms(),
             storage: StorageClient::Fake(link.clone()),
             router: Router::embedded(4),
             verifier,
@@ -159,7 +158,7 @@ impl Rig {
     }
 
     fn address(&self) -> SocketAddr {
-        self.core.front.local_addresses()[0]
+        self.core.clients.local_addresses()[0]
     }
 
     /// A client that has said hello; its attach waits at storage.

@@ -259,9 +259,9 @@ fn a_core_that_leaves_sends_what_it_owes_before_it_is_done() {
         let token = rig.core.sessions.token_at(0).expect("the only one");
         // The kernel takes no more, and the rest waits in the outbox.
         rig.turn_until("something is owed", |rig| {
-            while rig.core.front.send(token, &[0; 1_000]).is_ok() {}
-            rig.core.front.flush(rig.now_ms);
-            rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
+            while rig.core.clients.send(token, &[0; 1_000]).is_ok() {}
+            rig.core.clients.flush(rig.now_ms);
+            rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
         });
         assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
         for _ in 0..10 {
@@ -297,9 +297,9 @@ fn a_core_that_leaves_does_not_wait_for_ever() {
         let _silent = rig.connect(1);
         let token = rig.core.sessions.token_at(0).expect("the only one");
         rig.turn_until("something is owed", |rig| {
-            while rig.core.front.send(token, &[0; 1_000]).is_ok() {}
-            rig.core.front.flush(rig.now_ms);
-            rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
+            while rig.core.clients.send(token, &[0; 1_000]).is_ok() {}
+            rig.core.clients.flush(rig.now_ms);
+            rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
         });
         assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
         rig.turn();

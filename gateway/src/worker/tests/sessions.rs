@@ -273,11 +273,11 @@ fn an_outbox_without_room_for_an_error_ends_the_session() {
         let request = rig.next_request();
         // Filled behind the session's back, to the last bytes.
         rig.turn_until("the kernel takes no more", |rig| {
-            while rig.core.front.send(token, &[0; 1_000]).is_ok() {}
-            rig.core.front.flush(rig.now_ms);
-            rig.core.front.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
+            while rig.core.clients.send(token, &[0; 1_000]).is_ok() {}
+            rig.core.clients.flush(rig.now_ms);
+            rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
         });
-        while rig.core.front.send(token, &[0; 1]).is_ok() {}
+        while rig.core.clients.send(token, &[0; 1]).is_ok() {}
         rig.answer(request.id, Ok(accepted()));
         rig.turn_until("the session is ended", |rig| {
             rig.link.borrow().requests.iter().any(|request| detached(request).is_some())

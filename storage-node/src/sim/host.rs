@@ -1,0 +1,145 @@
+//! One life of a node of a cluster, for a simulation that has the network and the time: the real start, cores, log,
+//! store, reads and maintenance, each taken forward one step when the simulation says so.
+
+use super::{Doing, SimDisk, SimStore, blocks};
+use crate::config::StorageConfig;
+use crate::disk::Disk;
+use crate::engine::HotRows;
+use crate::jobs;
+use crate::replication::{LogRequest, QueuedWrites, SyncedWrite};
+use crate::worker::{
+    Applier, NodeShared, OpenedShards, ReadRequest, StorageCore, StoreRequest, Threads, open_node,
+    read_and_report, report_synced,
+};
+use crossbeam_channel::{Receiver, unbounded};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use wire_protocol::ids::ShardId;
+
+/// Bytes of hot rows, for the one batch that an applier lives here.
+const HOT_BYTES: usize = 16 * 1024;
+
+/// A running node. To be dropped before its disk crashes.
+pub struct SimNode {
+    life: u64,
+    disk: Arc<SimDisk>,
+    shared: Arc<NodeShared>,
+    cores: Vec<StorageCore>,
+    log_requests: Receiver<LogRequest>,
+    queued: QueuedWrites,
+    store: Vec<StoreQueue>,
+    read_requests: Receiver<ReadRequest>,
+}
+
+/// What a store thread would have.
+struct StoreQueue {
+    requests: Receiver<StoreRequest>,
+    times: HashMap<ShardId, u64>,
+}
+
+impl SimNode {
+    /// Opens the data folder on this disk. `Err`: why it does not start.
+    pub fn start(
+        config: &StorageConfig,
+        cores: usize,
+        disk: &Arc<SimDisk>,
+        rows: &SimStore,
+    ) -> Result<Self, String> {
+        static LIVES: AtomicU64 = AtomicU64::new(1);
+        let life = LIVES.fetch_add(1, Ordering::Relaxed);
+        blocks::enter(life);
+        disk.set_doing(Doing::Starting);
+        let on = Disk::Simulated(Arc::clone(disk));
+        let shards = config.shard_count;
+        let opened = open_node(config, cores, &on, |folder| rows.clone().open(folder, shards));
+        let (shared, opened) = opened.map_err(|error| error.to_string())?;
+        let (log, log_requests) = unbounded();
+        let (reads, read_requests) = unbounded();
+        let (mut cores, mut store) = (Vec::new(), Vec::new());
+        for (core, OpenedShards { shards, times }) in opened.into_iter().enumerate() {
+            let (to_store, requests) = unbounded();
+            store.push(StoreQueue { requests, times });
+            let threads = Threads { log: log.clone(), store: to_store, reads: reads.clone() };
+            cores.push(StorageCore::new(Arc::clone(&shared), core, threads, shards));
+        }
+        let (disk, queued) = (Arc::clone(disk), QueuedWrites::default());
+        Ok(Self { life, disk, shared, cores, log_requests, queued, store, read_requests })
+    }
+
+    /// Cores of the node.
+    pub fn core_count(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// One of them, to be given what came over its links, to be turned, and to be asked for what it has.
+    pub fn core(&mut self, number: usize) -> &mut StorageCore {
+        blocks::enter(self.life);
+        &mut self.cores[number]
+    }
+
+    /// Whether the log thread has something to write.
+    pub fn has_writes(&self) -> bool {
+        !self.log_requests.is_empty()
+    }
+
+    /// Writes what is queued, syncs once, and reports: what one round of the log thread does.
+    pub fn write_log(&mut self) -> Result<(), String> {
+        let Ok(first) = self.log_requests.try_recv() else { return Ok(()) };
+        blocks::enter(self.life);
+        self.disk.set_doing(Doing::LogThread);
+        self.queued.take(first, &self.log_requests);
+        let (shared, disk) = (&self.shared, &self.disk);
+        let mut report = |done: SyncedWrite<'_>| {
+            // A process that is gone tells nobody.
+            if !disk.is_stopped() {
+                report_synced(shared, &done);
+            }
+        };
+        self.queued.write(&shared.log, &mut report).map_err(|error| error.to_string())
+    }
+
+    /// Whether the store thread of a core has something to apply.
+    pub fn has_entries(&self, core: usize) -> bool {
+        !self.store[core].requests.is_empty()
+    }
+
+    /// Applies a batch: what one round of a store thread does.
+    pub fn apply(&mut self, core: usize) -> Result<(), String> {
+        let queue = &mut self.store[core];
+        let Ok(first) = queue.requests.try_recv() else { return Ok(()) };
+        blocks::enter(self.life);
+        self.disk.set_doing(Doing::StoreThread);
+        let hot = HotRows::with_generations_of(&*self.shared.store, HOT_BYTES);
+        let mut applier = Applier::new(&self.shared, core, hot, std::mem::take(&mut queue.times));
+        let carried_out = applier.carry_out(first, &queue.requests).map(drop);
+        queue.times = applier.into_times();
+        carried_out
+    }
+
+    /// Whether a read thread has something to read.
+    pub fn has_reads(&self) -> bool {
+        !self.read_requests.is_empty()
+    }
+
+    /// Answers one read.
+    pub fn read(&mut self) -> Result<(), String> {
+        blocks::enter(self.life);
+        match self.read_requests.try_recv() {
+            Ok(ReadRequest::Read(job)) => read_and_report(&self.shared, job),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes rows durable and cuts the log behind them: what maintenance does now and then.
+    pub fn persist(&mut self) -> Result<(), String> {
+        blocks::enter(self.life);
+        self.disk.set_doing(Doing::Maintenance);
+        jobs::persist(&self.shared)
+    }
+
+    /// Why the node stopped by itself.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.failure()
+    }
+}
