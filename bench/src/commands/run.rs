@@ -16,11 +16,13 @@ use std::process::ExitCode;
 /// The plan when none is named.
 pub const PLAN_DEFAULT: &str = "canonical";
 /// Plans that the binary brings along, by name.
-const PLANS: [(&str, &str); 20] = [
+const PLANS: [(&str, &str); 22] = [
     ("canonical", include_str!("../../plans/canonical.toml")),
     ("quick", include_str!("../../plans/quick.toml")),
     ("direct", include_str!("../../plans/direct.toml")),
     ("rates", include_str!("../../plans/rates.toml")),
+    ("copies-1", include_str!("../../plans/copies-1.toml")),
+    ("copies-3", include_str!("../../plans/copies-3.toml")),
     ("idle", include_str!("../../plans/idle.toml")),
     ("connect-storm", include_str!("../../plans/connect-storm.toml")),
     ("connect-storm-resumed", include_str!("../../plans/connect-storm-resumed.toml")),

@@ -11,10 +11,13 @@ use crate::coordinator::{Cluster, Launch, Rates};
 use crate::workload::plan::Plan;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Debian's `libfaketime`, by architecture's folder.
 const FAKE_CLOCK_FOLDER: &str = "/usr/lib";
 const FAKE_CLOCK_FILE: &str = "faketime/libfaketime.so.1";
+/// libfaketime reads its file once a second.
+const FAKE_CLOCK_READ: Duration = Duration::from_millis(1_500);
 /// What a storage node's own file system holds when its disk is to be full: its log, its rows, and room for a run.
 const SMALL_DISK_MIB: u32 = 256;
 /// Bytes that fill a disk are written so many at a time.
@@ -45,7 +48,9 @@ impl Fleet {
         let gateways = (1..=shape.gateways).map(|number| format!("gateway-{number}"));
         let names: Vec<String> = storages.chain(gateways).collect();
         let network = Network::make(&names)?;
-        let clocks = kinds.iter().any(|kind| matches!(kind, Kind::ClockAhead | Kind::ClockBehind));
+        let clocks = kinds
+            .iter()
+            .any(|kind| matches!(kind, Kind::ClockAhead | Kind::ClockBehind | Kind::ClocksBehindKill));
         let hosts = Hosts::Leaves {
             folder: enclosure.folder().to_owned(),
             fake_clock: if clocks { Some(FakeClock { library: fake_clock()? }) } else { None },
@@ -127,6 +132,13 @@ impl Fleet {
         let new = file.with_extension("new");
         std::fs::write(&new, format!("{off_s:+}\n"))?;
         Ok(std::fs::rename(new, file)?)
+    }
+
+    /// All storage nodes' are; returns when all have noticed.
+    pub fn set_clocks(&self, off_s: i64) -> Result<(), FaultsError> {
+        (0..self.cluster.storages.len()).try_for_each(|index| self.set_clock(index, off_s))?;
+        std::thread::sleep(FAKE_CLOCK_READ);
+        Ok(())
     }
 
     /// Each process ends when it is told to and is started again, one after another.

@@ -49,8 +49,9 @@ pub struct Observed {
 }
 
 impl Injector<'_> {
-    /// Does it. Whatever happens, what it broke of the network is mended.
+    /// Does it.
     pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
+        self.kind.prepare(fleet)?;
         self.await_quiet();
         let before = leaders::of(&fleet.cluster.storages);
         let victim = self.kind.victim(leaders::busiest(&before));

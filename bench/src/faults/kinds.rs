@@ -29,6 +29,8 @@ pub enum Kind {
     ClockAhead,
     /// A storage node's wall clock is an hour behind, and later right again.
     ClockBehind,
+    /// The wall clocks of all storage nodes are set back by an hour, and then one of them is killed.
+    ClocksBehindKill,
     /// kill -9 of a gateway; started again.
     KillGateway,
     /// A zone is cut off: a storage node and a gateway.
@@ -48,7 +50,7 @@ pub struct Victim {
 
 impl Kind {
     /// All, in the order of a long run.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Self::Kill,
         Self::Stop,
         Self::Cut,
@@ -58,6 +60,7 @@ impl Kind {
         Self::SlowLink,
         Self::ClockAhead,
         Self::ClockBehind,
+        Self::ClocksBehindKill,
         Self::DiskFull,
         Self::KillGateway,
         Self::ZoneLoss,
@@ -77,6 +80,7 @@ impl Kind {
             Self::DiskFull => "disk-full",
             Self::ClockAhead => "clock-ahead",
             Self::ClockBehind => "clock-behind",
+            Self::ClocksBehindKill => "clocks-behind-kill",
             Self::KillGateway => "kill-gateway",
             Self::ZoneLoss => "zone-loss",
             Self::RollingRestart => "rolling-restart",
@@ -98,6 +102,7 @@ impl Kind {
             | Self::CutOut
             | Self::CutIn
             | Self::DiskFull
+            | Self::ClocksBehindKill
             | Self::ZoneLoss => true,
             Self::SlowLink
             | Self::ClockAhead
@@ -115,6 +120,11 @@ impl Kind {
             Self::RollingRestart => Victim { storage: None, gateway: None },
             _ => Victim { storage: Some(busiest), gateway: None },
         }
+    }
+
+    /// What has to have happened before: harmless by itself.
+    pub fn prepare(self, fleet: &Fleet) -> Result<(), FaultsError> {
+        if self == Self::ClocksBehindKill { fleet.set_clocks(-CLOCK_JUMP_S) } else { Ok(()) }
     }
 
     /// Breaks it.
@@ -139,6 +149,7 @@ impl Kind {
             Self::DiskFull => fleet.fill_disk(storage)?,
             Self::ClockAhead => fleet.set_clock(storage, CLOCK_JUMP_S)?,
             Self::ClockBehind => fleet.set_clock(storage, -CLOCK_JUMP_S)?,
+            Self::ClocksBehindKill => fleet.cluster.storages[storage].kill(),
             Self::KillGateway => fleet.cluster.gateways[victim.gateway.unwrap_or(0)].kill(),
             Self::ZoneLoss => {
                 fleet.cut_off(&fleet.storage(storage))?;
@@ -160,6 +171,10 @@ impl Kind {
             }
             Self::DiskFull => fleet.free_disk(storage)?,
             Self::ClockAhead | Self::ClockBehind => fleet.set_clock(storage, 0)?,
+            Self::ClocksBehindKill => {
+                fleet.cluster.storages[storage].restart()?;
+                fleet.set_clocks(0)?;
+            }
             Self::KillGateway => drop(fleet.cluster.gateways[victim.gateway.unwrap_or(0)].restart()?),
             Self::RollingRestart => {}
         }
@@ -173,7 +188,7 @@ impl Kind {
             (Self::RollingRestart, _) => Duration::ZERO,
             // The other nodes give a silent link up after 9 s, and that is to be seen, too.
             (_, Length::Long) => Duration::from_secs(15),
-            (_, Length::Short) => Duration::from_secs(5),
+            (_, Length::Short) => Duration::from_secs(4),
         }
     }
 }

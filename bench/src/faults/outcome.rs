@@ -133,7 +133,7 @@ impl Outcome {
 /// All of them as a table.
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut text = format!(
-        "{:<16}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}\n",
+        "{:<20}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}\n",
         "fault",
         "hit",
         "leads",
@@ -155,7 +155,7 @@ pub fn table(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         writeln!(
             text,
-            "{:<16}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}",
+            "{:<20}{:<22}{:>6}{:>9}{:>10}{:>9}{:>10}{:>9}{:>8}{:>9}{:>10}{:>6}{:>8}{:>10}{:>8}",
             outcome.fault,
             outcome.victims.join(", "),
             outcome.shards_led,
