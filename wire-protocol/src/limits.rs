@@ -49,6 +49,12 @@ pub const DEVICE_NAME_CHARS_MAX: usize = 64;
 /// Largest body of an HTTP request, in bytes: several times what the fields above need.
 pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1024;
 
+/// Gateways that a `SessionClosing` names, at most: if that many in a row are gone, a client comes by the address that
+/// it was given.
+pub const CLOSING_GATEWAYS_MAX: usize = 8;
+/// Longest `host:port` of a gateway, in bytes: a name of the DNS, a colon, a port.
+pub const GATEWAY_ADDRESS_BYTES_MAX: usize = 253 + 1 + 5;
+
 /// Requests a client may have unanswered. More are refused with `ERROR_TOO_MANY_IN_FLIGHT`.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 /// What the refusal of a request too many names as pause, in milliseconds: some synced writes take that long.

@@ -12,8 +12,8 @@ use crate::error::RequestError;
 use crate::frame::FrameError;
 use crate::ids::{DeviceId, UserId};
 use crate::limits::{
-    FEATURE_HANDLES, FRAME_BYTES_MAX, HEARTBEATS_MISSED_MAX, HELLO_TIMEOUT_MS, IN_FLIGHT_RETRY_AFTER_MS,
-    REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX,
+    CLOSING_GATEWAYS_MAX, FEATURE_HANDLES, FRAME_BYTES_MAX, HEARTBEATS_MISSED_MAX, HELLO_TIMEOUT_MS,
+    IN_FLIGHT_RETRY_AFTER_MS, REQUEST_TIMEOUT_MS, REQUESTS_IN_FLIGHT_MAX,
 };
 use crate::v1::session_closing::Reason;
 use crate::v1::{
@@ -226,33 +226,46 @@ impl ServerSession {
 
     /// Writes the last frame, once. Whatever follows is ignored, in both directions.
     pub fn closing(&mut self, reason: Reason, detail: &str, retry_after_ms: u32, out: &mut BytesMut) {
-        self.close(reason, ErrorCode::ErrorUnspecified, detail, retry_after_ms, out);
+        let detail = detail.to_owned();
+        self.close(
+            SessionClosing { reason: reason as i32, retry_after_ms, detail, ..SessionClosing::default() },
+            out,
+        );
+    }
+
+    /// [`Self::closing`] of a gateway that leaves: where to go, best first, and when.
+    pub fn leaving(&mut self, retry_after_ms: u32, gateways: Vec<String>, out: &mut BytesMut) {
+        debug_assert!(gateways.len() <= CLOSING_GATEWAYS_MAX);
+        self.close(
+            SessionClosing {
+                reason: Reason::Draining as i32,
+                retry_after_ms,
+                detail: "the gateway leaves".to_owned(),
+                gateways,
+                ..SessionClosing::default()
+            },
+            out,
+        );
     }
 
     /// [`Self::closing`] for what `handle_frame` or `handle_timeout` found.
     pub fn fail(&mut self, fatal: &Fatal, out: &mut BytesMut) {
-        let error = &fatal.error;
-        self.close(fatal.reason, error.code, &error.detail, error.retry_after_ms, out);
+        let RequestError { code, detail, retry_after_ms } = &fatal.error;
+        let closing = SessionClosing {
+            reason: fatal.reason as i32,
+            retry_after_ms: *retry_after_ms,
+            detail: detail.clone(),
+            code: *code as i32,
+            ..SessionClosing::default()
+        };
+        self.close(closing, out);
     }
 
-    fn close(
-        &mut self,
-        reason: Reason,
-        code: ErrorCode,
-        detail: &str,
-        retry_after_ms: u32,
-        out: &mut BytesMut,
-    ) {
+    fn close(&mut self, closing: SessionClosing, out: &mut BytesMut) {
         if matches!(self.stage, Stage::Closing { told: true }) {
             return;
         }
         self.stage = Stage::Closing { told: true };
-        let closing = SessionClosing {
-            reason: reason as i32,
-            retry_after_ms,
-            detail: detail.to_owned(),
-            code: code as i32,
-        };
         write(0, server_frame::Body::Closing(closing), Vec::new(), out);
     }
 

@@ -149,6 +149,7 @@ pub fn server_frames() -> Vec<(&'static str, ServerFrame)> {
     frames.extend(answers_about_conversations());
     frames.extend(other_answers());
     frames.push(closing());
+    frames.push(leaving());
     frames
 }
 
@@ -243,6 +244,18 @@ fn closing() -> (&'static str, ServerFrame) {
         retry_after_ms: 0,
         detail: "token expired".into(),
         code: ErrorCode::ErrorTokenExpired as i32,
+        gateways: Vec::new(),
     };
     answer("server-closing", 0, Body::Closing(closing))
+}
+
+fn leaving() -> (&'static str, ServerFrame) {
+    let closing = SessionClosing {
+        reason: session_closing::Reason::Draining as i32,
+        retry_after_ms: 1_500,
+        detail: "the gateway leaves".into(),
+        code: ErrorCode::ErrorUnspecified as i32,
+        gateways: vec!["gw-2.chat.example.org:8443".into(), "[2001:db8::7]:8443".into()],
+    };
+    answer("server-closing-draining", 0, Body::Closing(closing))
 }
