@@ -58,10 +58,15 @@ impl Config {
 
     /// The host of [`Config::server`] and whether a port follows it.
     pub(crate) fn host(&self) -> Option<&str> {
-        let (host, port) = self.server.rsplit_once(':')?;
-        port.parse::<u16>().ok()?;
-        Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
+        host(&self.server)
     }
+}
+
+/// The host of a `host:port`.
+pub(crate) fn host(server: &str) -> Option<&str> {
+    let (host, port) = server.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
 }
 
 #[cfg(test)]

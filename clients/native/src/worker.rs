@@ -395,7 +395,9 @@ impl Worker {
     }
 
     fn connect(&self, wanted: ProofWanted) -> JoinHandle<Result<Connected, ConnectFailure>> {
-        let (connector, store, clock) = (self.connector.clone(), self.store.clone(), self.clock);
+        let place = self.engine.as_ref().and_then(Engine::place);
+        let connector = place.map_or_else(|| self.connector.clone(), |place| self.connector.towards(place));
+        let (store, clock) = (self.store.clone(), self.clock);
         tokio::spawn(async move {
             let proof = prove(&connector, &store, clock, wanted).await?;
             let connection = connector.connect().await.map_err(|error| {

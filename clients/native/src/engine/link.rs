@@ -10,6 +10,7 @@
 //! token; when that is refused too, the device is logged out.
 
 use super::jitter::{Jitter, Range};
+use super::places::Places;
 use crate::limits::{PROTOCOL_ERROR_MS, RECONNECT_MS_BASE, RECONNECT_MS_MAX};
 use bytes::Bytes;
 use wire_protocol::session::ClientSession;
@@ -83,6 +84,7 @@ pub(super) struct Link {
     resume_token: Option<Bytes>,
     proof: Proof,
     failures: u32,
+    places: Places,
 }
 
 /// How a connection ended.
@@ -90,7 +92,13 @@ pub(super) struct Link {
 pub(super) enum Ending {
     Lost,
     Faulty,
-    Busy { retry_after_ms: u32 },
+    Busy {
+        retry_after_ms: u32,
+    },
+    /// Another gateway was named, and when to go there: in a slot of our own, so there is nothing to spread.
+    SentOn {
+        retry_after_ms: u32,
+    },
     ProofRefused,
     LoggedOut,
 }
@@ -98,7 +106,7 @@ pub(super) enum Ending {
 impl Ending {
     fn retry_after_ms(self) -> u64 {
         match self {
-            Ending::Busy { retry_after_ms } => u64::from(retry_after_ms),
+            Ending::Busy { retry_after_ms } | Ending::SentOn { retry_after_ms } => u64::from(retry_after_ms),
             Ending::Faulty => PROTOCOL_ERROR_MS,
             Ending::Lost | Ending::ProofRefused | Ending::LoggedOut => 0,
         }
@@ -110,6 +118,7 @@ impl Ending {
             Reason::Unauthenticated => Ending::ProofRefused,
             Reason::LoggedOut => Ending::LoggedOut,
             Reason::ProtocolError => Ending::Faulty,
+            Reason::Draining if !closing.gateways.is_empty() => Ending::SentOn { retry_after_ms },
             Reason::Unspecified | Reason::Draining | Reason::Idle | Reason::TooSlow | Reason::Overloaded => {
                 Ending::Busy { retry_after_ms }
             }
@@ -124,7 +133,13 @@ impl Link {
             resume_token,
             proof: Proof::Resume,
             failures: 0,
+            places: Places::default(),
         }
+    }
+
+    /// Where the next connection goes; `None`: to the configured server.
+    pub(super) fn place(&self) -> Option<&str> {
+        self.places.next()
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -174,9 +189,19 @@ impl Link {
         self.resume_token = (!resume_token.is_empty()).then_some(resume_token);
     }
 
+    /// The server closes and may have named where to go.
+    pub(super) fn handle_closing(&mut self, closing: &SessionClosing) {
+        if closing.reason() == Reason::Draining {
+            self.places.handle_named(&closing.gateways);
+        }
+    }
+
     /// No connection any more. True: the proof is void for good.
     pub(super) fn handle_ending(&mut self, ending: Ending, now_ms: u64, jitter: &mut Jitter) -> bool {
         let used_resume = self.proof == Proof::Resume && self.resume_token.is_some();
+        if ending == Ending::Lost && !self.is_open() {
+            self.places.handle_failed();
+        }
         let until_ms = match ending {
             Ending::LoggedOut => None,
             Ending::ProofRefused if self.proof == Proof::FreshAccess => None,
@@ -185,6 +210,7 @@ impl Link {
                 self.resume_token = None;
                 Some(now_ms)
             }
+            Ending::SentOn { .. } => Some(now_ms + ending.retry_after_ms()),
             Ending::Lost | Ending::Busy { .. } | Ending::Faulty => {
                 self.failures = self.failures.saturating_add(1);
                 let spread_ms = jitter.backoff(self.failures, RECONNECT, 0);
@@ -255,6 +281,42 @@ mod tests {
         link.handle_ending(Ending::Lost, 0, &mut jitter);
         let State::Waiting { until_ms, .. } = link.state else { panic!("it waits") };
         assert!(until_ms <= RECONNECT_MS_BASE);
+    }
+
+    #[test]
+    fn a_gateway_that_leaves_says_where_to_go_and_when_and_one_that_does_not_answer_is_passed_over() {
+        let mut link = Link::new(None);
+        let mut jitter = Jitter::new(3);
+        let leaving = |gateways: &[&str], retry_after_ms| SessionClosing {
+            reason: Reason::Draining as i32,
+            retry_after_ms,
+            gateways: gateways.iter().map(|address| (*address).to_owned()).collect(),
+            ..SessionClosing::default()
+        };
+        assert!(connect(&mut link, 0).is_some());
+        let closing = leaving(&["b:1", "c:1"], 700);
+        link.handle_closing(&closing);
+        link.handle_ending(Ending::of_closing(&closing), 1_000, &mut jitter);
+        assert_eq!(connect(&mut link, 1_699), None);
+        assert!(connect(&mut link, 1_700).is_some(), "in its slot, not some time after it");
+        assert_eq!(link.place(), Some("b:1"));
+        link.handle_ending(Ending::Lost, 1_700, &mut jitter);
+        assert!(connect(&mut link, 1_700 + RECONNECT_MS_BASE).is_some());
+        assert_eq!(link.place(), Some("c:1"));
+        // One that is full says when; it stays our place. So does one that is lost while the session was open.
+        link.handle_ending(Ending::Busy { retry_after_ms: 3_000 }, 3_000, &mut jitter);
+        assert_eq!(link.place(), Some("c:1"));
+        assert_eq!(connect(&mut link, 5_999), None);
+        assert!(connect(&mut link, 6_000 + 2 * RECONNECT_MS_BASE).is_some());
+        link.state = State::Open(Box::new(ClientSession::new(0)));
+        link.handle_ending(Ending::Lost, 8_000, &mut jitter);
+        assert_eq!(link.place(), Some("c:1"));
+        link.state = State::Connecting;
+        link.handle_ending(Ending::Lost, 9_000, &mut jitter);
+        assert_eq!(link.place(), None, "then the server that the app knows");
+        let closing = leaving(&[], 700);
+        link.handle_closing(&closing);
+        assert_eq!(Ending::of_closing(&closing), Ending::Busy { retry_after_ms: 700 });
     }
 
     #[test]

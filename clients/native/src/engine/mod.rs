@@ -17,6 +17,7 @@ pub mod sync;
 pub mod fetches;
 pub mod cursors;
 pub mod operations;
+mod places;
 pub mod writes;
 mod requests;
 mod answers;
@@ -234,6 +235,7 @@ impl Engine {
             Ok(ClientEvent::Closing(closing)) => {
                 tracing::info!(reason = ?closing.reason(), detail = closing.detail, "the server closes");
                 self.actions.push_back(Action::Disconnect);
+                self.link.handle_closing(&closing);
                 self.end_connection(now_ms, Ending::of_closing(&closing));
             }
             Ok(ClientEvent::Handled) => {}
@@ -308,6 +310,11 @@ impl Engine {
     /// What is to be done about the connection.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front().or_else(|| self.link.poll_connect().map(Action::Connect))
+    }
+
+    /// Where the connection that [`Action::Connect`] asks for is to go; `None`: to the configured server.
+    pub fn place(&self) -> Option<&str> {
+        self.link.place()
     }
 
     /// A payload for the connection.

@@ -5,7 +5,7 @@ mod tls;
 mod native;
 mod websocket;
 
-use crate::config::{Config, TransportKind};
+use crate::config::{Config, TransportKind, host};
 use crate::limits::{CONNECT_MS_MAX, RECEIVED_MAX, TRANSMIT_MAX};
 use bytes::Bytes;
 use rustls_pki_types::ServerName;
@@ -71,6 +71,18 @@ impl Connector {
             }
         };
         Ok(Self { server: config.server.clone(), host, name, kind, native, http })
+    }
+
+    /// The same for another gateway of the fleet, `host:port`. Its certificate must carry the name that the app was
+    /// given: so a gateway can send us on, but not into a stranger's hands. Without TLS there is no way to tell, and we
+    /// stay.
+    pub(crate) fn towards(&self, gateway: &str) -> Self {
+        match host(gateway) {
+            Some(host) if self.kind != TransportKind::WebSocketPlain => {
+                Self { server: gateway.to_owned(), host: host.to_owned(), ..self.clone() }
+            }
+            _ => self.clone(),
+        }
     }
 
     /// Host and port as an HTTP `Host` header says them.
