@@ -4,7 +4,10 @@
 pub const VERSION_MIN: u32 = 1;
 /// Highest protocol version this code speaks.
 pub const VERSION_MAX: u32 = 1;
-/// Version of the gateway-storage link, both ends.
+/// Lowest version of the links to storage nodes that this code speaks: that of the release before this one, so that a
+/// fleet is updated one process after the other.
+pub const LINK_VERSION_MIN: u32 = 1;
+/// Highest version of those links.
 pub const LINK_VERSION: u32 = 1;
 
 /// Feature bit: the client understands session-local conversation handles.

@@ -1,17 +1,18 @@
 //! The half that opens the link and asks: a gateway core's, or a storage node's toward its peer.
 
 use super::queue::{AckQueue, ItemQueue, item_bytes};
-use super::{LinkFault, LinkFull};
+use super::{LinkFault, LinkFull, Versions};
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
-    ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
+    RaftMessage, ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
 };
-use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS, LINK_VERSION};
+use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS};
 use std::collections::BTreeMap;
 
 /// The half that opens the link and asks.
 #[derive(Debug)]
 pub struct CallerLink {
+    versions: Versions,
     stage: Stage,
     queue: ItemQueue<Item>,
     acks: AckQueue,
@@ -61,8 +62,14 @@ pub enum CallerEvent {
 impl CallerLink {
     /// A connection was made. `hello`'s versions are set here.
     pub fn new(hello: LinkHello, now_ms: u64) -> Self {
-        let hello = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello };
+        Self::speaking(Versions::OURS, hello, now_ms)
+    }
+
+    /// The same with these versions.
+    pub fn speaking(versions: Versions, hello: LinkHello, now_ms: u64) -> Self {
+        let hello = LinkHello { version_min: versions.min, version_max: versions.max, ..hello };
         Self {
+            versions,
             stage: Stage::New(hello),
             queue: ItemQueue::default(),
             acks: AckQueue::default(),
@@ -148,12 +155,15 @@ impl CallerLink {
         frame: LinkResponseFrame,
         sink: &mut impl FnMut(CallerEvent),
     ) -> Result<(), LinkFault> {
+        if let (Stage::HelloSent, Some(LinkRefusal { version_min: min, version_max: max })) =
+            (&self.stage, frame.refusal)
+        {
+            return Err(LinkFault::Version { ours: self.versions, theirs: Versions { min, max } });
+        }
         match (&self.stage, frame.welcome) {
             (Stage::New(_), _) => return Err(LinkFault::Protocol("a frame before hello")),
             (Stage::HelloSent, Some(welcome)) => {
-                if welcome.version != LINK_VERSION {
-                    return Err(LinkFault::Version);
-                }
+                self.versions.common(Versions { min: welcome.version, max: welcome.version })?;
                 if welcome.credits == 0 || welcome.shard_count == 0 {
                     return Err(LinkFault::Protocol("a welcome without credits or shards"));
                 }

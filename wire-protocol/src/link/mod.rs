@@ -6,7 +6,7 @@
 //! serving:  Hello ──hello──▶ Open (its first frame carries the welcome)
 //! ```
 //!
-//! They check versions, batch items into frames of about `LINK_BATCH_BYTES`, bound what is unanswered by
+//! They agree on the highest version that both speak, or the serving half tells its own and the link ends. They batch items into frames of about `LINK_BATCH_BYTES`, bound what is unanswered by
 //! credits and what is queued by bytes, and notice a dead peer. They know nothing of what a request means, and
 //! touch no socket: a driver gives them decoded frames and the time, sends what `poll_frame` yields through
 //! `frame::encode_message`, and polls no further while its own socket buffer is full.
@@ -23,7 +23,10 @@ mod queue;
 pub use caller::{CallerEvent, CallerLink};
 pub use serving::{DeliveryFate, ServingEvent, ServingLink};
 
+use crate::limits::{LINK_VERSION, LINK_VERSION_MIN};
+use crate::session::negotiate;
 use bytes::Bytes;
+use std::fmt;
 
 #[cfg(test)]
 mod pair_tests;
@@ -47,12 +50,43 @@ pub enum LinkFull {
     ItemTooLarge,
 }
 
+/// Versions that one side speaks, both ends included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Versions {
+    /// The lowest.
+    pub min: u32,
+    /// The highest.
+    pub max: u32,
+}
+
+impl Versions {
+    /// What this code speaks.
+    pub const OURS: Self = Self { min: LINK_VERSION_MIN, max: LINK_VERSION };
+
+    /// The highest version that both speak.
+    pub fn common(self, theirs: Self) -> Result<u32, LinkFault> {
+        let version = negotiate(self.min..=self.max, theirs.min..=theirs.max);
+        version.ok_or(LinkFault::Version { ours: self, theirs })
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
+    }
+}
+
 /// The link cannot go on: close it, take the unanswered ids, connect again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LinkFault {
     /// No version is spoken by both.
-    #[error("no link version in common")]
-    Version,
+    #[error("no link version in common: {ours} here, {theirs} there")]
+    Version {
+        /// What this side speaks.
+        ours: Versions,
+        /// What the peer says it speaks.
+        theirs: Versions,
+    },
     /// The peer broke the protocol.
     #[error("the peer broke the link protocol: {0}")]
     Protocol(&'static str),

@@ -3,18 +3,17 @@
 //! It never lets its queue grow by what the peer does: a request holds its credit until the answer left the
 //! queue, requests are refused while the queue is full, and deliveries then turn into the demand to sync.
 
-use super::LinkFault;
 use super::queue::{AckQueue, ItemQueue, item_bytes};
+use super::{LinkFault, Versions};
 use crate::internal::link_hello::Role;
 use crate::internal::shard_error::Kind;
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, RaftMessage,
-    SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
-    delivery, shard_response,
+    Delivery, FeedAck, FeedBatch, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
+    RaftMessage, SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, SnapshotPart,
+    SnapshotProgress, delivery, shard_response,
 };
 use crate::limits::{
-    LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX,
-    LINK_SYNC_NEEDED_SESSIONS_MAX, LINK_VERSION,
+    LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX, LINK_SYNC_NEEDED_SESSIONS_MAX,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,10 +23,13 @@ const SYNC_NEEDED_PER_FRAME_MAX: usize = 4_096;
 /// The half of the storage node that was called.
 #[derive(Debug)]
 pub struct ServingLink {
+    versions: Versions,
     /// What the peer said; `None` before.
     hello: Option<LinkHello>,
     welcome: LinkWelcome,
     welcome_due: bool,
+    /// No version in common: the peer is told ours, and nothing else.
+    refusal_due: bool,
     pong_due: bool,
     queue: ItemQueue<Item>,
     acks: AckQueue,
@@ -86,13 +88,20 @@ pub enum DeliveryFate {
 }
 
 impl ServingLink {
-    /// A connection was accepted. `welcome`'s version is set here, and its credits if they are 0.
+    /// A connection was accepted. `welcome`'s version is that of hello's which is the highest in common, and its credits if they are 0.
     pub fn new(welcome: LinkWelcome, now_ms: u64) -> Self {
+        Self::speaking(Versions::OURS, welcome, now_ms)
+    }
+
+    /// The same with these versions.
+    pub fn speaking(versions: Versions, welcome: LinkWelcome, now_ms: u64) -> Self {
         let credits = if welcome.credits == 0 { LINK_CREDITS } else { welcome.credits.min(LINK_CREDITS) };
         Self {
+            versions,
             hello: None,
-            welcome: LinkWelcome { version: LINK_VERSION, credits, ..welcome },
+            welcome: LinkWelcome { credits, ..welcome },
             welcome_due: false,
+            refusal_due: false,
             pong_due: false,
             queue: ItemQueue::default(),
             acks: AckQueue::default(),
@@ -104,7 +113,7 @@ impl ServingLink {
         }
     }
 
-    /// Takes a received frame. After a fault the link is over.
+    /// Takes a received frame. After a fault the link is over; [`Self::poll_frame`] may have one last frame for the peer.
     pub fn handle_frame(
         &mut self,
         now_ms: u64,
@@ -141,9 +150,10 @@ impl ServingLink {
     }
 
     fn take_hello(&mut self, hello: LinkHello, sink: &mut impl FnMut(ServingEvent)) -> Result<(), LinkFault> {
-        if !(hello.version_min..=hello.version_max).contains(&LINK_VERSION) {
-            return Err(LinkFault::Version);
-        }
+        let theirs = Versions { min: hello.version_min, max: hello.version_max };
+        let common = self.versions.common(theirs);
+        self.refusal_due = common.is_err();
+        self.welcome.version = common?;
         if !matches!(Role::try_from(hello.role), Ok(Role::Gateway | Role::Storage)) {
             return Err(LinkFault::Protocol("hello without a role"));
         }
@@ -223,6 +233,11 @@ impl ServingLink {
 
     /// The next frame to send. Call until `None`.
     pub fn poll_frame(&mut self, _now_ms: u64) -> Option<LinkResponseFrame> {
+        if std::mem::take(&mut self.refusal_due) {
+            let Versions { min, max } = self.versions;
+            let refusal = Some(LinkRefusal { version_min: min, version_max: max });
+            return Some(LinkResponseFrame { refusal, ..LinkResponseFrame::default() });
+        }
         self.hello?;
         let mut frame = LinkResponseFrame {
             welcome: std::mem::take(&mut self.welcome_due).then_some(self.welcome),

@@ -70,7 +70,7 @@ fn open(credits: u32) -> (CallerLink, ServingLink) {
     assert!(!caller.can_send());
     let frame = caller.poll_frame(NOW).expect("hello");
     assert_eq!(caller.poll_frame(NOW), None);
-    let said = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello() };
+    let said = LinkHello { version_min: LINK_VERSION_MIN, version_max: LINK_VERSION, ..hello() };
     assert_eq!(give_serving(&mut serving, frame), Ok(vec![ServingEvent::Hello(said)]));
     assert_eq!(serving.hello(), Some(&said));
     let frame = serving.poll_frame(NOW).expect("welcome");
@@ -271,8 +271,9 @@ fn a_peer_that_breaks_the_protocol_is_given_up() {
     };
     let speaks = |version_min, version_max| LinkHello { version_min, version_max, ..hello() };
     assert!(protocol(first(None)));
-    assert_eq!(first(Some(speaks(LINK_VERSION + 1, LINK_VERSION + 2))), LinkFault::Version);
-    assert_eq!(first(Some(speaks(0, LINK_VERSION - 1))), LinkFault::Version);
+    let is_apart = |fault| matches!(fault, LinkFault::Version { .. });
+    assert!(is_apart(first(Some(speaks(LINK_VERSION + 1, LINK_VERSION + 2)))));
+    assert!(is_apart(first(Some(speaks(0, LINK_VERSION_MIN - 1)))));
     assert!(protocol(first(Some(LinkHello { role: 0, ..speaks(1, LINK_VERSION) }))));
     let eager =
         LinkRequestFrame { hello: Some(speaks(1, 9)), requests: vec![request(1, 1)], ..Default::default() };
@@ -297,10 +298,50 @@ fn a_peer_that_breaks_the_protocol_is_given_up() {
     caller.poll_frame(NOW).expect("hello");
     assert!(give_caller(&mut caller, opening(None)).is_err());
     let later = LinkWelcome { version: LINK_VERSION + 1, ..good };
-    assert_eq!(give_caller(&mut caller, opening(Some(later))), Err(LinkFault::Version));
+    assert!(is_apart(
+        give_caller(&mut caller, opening(Some(later))).expect_err("a version that was not offered")
+    ));
     assert!(give_caller(&mut caller, opening(Some(LinkWelcome { credits: 0, ..good }))).is_err());
     assert!(give_caller(&mut caller, opening(Some(LinkWelcome { shard_count: 0, ..good }))).is_err());
     assert!(decode::<LinkRequestFrame>(vec![0xff; 9].into()).is_err());
+}
+
+/// The version that a caller and a node agree on.
+fn agreed(caller: (u32, u32), node: (u32, u32)) -> Result<u32, LinkFault> {
+    let [caller, node] = [caller, node].map(|(min, max)| Versions { min, max });
+    let mut calling = CallerLink::speaking(caller, hello(), NOW);
+    let mut serving = ServingLink::speaking(node, welcome(2), NOW);
+    let served = give_serving(&mut serving, calling.poll_frame(NOW).expect("hello"));
+    let told = give_caller(&mut calling, serving.poll_frame(NOW).expect("an answer in any case"));
+    match (served, told) {
+        (Ok(_), Ok(events)) => {
+            let [CallerEvent::Welcome(welcome)] = events[..] else { panic!("{events:?}") };
+            assert_eq!(calling.queue_request(request(1, 1)), Ok(()));
+            Ok(welcome.version)
+        }
+        (Err(served), Err(told)) => {
+            assert_eq!(served, LinkFault::Version { ours: node, theirs: caller });
+            assert_eq!(serving.poll_frame(NOW), None, "that was the last frame");
+            Err(told)
+        }
+        (served, told) => panic!("they do not agree: {served:?}, {told:?}"),
+    }
+}
+
+#[test]
+fn two_releases_side_by_side_agree_and_those_too_far_apart_hear_both_versions() {
+    assert_eq!(agreed((1, 1), (1, 2)), Ok(1), "nodes are updated first");
+    assert_eq!(agreed((1, 2), (1, 1)), Ok(1), "gateways are updated first");
+    assert_eq!(agreed((1, 2), (1, 2)), Ok(2));
+    assert_eq!(agreed((2, 3), (1, 2)), Ok(2));
+    assert_eq!(agreed((1, 4), (2, 3)), Ok(3));
+    for (caller, node, text) in [
+        ((1, 1), (2, 3), "no link version in common: 1 to 1 here, 2 to 3 there"),
+        ((3, 4), (1, 2), "no link version in common: 3 to 4 here, 1 to 2 there"),
+        ((2, 1), (1, 2), "no link version in common: 2 to 1 here, 1 to 2 there"),
+    ] {
+        assert_eq!(agreed(caller, node).map_err(|fault| fault.to_string()), Err(text.to_owned()));
+    }
 }
 
 #[test]

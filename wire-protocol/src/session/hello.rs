@@ -31,7 +31,9 @@ pub(super) fn read_hello(payload: Bytes) -> Result<(Agreed, Proof), Fatal> {
         return Err(refused("request_id: 0"));
     }
     let Some(version) = negotiate(VERSION_MIN..=VERSION_MAX, hello.version_min..=hello.version_max) else {
-        let detail = format!("versions {VERSION_MIN} to {VERSION_MAX} are spoken here");
+        let (min, max) = (hello.version_min, hello.version_max);
+        let detail =
+            format!("hello: versions {min} to {max}; {VERSION_MIN} to {VERSION_MAX} are spoken here");
         return Err(Fatal::protocol(ErrorCode::ErrorVersionUnsupported, detail));
     };
     if hello.client.len() > CLIENT_NAME_BYTES_MAX {
@@ -75,7 +77,7 @@ fn read_proof(hello: Hello) -> Result<Proof, Fatal> {
 }
 
 /// The highest version that both speak.
-pub(super) fn negotiate(ours: RangeInclusive<u32>, theirs: RangeInclusive<u32>) -> Option<u32> {
+pub(crate) fn negotiate(ours: RangeInclusive<u32>, theirs: RangeInclusive<u32>) -> Option<u32> {
     let version = *ours.end().min(theirs.end());
     (ours.contains(&version) && theirs.contains(&version)).then_some(version)
 }

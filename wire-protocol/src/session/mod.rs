@@ -18,6 +18,7 @@
 pub mod server;
 pub mod client;
 mod hello;
+pub(crate) use hello::negotiate;
 mod requests;
 mod mentions;
 mod handles;

@@ -51,6 +51,7 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
     };
     let attached = SessionAttached { device_known: true, feed_version: 5 << 40 };
     let attached = vec![shard_response::Result::Attached(attached)];
+    let refusal = LinkRefusal { version_min: 2, version_max: 3 };
     let none = LinkResponseFrame::default;
     vec![
         ("link-welcome", LinkResponseFrame { welcome: Some(welcome), ..none() }),
@@ -66,6 +67,7 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
         ),
         ("link-leaders", LinkResponseFrame { leaders: leaders(), ..none() }),
         ("link-pong", LinkResponseFrame { pong: true, ..none() }),
+        ("link-refusal", LinkResponseFrame { refusal: Some(refusal), ..none() }),
     ]
 }
 
