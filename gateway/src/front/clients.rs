@@ -1,8 +1,8 @@
 //! The client connections of a core: on its rings, or in a simulation of a cluster wherever that has them.
 
-use super::{ConnectionToken, Front, FrontEvent, FrontMetrics, SendRefused};
 #[cfg(feature = "sim")]
 use super::simulated::SimClients;
+use super::{ConnectionToken, Front, FrontEvent, FrontMetrics, SendRefused};
 use bytes::Bytes;
 
 /// What the loop above knows of its clients; each method is [`Front`]'s of the same name.

@@ -25,15 +25,15 @@ mod tests;
 #[cfg(test)]
 mod replica_tests;
 
+#[cfg(test)]
+pub(crate) use damage::whole_batch_behind;
 pub use group::{Group, GroupOutput, KeptFor, Replicas, Role, TICK_MS};
 pub use log::{Log, LogRange, LogWrite};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use log_thread::QueuedWrites;
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
 pub use message::{MessageError, check_message};
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
-#[cfg(test)]
-pub(crate) use damage::whole_batch_behind;
-#[cfg(any(test, feature = "sim"))]
-pub(crate) use log_thread::QueuedWrites;
 
 use bytes::Bytes;
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use crate::disk::Disk;
 use crate::engine::HotRows;
 use crate::jobs;
 use crate::replication::{LogRequest, QueuedWrites, SyncedWrite};
+use crate::snapshots::{SnapshotRequest, SnapshotWorker};
 use crate::worker::{
     Applier, NodeShared, OpenedShards, ReadRequest, StorageCore, StoreRequest, Threads, open_node,
     read_and_report, report_synced,
@@ -30,6 +31,9 @@ pub struct SimNode {
     queued: QueuedWrites,
     store: Vec<StoreQueue>,
     read_requests: Receiver<ReadRequest>,
+    snapshots: SnapshotWorker,
+    snapshot_requests: Receiver<SnapshotRequest>,
+    snapshots_due_ms: u64,
 }
 
 /// What a store thread would have.
@@ -56,15 +60,30 @@ impl SimNode {
         let (shared, opened) = opened.map_err(|error| error.to_string())?;
         let (log, log_requests) = unbounded();
         let (reads, read_requests) = unbounded();
+        let (to_snapshots, snapshot_requests) = unbounded();
         let (mut cores, mut store) = (Vec::new(), Vec::new());
         for (core, OpenedShards { shards, times }) in opened.into_iter().enumerate() {
             let (to_store, requests) = unbounded();
             store.push(StoreQueue { requests, times });
-            let threads = Threads { log: log.clone(), store: to_store, reads: reads.clone() };
+            let snapshots = to_snapshots.clone();
+            let threads = Threads { log: log.clone(), store: to_store, reads: reads.clone(), snapshots };
             cores.push(StorageCore::new(Arc::clone(&shared), core, threads, shards));
         }
         let (disk, queued) = (Arc::clone(disk), QueuedWrites::default());
-        Ok(Self { life, disk, shared, cores, log_requests, queued, store, read_requests })
+        let snapshots = SnapshotWorker::new(Arc::clone(&shared));
+        Ok(Self {
+            life,
+            disk,
+            shared,
+            cores,
+            log_requests,
+            queued,
+            store,
+            read_requests,
+            snapshots,
+            snapshot_requests,
+            snapshots_due_ms: 0,
+        })
     }
 
     /// Cores of the node.
@@ -129,6 +148,22 @@ impl SimNode {
             Ok(ReadRequest::Read(job)) => read_and_report(&self.shared, job),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the thread of snapshots has something to do at this time.
+    pub fn has_snapshots(&self, now_ms: u64) -> bool {
+        !self.snapshot_requests.is_empty() || now_ms >= self.snapshots_due_ms
+    }
+
+    /// Takes one request about snapshots, and does what is due.
+    pub fn move_snapshots(&mut self, now_ms: u64) -> Result<(), String> {
+        blocks::enter(self.life);
+        self.disk.set_doing(Doing::Snapshots);
+        if let Ok(request) = self.snapshot_requests.try_recv() {
+            self.snapshots.take(now_ms, request)?;
+        }
+        self.snapshots_due_ms = self.snapshots.turn(now_ms);
+        Ok(())
     }
 
     /// Makes rows durable and cuts the log behind them: what maintenance does now and then.

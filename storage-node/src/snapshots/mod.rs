@@ -29,6 +29,8 @@ mod worker;
 mod tests;
 
 pub(crate) use install::{SnapshotFiles, finish_installs};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use worker::SnapshotWorker;
 pub(crate) use worker::run_snapshot_thread;
 
 use wire_protocol::ids::ShardId;

@@ -13,6 +13,7 @@ use crate::worker::{Completion, NodeShared, PeerMessage, PeerOutput};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use prost::Message;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use wire_protocol::ids::ShardId;
@@ -23,7 +24,7 @@ const SLEEP_MS_MAX: u64 = 1_000;
 
 /// Runs until it is told to stop, or until a decided snapshot cannot be installed.
 pub(crate) fn run_snapshot_thread(
-    shared: &NodeShared,
+    shared: Arc<NodeShared>,
     requests: &Receiver<SnapshotRequest>,
 ) -> Result<(), String> {
     let started = clock::now();
@@ -41,20 +42,20 @@ pub(crate) fn run_snapshot_thread(
 }
 
 /// A node's snapshots. Times are of any clock that goes forward.
-pub(crate) struct SnapshotWorker<'a> {
-    shared: &'a NodeShared,
+pub(crate) struct SnapshotWorker {
+    shared: Arc<NodeShared>,
     /// Shards and nodes that wait for their snapshot to be made; each pair once.
     waiting: VecDeque<(ShardId, u32)>,
     outgoing: Option<Outgoing>,
     incoming: BTreeMap<ShardId, Incoming>,
 }
 
-impl<'a> SnapshotWorker<'a> {
-    pub fn new(shared: &'a NodeShared) -> Self {
+impl SnapshotWorker {
+    pub fn new(shared: Arc<NodeShared>) -> Self {
         Self { shared, waiting: VecDeque::new(), outgoing: None, incoming: BTreeMap::new() }
     }
 
-    fn files(&self) -> &'a SnapshotFiles {
+    fn files(&self) -> &SnapshotFiles {
         &self.shared.snapshot_files
     }
 
@@ -122,7 +123,7 @@ impl<'a> SnapshotWorker<'a> {
     }
 
     fn make(&self, now_ms: u64, shard: ShardId, node: u32) -> Result<(Outgoing, SnapshotReport), String> {
-        let shared = self.shared;
+        let shared = &self.shared;
         // Before the view: what no feed needs then no feed needs later.
         let feed_cut = shared.marks_of(shard).feed_cut.load(Ordering::Acquire);
         let view = shared.store.view().map_err(|error| error.to_string())?;
@@ -236,7 +237,7 @@ impl<'a> SnapshotWorker<'a> {
     }
 
     fn install(&mut self, shard: ShardId) -> Result<(), String> {
-        let shared = self.shared;
+        let shared = &self.shared;
         self.files().decide(shard)?;
         failpoint::pass(Failpoint::SnapshotDecided);
         let installed = install(self.files(), &*shared.store, &shared.log, shard, shared.map.shard_count())?;
@@ -249,7 +250,7 @@ impl<'a> SnapshotWorker<'a> {
 
     /// Snapshots whose sender has gone.
     fn forget_abandoned(&mut self, now_ms: u64) {
-        let files = self.files();
+        let files = &self.shared.snapshot_files;
         self.incoming.retain(|shard, incoming| {
             let is_kept = incoming.is_whole() || now_ms < incoming.heard_ms + RECEIVING_MS_MAX;
             if !is_kept {

@@ -130,7 +130,7 @@ impl StorageNode {
         let (snapshots, requests) = bounded(SNAPSHOT_REQUESTS_MAX + shards * SNAPSHOT_REQUESTS_OF_SHARD + 1);
         if self.shared.map.is_replicated() {
             let shared = Arc::clone(&self.shared);
-            self.spawn("snapshots".to_owned(), move || run_snapshot_thread(&shared, &requests))?;
+            self.spawn("snapshots".to_owned(), move || run_snapshot_thread(shared, &requests))?;
             self.stop_with(&snapshots, SnapshotRequest::Stop);
         }
         Ok(snapshots)
