@@ -24,8 +24,9 @@ const HELP: &str = "ringline-bench COMMAND
   faults [FAULT…] [--short] [--limit-s 3] [--bin-dir DIR] [--rate-scale X] [--out FILE]
                         three storage nodes and two gateways in network namespaces, broken one way after another under
                         load: seconds without service, and the ledger, fault by fault (as root; faults --list names them)
-  compare A B [--plan PLAN] [--runs 3] [--html FILE]
-                        two folders with binaries, run in turn: ratios and their spread
+  compare A B [--plan PLAN] [--plan-b PLAN] [--runs 3] [--out DIR] [--html FILE]
+                        two folders with binaries, run in turn: ratios and their spread; B may have a plan of its own
+                        with the same load, for servers of another shape
   peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]
                         Ringline and its peers by the same plans, in turn: one table, each result, a page a plan
   report FILE… [--html FILE]      tables, and one page, of results

@@ -10,10 +10,13 @@ use std::process::ExitCode;
 
 /// `ringline-bench compare A B …`: A and B are folders with the servers' binaries.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let mut flags = Flags::parse(arguments, &["--plan", "--runs", "--html", "--out"], &["--with-void"])?;
+    let mut flags =
+        Flags::parse(arguments, &["--plan", "--plan-b", "--runs", "--html", "--out"], &["--with-void"])?;
     let folders = flags.operands();
     let [a, b] = folders.as_slice() else { return Err("compare: two folders are wanted".into()) };
     let name = flags.one("--plan")?.unwrap_or_else(|| PLAN_DEFAULT.to_owned());
+    // The same load on servers of another shape, say.
+    let name_b = flags.one("--plan-b")?.unwrap_or_else(|| name.clone());
     let runs = flags.number("--runs")?.unwrap_or(RUNS_MIN as u64).max(RUNS_MIN as u64);
     let (page, out) = (flags.one("--html")?, flags.one("--out")?);
     let void = if flags.has("--with-void") { VoidRuns::Accept } else { VoidRuns::Refuse };
@@ -22,11 +25,11 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         // Every second pair the other way round, so that what drifts on the machine favours neither.
         let order = if number % 2 == 1 { [0, 1] } else { [1, 0] };
         for side in order {
-            let folder = if side == 0 { a } else { b };
-            println!("run {number} of {runs}: {folder}");
+            let (folder, name) = if side == 0 { (a, &name) } else { (b, &name_b) };
+            println!("run {number} of {runs}: {folder}, {name}");
             let mut flags = Flags::parse(&["--bin-dir".to_owned(), folder.clone()], &["--bin-dir"], &[])?;
-            let mut result = prepare(&mut flags, plan(&name)?)?.make()?;
-            result.subject = format!("{} ({folder})", result.subject);
+            let mut result = prepare(&mut flags, plan(name)?)?.make()?;
+            result.subject = format!("{} ({folder}, {name})", result.subject);
             if let Some(out) = &out {
                 let side = if side == 0 { "a" } else { "b" };
                 file::write(&Path::new(out).join(format!("{side}-{number}.json")), &result)?;
