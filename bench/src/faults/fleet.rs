@@ -54,7 +54,7 @@ impl Fleet {
         let hosts = Hosts::Leaves {
             folder: enclosure.folder().to_owned(),
             fake_clock: if clocks { Some(FakeClock { library: fake_clock()? }) } else { None },
-            small_disk: kinds.contains(&Kind::DiskFull).then(|| SmallDisk { mib: SMALL_DISK_MIB }),
+            small_disk: kinds.contains(&Kind::DiskFull).then_some(SmallDisk { mib: SMALL_DISK_MIB }),
         };
         let bench_key_pem = generate_key_pem()?;
         let public = Minter::from_pem(&bench_key_pem)?.public_pem();
