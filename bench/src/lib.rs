@@ -2,7 +2,7 @@
 //!
 //! [`coordinator`] starts server processes and kills them, [`agent`] is one client over one connection,
 //! [`workload`] says what clients do and checks what every device must see, [`measure`] counts and reads what
-//! the machine says of the servers. Tests and benchmarks run the same workload modules.
+//! the machine says of the servers. [`world`] simulates a whole cluster in one thread. Tests and benchmarks run the same workload modules.
 
 #![forbid(unsafe_code)]
 
@@ -14,4 +14,5 @@ pub mod measure;
 pub mod report;
 pub mod verify;
 pub mod faults;
+pub mod world;
 pub mod peers;

@@ -36,6 +36,9 @@ const HELP: &str = "ringline-bench COMMAND
       [--messages 200] [--rate 20] [--seconds 120] [--group]      how much is sent, into direct rooms and a group
       [--history-only]                sends nothing: is what is there whole, and the same for everybody?
       [--out FILE]                    the outcome as JSON
+  world [--seeds 0..1000] [--threads N]
+                        a whole cluster in one thread, from each seed: faults of every kind, then every promise is checked
+      --seed N [--show]               one seed again; --show prints what its devices did and saw
   agent …  relay …  authority …   load from many machines: docs/benchmarking.md
   null-server [--listen ADDRESS] [--certificate FILE]
                         a server that only answers

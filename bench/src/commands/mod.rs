@@ -8,6 +8,7 @@ mod run;
 mod search;
 mod soak;
 mod verify;
+mod world;
 
 use bench::agent::load::RunLoad;
 use bench::agent::null_server::NullServer;
@@ -35,6 +36,7 @@ pub fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
         "peers" => peers::command(rest),
         "report" => report::command(rest),
         "verify" => Ok(verify::command(rest)),
+        "world" => world::command(rest),
         "agent" => agent(rest),
         "relay" => relay::command(rest, merging()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         "authority" => authority_command(rest),

@@ -1,0 +1,87 @@
+//! `world`: clusters simulated from seeds, many of them or one again.
+
+use super::Failure;
+use bench::coordinator::control::flags::Flags;
+use bench::world::{run, run_many};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Seeds when none are named.
+const SEEDS_DEFAULT: Range<u64> = 0..1_000;
+/// A line is printed after so many runs.
+const LINE_EVERY: u64 = 100;
+
+/// `ringline-bench world …`.
+pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
+    let mut flags = Flags::parse(arguments, &["--seeds", "--seed", "--threads"], &["--show"])?;
+    flags.no_operand()?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = flags.number("--threads")?.map_or(threads, |threads: u64| threads as usize);
+    let shows = flags.has("--show");
+    if let Some(seed) = flags.number("--seed")? {
+        return Ok(one(seed, shows));
+    }
+    let seeds = match flags.one("--seeds")? {
+        Some(text) => range(&text)?,
+        None => SEEDS_DEFAULT,
+    };
+    Ok(many(seeds, threads))
+}
+
+fn range(text: &str) -> Result<Range<u64>, Failure> {
+    let range = text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    range.ok_or_else(|| format!("--seeds: {text} is no range like 0..1000").into())
+}
+
+fn one(seed: u64, shows: bool) -> ExitCode {
+    match run(seed) {
+        Ok(outcome) => {
+            if shows {
+                outcome.history.events.iter().for_each(|event| println!("{event:?}"));
+            }
+            println!(
+                "seed {seed}: {} messages, {} faults, {} simulated seconds, history {:016x}: every promise was kept",
+                outcome.messages,
+                outcome.faults,
+                outcome.simulated_ms / 1_000,
+                outcome.history.fingerprint()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(seeds: Range<u64>, threads: usize) -> ExitCode {
+    let started = bench::clock::now();
+    let [runs, messages, faults, simulated_ms] = [const { AtomicU64::new(0) }; 4];
+    let line = |runs: u64| {
+        let seconds = Duration::as_secs_f64(&started.elapsed());
+        let faults = faults.load(Ordering::Relaxed);
+        let messages = messages.load(Ordering::Relaxed);
+        let hours = simulated_ms.load(Ordering::Relaxed) as f64 / 3_600_000.0;
+        println!("{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {hours:.1} simulated hours");
+    };
+    let ended = run_many(seeds, threads, &|_, outcome| {
+        messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
+        faults.fetch_add(outcome.faults as u64, Ordering::Relaxed);
+        simulated_ms.fetch_add(outcome.simulated_ms, Ordering::Relaxed);
+        let runs = runs.fetch_add(1, Ordering::Relaxed) + 1;
+        if runs.is_multiple_of(LINE_EVERY) {
+            line(runs);
+        }
+    });
+    line(runs.load(Ordering::Relaxed));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,528 @@
+//! A device as a person would use it: the real client half of a session, and above it what a client library does. It
+//! connects again when it lost its gateway, repeats what was not answered until it is, catches up by syncing, and
+//! stores what it is given.
+
+use super::cast;
+use super::history::{Event, Seen};
+use super::network::{ConnectionId, Parcel, Side};
+use super::outside::Outside;
+use super::story::{self, Story};
+use bytes::{Bytes, BytesMut};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use wire_protocol::frame::{FrameDecoder, encode_frame};
+use wire_protocol::limits::FRAME_BYTES_MAX;
+use wire_protocol::session::{ClientEvent, ClientSession, Proof};
+use wire_protocol::v1::{self, Durability, EntryKind, client_frame, server_frame};
+
+/// Longest time between two things that a device does by itself, in milliseconds.
+const IDLE_MS: u64 = 700;
+/// Time between syncs that nothing asked for, in milliseconds.
+const SYNC_EVERY_MS: u64 = 2_000;
+/// Longest wait before connecting again, in milliseconds.
+const RECONNECT_MS: u64 = 600;
+/// Shortest wait before something refused is asked again, in milliseconds.
+const AGAIN_MS: u64 = 50;
+/// Seconds between heartbeats: the fewest that may be asked for.
+const HEARTBEAT_S: u32 = 5;
+/// An answer that is not there by then is not waited for, in milliseconds: the gateway gives up before.
+const ANSWER_MS_MAX: u64 = 15_000;
+/// Messages that a device repeats when all is over.
+const REPEATS: usize = 6;
+
+/// What a device does by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mood {
+    /// It writes, reads, repeats, leaves.
+    Busy,
+    /// It only sees to what it has begun, and syncs.
+    Quiet,
+}
+
+/// Something to be asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Wish {
+    Create(usize),
+    Send(usize),
+    Sync,
+    Read { room: usize, after: u64 },
+    Whole { room: usize, entries: Vec<Seen> },
+}
+
+/// Something that was asked, and when.
+struct Asked {
+    wish: Wish,
+    /// Events that had happened.
+    begun: usize,
+    at_ms: u64,
+}
+
+/// A connection.
+struct Seat {
+    id: ConnectionId,
+    session: Option<ClientSession>,
+    decoder: FrameDecoder,
+    server_time_ms: u64,
+    asked: BTreeMap<u32, Asked>,
+}
+
+/// A device.
+pub struct Device {
+    /// Its host.
+    pub host: usize,
+    number: usize,
+    token: String,
+    gateways: Range<usize>,
+    /// What it does by itself.
+    pub mood: Mood,
+    seat: Option<Seat>,
+    connect_at_ms: u64,
+    turn_at_ms: Option<u64>,
+    act_at_ms: u64,
+    sync_at_ms: u64,
+    wishes: VecDeque<(u64, Wish)>,
+    version: u64,
+    /// Entries by room; and how far each room goes, as syncs told.
+    stored: BTreeMap<usize, BTreeSet<u64>>,
+    heads: BTreeMap<usize, u64>,
+    wholes: BTreeSet<usize>,
+}
+
+impl Device {
+    /// A device that never connected.
+    pub fn new(number: usize, host: usize, gateways: Range<usize>, token: String) -> Self {
+        let creates = (0..cast::ROOMS.len()).filter(|room| {
+            let first = cast::DEVICE_USERS.iter().position(|user| *user == cast::ROOMS[*room][0]);
+            first == Some(number)
+        });
+        Self {
+            host,
+            number,
+            token,
+            gateways,
+            mood: Mood::Busy,
+            seat: None,
+            connect_at_ms: 0,
+            turn_at_ms: None,
+            act_at_ms: 0,
+            sync_at_ms: 0,
+            wishes: creates.map(|room| (0, Wish::Create(room))).collect(),
+            version: 0,
+            stored: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            wholes: BTreeSet::new(),
+        }
+    }
+
+    /// Rooms of its user.
+    fn rooms(&self) -> impl Iterator<Item = usize> {
+        let user = cast::DEVICE_USERS[self.number];
+        (0..cast::ROOMS.len()).filter(move |room| cast::ROOMS[*room].contains(&user))
+    }
+
+    /// Everything that this device has begun or was told of and that did not come to rest.
+    pub fn unsettled(&self, story: &Story) -> Option<String> {
+        let number = self.number;
+        for room in self.rooms() {
+            let (head, acked) = (self.heads.get(&room).copied().unwrap_or(0), story.acked(room));
+            if head < acked || head == 0 {
+                return Some(format!("device {number} was told of room {room} up to {head} of {acked}"));
+            }
+            let stored = self.stored.get(&room).and_then(|seqs| contiguous(seqs)).unwrap_or(0);
+            if stored < head {
+                return Some(format!("device {number} has room {room} up to {stored} of {head}"));
+            }
+        }
+        self.unanswered()
+    }
+
+    fn unanswered(&self) -> Option<String> {
+        let is_work = |wish: &&Wish| **wish != Wish::Sync;
+        let waiting = self.wishes.iter().map(|(_, wish)| wish).find(is_work);
+        let asked = self.seat.iter().flat_map(|seat| seat.asked.values()).map(|asked| &asked.wish);
+        let open = waiting.or(asked.into_iter().find(is_work))?;
+        let seat = if self.seat.is_some() { "connected" } else { "away" };
+        Some(format!("device {} ({seat}) has no answer to {}", self.number, short(open)))
+    }
+
+    /// Whether it has read every room wholly, and has every answer.
+    pub fn unread(&self) -> Option<String> {
+        let unread = self.rooms().find(|room| !self.wholes.contains(room));
+        let unread = unread.map(|room| format!("device {} did not read room {room} wholly", self.number));
+        unread.or_else(|| self.unanswered())
+    }
+
+    /// All is over: some messages are repeated, and every room is read from its beginning.
+    pub fn look_back(&mut self, story: &Story, outside: &mut Outside) {
+        let own = |number: &usize| story.messages[*number].device == self.number;
+        let own: Vec<usize> = (0..story.messages.len()).filter(own).collect();
+        for _ in 0..REPEATS.min(own.len()) {
+            let message = own[outside.random.below(own.len() as u64) as usize];
+            self.wish(outside.now_ms, Wish::Send(message));
+        }
+        for room in self.rooms().collect::<Vec<_>>() {
+            self.wish(outside.now_ms, Wish::Whole { room, entries: Vec::new() });
+        }
+        self.plan(outside);
+    }
+
+    fn wish(&mut self, at_ms: u64, wish: Wish) {
+        let is_there = wish == Wish::Sync && self.wishes.iter().any(|(_, other)| *other == Wish::Sync);
+        if !is_there {
+            self.wishes.push_back((at_ms, wish));
+        }
+    }
+
+    /// Its turn, if this is the one that was planned.
+    pub fn turn(&mut self, story: &mut Story, outside: &mut Outside) {
+        if self.turn_at_ms != Some(outside.now_ms) {
+            return;
+        }
+        self.turn_at_ms = None;
+        self.keep_connected(outside);
+        let is_ready = self.seat.as_ref().and_then(|seat| seat.session.as_ref());
+        if is_ready.is_some_and(ClientSession::is_ready) {
+            self.act(story, outside);
+            self.ask(story, outside);
+        }
+        self.plan(outside);
+    }
+
+    /// Plans the next turn. To be called once before the first.
+    pub fn plan(&mut self, outside: &mut Outside) {
+        let due_ms = match &self.seat {
+            None => self.connect_at_ms,
+            Some(seat) => {
+                let timeout_ms = seat.session.as_ref().and_then(ClientSession::poll_timeout);
+                let wishes_ms = self.wishes.iter().map(|(at_ms, _)| *at_ms).min().unwrap_or(u64::MAX);
+                let own_ms = self.act_at_ms.min(self.sync_at_ms);
+                own_ms.min(wishes_ms).min(timeout_ms.unwrap_or(u64::MAX))
+            }
+        };
+        let due_ms = due_ms.clamp(outside.now_ms + 1, outside.now_ms + IDLE_MS);
+        if self.turn_at_ms.is_none_or(|planned_ms| due_ms < planned_ms) {
+            self.turn_at_ms = Some(due_ms);
+            outside.plan_turn(due_ms, self.host, 0);
+        }
+    }
+
+    fn keep_connected(&mut self, outside: &mut Outside) {
+        let now_ms = outside.now_ms;
+        let Some(seat) = &mut self.seat else {
+            if self.connect_at_ms <= now_ms {
+                let gateways = self.gateways.len() as u64;
+                let gateway = self.gateways.start + outside.random.below(gateways) as usize;
+                let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+                let id = outside.connect(self.host, gateway);
+                let asked = BTreeMap::new();
+                self.seat = Some(Seat { id, session: None, decoder, server_time_ms: 0, asked });
+            }
+            return;
+        };
+        let Some(session) = &mut seat.session else { return };
+        let mut out = BytesMut::new();
+        let is_silent = session.handle_timeout(now_ms, &mut out).is_err();
+        let is_late = seat.asked.values().any(|asked| asked.at_ms + ANSWER_MS_MAX < now_ms);
+        if is_silent || is_late {
+            self.leave(outside);
+        } else if !out.is_empty() {
+            self.send(out, outside);
+        }
+    }
+
+    /// Gives the connection up; what was not answered is asked again.
+    pub fn leave(&mut self, outside: &mut Outside) {
+        let Some(seat) = self.seat.take() else { return };
+        outside.close((seat.id, Side::Caller));
+        self.connect_at_ms = outside.now_ms + 1 + outside.up_to(RECONNECT_MS);
+        for asked in seat.asked.into_values() {
+            match asked.wish {
+                Wish::Read { .. } => {}
+                Wish::Whole { room, .. } => {
+                    self.wish(outside.now_ms, Wish::Whole { room, entries: Vec::new() });
+                }
+                wish => self.wish(outside.now_ms, wish),
+            }
+        }
+    }
+
+    fn send(&mut self, payload: BytesMut, outside: &mut Outside) {
+        if let Some(seat) = &self.seat {
+            let mut frame = BytesMut::new();
+            encode_frame(&payload, &mut frame);
+            outside.send((seat.id, Side::Caller), frame);
+        }
+    }
+
+    /// What comes to its mind.
+    fn act(&mut self, story: &mut Story, outside: &mut Outside) {
+        let now_ms = outside.now_ms;
+        if self.sync_at_ms <= now_ms {
+            self.sync_at_ms = now_ms + SYNC_EVERY_MS;
+            self.wish(now_ms, Wish::Sync);
+        }
+        if self.act_at_ms > now_ms {
+            return;
+        }
+        self.act_at_ms = now_ms + 1 + outside.up_to(IDLE_MS);
+        let known: Vec<usize> = self.heads.keys().copied().collect();
+        if self.mood == Mood::Quiet || known.is_empty() {
+            return;
+        }
+        let room = known[outside.random.below(known.len() as u64) as usize];
+        match outside.random.below(16) {
+            0..9 => {
+                let message = story.write(self.number, room);
+                self.wish(now_ms, Wish::Send(message));
+            }
+            9 | 10 => {
+                let own = |number: &usize| story.messages[*number].device == self.number;
+                let own: Vec<usize> = (0..story.messages.len()).filter(own).collect();
+                if !own.is_empty() {
+                    let message = own[outside.random.below(own.len() as u64) as usize];
+                    self.wish(now_ms, Wish::Send(message));
+                }
+            }
+            11..14 => {
+                let head = self.heads.get(&room).copied().unwrap_or(0);
+                let after = if outside.one_in(2) { 0 } else { outside.up_to(head) };
+                self.wish(now_ms, Wish::Read { room, after });
+            }
+            14 => self.wish(now_ms, Wish::Sync),
+            _ if outside.one_in(4) => self.leave(outside),
+            _ => {}
+        }
+    }
+
+    /// Asks for what is due.
+    fn ask(&mut self, story: &Story, outside: &mut Outside) {
+        let mut later = VecDeque::new();
+        while let Some((at_ms, wish)) = self.wishes.pop_front() {
+            let body = self.request(&wish, story);
+            let Some(seat) = &mut self.seat else {
+                later.push_back((at_ms, wish));
+                continue;
+            };
+            let syncs = seat.asked.values().any(|asked| asked.wish == Wish::Sync);
+            let waits = at_ms > outside.now_ms || (wish == Wish::Sync && syncs);
+            let session = seat.session.as_mut().filter(|session| !waits && session.can_request());
+            let Some(session) = session else {
+                later.push_back((at_ms.max(outside.now_ms + 1), wish));
+                continue;
+            };
+            let mut out = BytesMut::new();
+            match session.request(outside.now_ms, body, &mut out) {
+                Ok(id) => {
+                    let asked = Asked { wish, begun: story.history.events.len(), at_ms: outside.now_ms };
+                    seat.asked.insert(id, asked);
+                    self.send(out, outside);
+                }
+                Err(_) => later.push_back((outside.now_ms + 1, wish)),
+            }
+        }
+        self.wishes = later;
+    }
+
+    fn request(&self, wish: &Wish, story: &Story) -> client_frame::Body {
+        let history = |room: usize, after_seq: u64, before_seq: u64| {
+            client_frame::Body::History(v1::History {
+                conversation_id: cast::room(room).to_bytes(),
+                after_seq,
+                before_seq,
+                ..v1::History::default()
+            })
+        };
+        match wish {
+            Wish::Create(room) => client_frame::Body::Create(cast::creation(*room)),
+            Wish::Send(message) => client_frame::Body::Send(v1::SendMessage {
+                conversation_id: cast::room(story.messages[*message].room).to_bytes(),
+                client_message_id: *message as u64 + 1,
+                kind: EntryKind::Text as i32,
+                body: story::body(*message),
+                ..v1::SendMessage::default()
+            }),
+            Wish::Read { room, after } => history(*room, *after, 0),
+            Wish::Whole { room, entries } => match entries.last() {
+                None => history(*room, 0, 2),
+                Some(last) => history(*room, last.seq, 0),
+            },
+            Wish::Sync => {
+                let cursor = |(room, seqs): (&usize, &BTreeSet<u64>)| {
+                    let conversation_id = cast::room(*room).to_bytes();
+                    Some(v1::SyncCursor { handle: 0, conversation_id, after_seq: contiguous(seqs)? })
+                };
+                let cursors = self.stored.iter().filter_map(cursor).collect();
+                client_frame::Body::Sync(v1::Sync { since_version: self.version, cursors, named_only: false })
+            }
+        }
+    }
+
+    /// Something arrived.
+    pub fn arrived(&mut self, id: ConnectionId, parcel: Parcel, story: &mut Story, outside: &mut Outside) {
+        if self.seat.as_ref().is_none_or(|seat| seat.id != id) {
+            return;
+        }
+        match parcel {
+            Parcel::Accepted => {}
+            Parcel::Connected => {
+                let mut session = ClientSession::new(outside.now_ms);
+                let mut out = BytesMut::new();
+                session.hello(Proof::AccessToken(self.token.clone()), HEARTBEAT_S, "world", &mut out);
+                if let Some(seat) = &mut self.seat {
+                    seat.session = Some(session);
+                }
+                self.send(out, outside);
+            }
+            Parcel::Bytes(bytes) => {
+                if self.take_bytes(&bytes, story, outside).is_none() {
+                    self.leave(outside);
+                }
+            }
+            Parcel::Closed => self.leave(outside),
+        }
+        self.plan(outside);
+    }
+
+    /// `None`: the connection has to go.
+    fn take_bytes(&mut self, bytes: &Bytes, story: &mut Story, outside: &mut Outside) -> Option<()> {
+        self.seat.as_mut()?.decoder.push(bytes);
+        loop {
+            let seat = self.seat.as_mut()?;
+            let Some(payload) = seat.decoder.next_frame().ok()? else { return Some(()) };
+            let event = seat.session.as_mut()?.handle_frame(outside.now_ms, payload);
+            match event {
+                Ok(ClientEvent::Ready(ready)) => {
+                    seat.server_time_ms = ready.server_time_ms;
+                    self.wish(outside.now_ms, Wish::Sync);
+                }
+                Ok(ClientEvent::Answer { request_id, body }) => {
+                    let asked = seat.asked.remove(&request_id)?;
+                    let server_time_ms = seat.server_time_ms;
+                    self.answered(asked, body, server_time_ms, story, outside);
+                }
+                Ok(ClientEvent::Event(body)) => self.take_event(body, story, outside),
+                Ok(ClientEvent::Closing(closing)) => {
+                    if closing.code == v1::ErrorCode::ErrorUnauthenticated as i32 {
+                        let what = format!("hello: {closing:?}");
+                        story.tell(Event::Refused { device: self.number, what });
+                    }
+                    return None;
+                }
+                Ok(ClientEvent::Handled) => {}
+                Err(fault) => {
+                    story.tell(Event::Refused { device: self.number, what: fault.to_string() });
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, body: server_frame::Body, story: &mut Story, outside: &mut Outside) {
+        match body {
+            server_frame::Body::Message(message) => {
+                let room = story.room(&message.conversation_id);
+                if let (Some(room), Some(entry)) = (room, message.entry) {
+                    let entry = story::seen(&entry);
+                    self.stored.entry(room).or_default().insert(entry.seq);
+                    story.tell(Event::Live { device: self.number, room, entry });
+                }
+            }
+            server_frame::Body::SyncNeeded(_) => self.wish(outside.now_ms, Wish::Sync),
+            _ => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        asked: Asked,
+        body: server_frame::Body,
+        server_time_ms: u64,
+        story: &mut Story,
+        outside: &mut Outside,
+    ) {
+        let device = self.number;
+        match (asked.wish, body) {
+            (wish, server_frame::Body::Error(error)) => self.refused(wish, &error, story, outside),
+            (Wish::Create(_), server_frame::Body::Conversation(_)) => {}
+            (Wish::Send(message), server_frame::Body::Accepted(accepted)) => {
+                let facts = &mut story.messages[message];
+                facts.seq = facts.seq.or(Some(accepted.seq));
+                let (room, seq) = (facts.room, accepted.seq);
+                let time_ms = server_time_ms.saturating_add_signed(accepted.time_delta_ms);
+                if accepted.durability != Durability::Quorum as i32 {
+                    story.tell(Event::Refused { device, what: format!("message {message}: no quorum") });
+                }
+                story.tell(Event::Acked { message, room, seq, time_ms });
+            }
+            (Wish::Sync, server_frame::Body::SyncPage(page)) => self.synced(page, story, outside),
+            (Wish::Read { room, .. }, server_frame::Body::HistoryPage(page)) => {
+                let entries = page.entries.iter().map(story::seen).collect();
+                let (begun, head) = (asked.begun, page.head_seq);
+                story.tell(Event::Read { begun, device, room, head, entries });
+            }
+            (Wish::Whole { room, mut entries }, server_frame::Body::HistoryPage(page)) => {
+                let is_empty = page.entries.is_empty();
+                entries.extend(page.entries.iter().map(story::seen));
+                if is_empty || entries.last().is_some_and(|last| last.seq >= page.head_seq) {
+                    self.wholes.insert(room);
+                    story.tell(Event::Whole { device, room, entries });
+                } else {
+                    self.wish(outside.now_ms, Wish::Whole { room, entries });
+                }
+            }
+            (wish, other) => {
+                story.tell(Event::Refused { device, what: format!("{}: {other:?}", short(&wish)) });
+            }
+        }
+    }
+
+    fn refused(&mut self, wish: Wish, error: &v1::Error, story: &mut Story, outside: &mut Outside) {
+        // A room with somebody who never came yet cannot be made yet.
+        let is_early = matches!(wish, Wish::Create(_)) && error.code == v1::ErrorCode::ErrorNotFound as i32;
+        if !error.retryable && !is_early {
+            let what = format!("{}: {error:?}", short(&wish));
+            return story.tell(Event::Refused { device: self.number, what });
+        }
+        let after_ms = u64::from(error.retry_after_ms).max(AGAIN_MS);
+        self.wish(outside.now_ms + after_ms, wish);
+    }
+
+    fn synced(&mut self, page: v1::SyncPage, story: &mut Story, outside: &mut Outside) {
+        let device = self.number;
+        for delta in page.conversations {
+            let Some(conversation) = delta.conversation else { continue };
+            let Some(room) = story.room(&conversation.conversation_id) else {
+                story.tell(Event::Refused { device, what: "a sync page with a strange room".into() });
+                continue;
+            };
+            let entries: Vec<Seen> = delta.entries.iter().map(story::seen).collect();
+            self.stored.entry(room).or_default().extend(entries.iter().map(|entry| entry.seq));
+            let head = self.heads.entry(room).or_default();
+            *head = (*head).max(conversation.head_seq);
+            story.tell(Event::Synced { device, room, head: conversation.head_seq, entries });
+        }
+        self.version = page.version;
+        if page.more {
+            self.wish(outside.now_ms, Wish::Sync);
+        }
+    }
+}
+
+/// How far the entries go without a gap, from the first one.
+fn contiguous(seqs: &BTreeSet<u64>) -> Option<u64> {
+    let mut last = *seqs.first()?;
+    for seq in seqs.iter().skip(1) {
+        if *seq != last + 1 {
+            break;
+        }
+        last = *seq;
+    }
+    Some(last)
+}
+
+fn short(wish: &Wish) -> String {
+    match wish {
+        Wish::Whole { room, entries } => format!("Whole of room {room} after {} entries", entries.len()),
+        other => format!("{other:?}"),
+    }
+}

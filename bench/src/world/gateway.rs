@@ -1,0 +1,161 @@
+//! A gateway: the real loop of one core, whose links and clients get their bytes from the simulated network.
+
+use super::clock::Clock;
+use super::network::{ConnectionId, Parcel, Side};
+use super::outside::Outside;
+use gateway::front::ConnectionToken;
+use gateway::worker::sim::{GatewayPeer, SimGateway, SimGatewayParts, SimKeys, SimWire};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A machine with a gateway.
+pub struct GatewayHost {
+    host: usize,
+    nodes: Vec<u32>,
+    shard_count: u32,
+    keys: SimKeys,
+    running: Option<Running>,
+    /// Counts starts and ends.
+    pub life: u64,
+    /// The machine's clock, as the process sees it: it never falls.
+    pub clock: Clock,
+    /// A turn begins up to so much later, in milliseconds.
+    pub slow_ms: u64,
+}
+
+struct Running {
+    gateway: SimGateway,
+    turn_at_ms: Option<u64>,
+    clients: BTreeMap<ConnectionId, ConnectionToken>,
+    wires: BTreeMap<ConnectionId, SimWire>,
+}
+
+impl GatewayHost {
+    /// A machine whose gateway is not started.
+    pub fn new(host: usize, nodes: usize, shard_count: u32, keys: SimKeys) -> Self {
+        let nodes = (1..=nodes as u32).collect();
+        Self { host, nodes, shard_count, keys, running: None, life: 0, clock: Clock::default(), slow_ms: 0 }
+    }
+
+    /// Whether its process runs.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, outside: &mut Outside) {
+        self.life += 1;
+        let peer = GatewayPeer {
+            gateway_id: self.host as u32,
+            incarnation: outside.random.draw(),
+            core: 0,
+        };
+        let gateway = SimGateway::start(SimGatewayParts {
+            peer,
+            shard_count: self.shard_count,
+            nodes: &self.nodes,
+            keys: &self.keys,
+            now_ms: self.clock.at(outside.now_ms),
+        });
+        let (clients, wires) = Default::default();
+        self.running = Some(Running { gateway, turn_at_ms: None, clients, wires });
+        outside.network.host_came(self.host);
+        self.plan(outside, true);
+    }
+
+    /// The process is gone.
+    pub fn stop(&mut self) {
+        self.life += 1;
+        self.running = None;
+    }
+
+    /// The loop's turn, if this is the one that was planned.
+    pub fn turn(&mut self, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        if running.turn_at_ms != Some(outside.now_ms) {
+            return;
+        }
+        running.turn_at_ms = None;
+        running.gateway.turn(self.clock.at(outside.now_ms));
+        running.flush(self.host, outside);
+        self.plan(outside, false);
+    }
+
+    /// Something arrived.
+    pub fn arrived(&mut self, (id, side): (ConnectionId, Side), parcel: Parcel, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        match (parcel, side) {
+            (Parcel::Accepted, _) => {
+                let peer = SocketAddr::from(([10, 0, 0, 1], 1));
+                let token = running.gateway.connect(peer);
+                running.clients.insert(id, token);
+            }
+            (Parcel::Connected, _) => {
+                if let Some(wire) = running.wires.get(&id) {
+                    wire.connected();
+                }
+            }
+            (Parcel::Bytes(bytes), Side::Caller) => {
+                if let Some(wire) = running.wires.get(&id) {
+                    wire.receive(&bytes);
+                }
+            }
+            (Parcel::Bytes(bytes), Side::Accepter) => {
+                if let Some(token) = running.clients.get(&id) {
+                    running.gateway.receive(*token, &bytes);
+                }
+            }
+            (Parcel::Closed, Side::Caller) => {
+                if let Some(wire) = running.wires.remove(&id) {
+                    wire.close("closed by the node");
+                }
+            }
+            (Parcel::Closed, Side::Accepter) => {
+                if let Some(token) = running.clients.remove(&id) {
+                    running.gateway.hang_up(token);
+                }
+            }
+        }
+        self.plan(outside, true);
+    }
+
+    fn plan(&mut self, outside: &mut Outside, is_woken: bool) {
+        let Some(running) = &mut self.running else { return };
+        let due_ms = if is_woken {
+            outside.now_ms + outside.up_to(1 + self.slow_ms)
+        } else {
+            self.clock.when(running.gateway.next_deadline_ms()).max(outside.now_ms + 1)
+        };
+        if running.turn_at_ms.is_none_or(|planned_ms| due_ms < planned_ms) {
+            running.turn_at_ms = Some(due_ms);
+            outside.plan_turn(due_ms, self.host, self.life);
+        }
+    }
+}
+
+impl Running {
+    fn flush(&mut self, host: usize, outside: &mut Outside) {
+        while let Some((node, wire)) = self.gateway.take_connecting() {
+            let id = outside.connect(host, node as usize - 1);
+            self.wires.insert(id, wire);
+        }
+        self.wires.retain(|id, wire| {
+            outside.send((*id, Side::Caller), wire.take_sent());
+            let is_closed = wire.is_closed();
+            if is_closed {
+                outside.close((*id, Side::Caller));
+            }
+            !is_closed
+        });
+        self.clients.retain(|id, token| {
+            while let Some(sent) = self.gateway.take_sent(*token) {
+                if sent.is_empty() {
+                    return true;
+                }
+                outside.send((*id, Side::Accepter), sent);
+            }
+            outside.close((*id, Side::Accepter));
+            false
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! What clients did and saw, in the order in which it happened: all that the checkers know.
+
+/// Something that a client did or saw. Devices, rooms and messages are numbers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A device sends a message for the first time.
+    Sent {
+        /// Which message.
+        message: usize,
+        /// Who.
+        device: usize,
+        /// Where.
+        room: usize,
+    },
+    /// The server says that it has the message; a repeat is answered again.
+    Acked {
+        /// Which message.
+        message: usize,
+        /// Where.
+        room: usize,
+        /// Its number.
+        seq: u64,
+        /// Its time.
+        time_ms: u64,
+    },
+    /// The server refused what it must not refuse.
+    Refused {
+        /// Whom.
+        device: usize,
+        /// What it asked, and what it was told.
+        what: String,
+    },
+    /// A page of history.
+    Read {
+        /// Events that had happened when it was asked for.
+        begun: usize,
+        /// By whom.
+        device: usize,
+        /// Which room.
+        room: usize,
+        /// The newest number, as the server says.
+        head: u64,
+        /// Consecutive entries.
+        entries: Vec<Seen>,
+    },
+    /// A live message.
+    Live {
+        /// To whom.
+        device: usize,
+        /// In which room.
+        room: usize,
+        /// The entry.
+        entry: Seen,
+    },
+    /// What a page of changes says of one room.
+    Synced {
+        /// To whom.
+        device: usize,
+        /// Which room.
+        room: usize,
+        /// The newest number, as the server says.
+        head: u64,
+        /// Consecutive entries.
+        entries: Vec<Seen>,
+    },
+    /// Everything in a room, read when all was over.
+    Whole {
+        /// By whom.
+        device: usize,
+        /// Which room.
+        room: usize,
+        /// From the first to the last.
+        entries: Vec<Seen>,
+    },
+}
+
+/// An entry that somebody saw.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its number.
+    pub seq: u64,
+    /// Its time.
+    pub time_ms: u64,
+    /// Which message it is; `None`: the server's own.
+    pub message: Option<usize>,
+}
+
+/// A whole run.
+#[derive(Default, Debug)]
+pub struct History {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// Devices in each room.
+    pub rooms: Vec<Vec<usize>>,
+    /// What had not come to rest when time was up; empty: all had.
+    pub unsettled: Vec<String>,
+}
+
+impl History {
+    /// Every entry that an event shows, with its room.
+    pub fn seen(event: &Event) -> (usize, &[Seen]) {
+        match event {
+            Event::Read { room, entries, .. }
+            | Event::Synced { room, entries, .. }
+            | Event::Whole { room, entries, .. } => (*room, entries),
+            Event::Live { room, entry, .. } => (*room, std::slice::from_ref(entry)),
+            Event::Sent { room, .. } | Event::Acked { room, .. } => (*room, &[]),
+            Event::Refused { .. } => (0, &[]),
+        }
+    }
+
+    /// A number that two equal histories have in common, and hardly any others.
+    pub fn fingerprint(&self) -> u64 {
+        // FNV-1a over the text of each event.
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for byte in format!("{:?}", self.events).bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        }
+        hash
+    }
+}

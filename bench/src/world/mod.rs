@@ -1,0 +1,344 @@
+//! A whole cluster in one thread: the real storage nodes, the real gateways and the real client half of sessions, with
+//! time, network, disks and chance from one seed. The same seed is the same run.
+//!
+//! ```text
+//!            seed -> Random
+//!                      |
+//!  faults.rs  what goes wrong, when      agenda.rs  what happens next
+//!        \             |                   /
+//!         World: time goes from one thing that is due to the next
+//!        /             |                   \
+//!  device.rs x5    gateway.rs x2       node.rs x3
+//!  ClientSession   worker::Core        StorageCore, Raft, log, store, reads, maintenance
+//!       \             /      \            /        on SimDisk, which loses what was not synced
+//!        network.rs: connections as TCP has them: delayed, cut, reset, lost
+//!                      |
+//!  history.rs: what devices did and saw  ->  promises/: one checker each
+//! ```
+//!
+//! A run: everything starts; devices make rooms, write, repeat, read, leave and come back, while faults begin and end;
+//! then all is mended, and the cluster has to answer everything; at last every device reads every room from its
+//! beginning, and the checkers look at the history. A failure names its seed, and
+//! `ringline-bench world --seed N` runs it again.
+//!
+//! Real: domain, sessions, router, storage client and loop of the gateway; all of a storage node above the system
+//! calls of its log, and above RocksDB's interface; the link protocol and its frames. Made up: clocks, sockets, disk,
+//! RocksDB (rows in memory with the store's contract of syncs). Absent: TLS, WebSocket, HTTP, several cores of a
+//! gateway, threads that run at the same time, snapshots of Raft.
+
+mod agenda;
+mod cast;
+mod clock;
+mod device;
+mod faults;
+mod gateway;
+mod history;
+mod network;
+mod node;
+mod outside;
+pub mod promises;
+mod runs;
+mod story;
+#[cfg(test)]
+mod tests;
+
+pub use faults::{Fault, Planned};
+pub use history::{Event, History, Seen};
+pub use runs::{Failure, Outcome, run, run_many};
+
+use self::gateway::GatewayHost;
+use agenda::{Agenda, Due};
+use device::{Device, Mood};
+use faults::Hosts;
+use network::{Going, Network, Parcel, Side};
+use node::NodeHost;
+use outside::{End, Outside};
+use storage_node::sim::Crash;
+use story::Story;
+
+use crate::workload::random::Random;
+use ::gateway::worker::sim::SimKeys;
+
+/// Who there is.
+const HOSTS: Hosts = Hosts { nodes: 3, gateways: 2, devices: cast::DEVICE_USERS.len() };
+/// The time at which every run begins: any, in milliseconds since 1970.
+const START_MS: u64 = 1_800_000_000_000;
+/// Servers start within this time, in milliseconds.
+const STARTS_MS: u64 = 300;
+/// Devices stay busy for this long after the last fault, in milliseconds.
+const AFTERWARDS_MS: u64 = 1_500;
+/// How long it may take until everything is answered and told, and until everything is read; in milliseconds.
+const SETTLE_MS_MAX: u64 = 60_000;
+/// How often it is looked whether it is, in milliseconds.
+const LOOK_EVERY_MS: u64 = 100;
+
+/// Where a run is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// Devices act and faults come, until then.
+    Busy { until_ms: u64 },
+    /// Everything is to be answered and told, by then.
+    Settling { by_ms: u64 },
+    /// Everything is read, by then.
+    LookingBack { by_ms: u64 },
+    Over,
+}
+
+/// Everything.
+struct World {
+    outside: Outside,
+    nodes: Vec<NodeHost>,
+    gateways: Vec<GatewayHost>,
+    devices: Vec<Device>,
+    faults: Vec<Planned>,
+    /// What becomes of a disk that stops its node, and how long the node stays away.
+    torn: [(Crash, u64); HOSTS.nodes],
+    story: Story,
+    stage: Stage,
+    look_at_ms: u64,
+}
+
+impl World {
+    fn new(seed: u64, keys: &SimKeys) -> Self {
+        let mut random = Random::new(seed);
+        let shard_count = 1 + random.below(3) as u32;
+        let (faults, over_ms) = faults::plan(HOSTS, &mut random);
+        let network = Network::new(HOSTS.count());
+        let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
+        for host in 0..HOSTS.nodes + HOSTS.gateways {
+            let at_ms = START_MS + outside.up_to(STARTS_MS);
+            outside.agenda.plan(at_ms, Due::Start(host));
+        }
+        for (number, planned) in faults.iter().enumerate() {
+            outside.agenda.plan(START_MS + planned.at_ms, Due::Fault(number));
+            outside.agenda.plan(START_MS + planned.at_ms + planned.lasts_ms, Due::Heal(number));
+        }
+        let nodes = (0..HOSTS.nodes).map(|host| NodeHost::new(host, HOSTS.nodes, shard_count, seed));
+        let gateway = |host| GatewayHost::new(host, HOSTS.nodes, shard_count, keys.clone());
+        let device = |number: usize| {
+            let user = cast::user(cast::DEVICE_USERS[number]);
+            let token = keys.access_token(user, cast::device(number), START_MS);
+            let host = HOSTS.nodes + HOSTS.gateways + number;
+            Device::new(number, host, HOSTS.gateway_hosts(), token)
+        };
+        let mut devices: Vec<Device> = (0..HOSTS.devices).map(device).collect();
+        devices.iter_mut().for_each(|device| device.plan(&mut outside));
+        Self {
+            nodes: nodes.collect(),
+            gateways: HOSTS.gateway_hosts().map(gateway).collect(),
+            devices,
+            faults,
+            torn: [(Crash::Process, 0); HOSTS.nodes],
+            story: Story::new(),
+            stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
+            look_at_ms: START_MS,
+            outside,
+        }
+    }
+
+    /// To the end.
+    fn run(&mut self) {
+        while self.stage != Stage::Over {
+            let (at_ms, due) = self.outside.agenda.next().expect("devices always plan another turn");
+            self.outside.now_ms = at_ms;
+            self.happen(due);
+            if self.look_at_ms <= at_ms {
+                self.look_at_ms = at_ms + LOOK_EVERY_MS;
+                self.look();
+            }
+        }
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Turn { host, life } => self.turn(host, life),
+            Due::Work { host, life, thread } => {
+                if self.nodes[host].life == life {
+                    self.nodes[host].work(thread, &mut self.outside);
+                    self.see_to_disk(host);
+                }
+            }
+            Due::Connect(id) => {
+                let Outside { now_ms, network, agenda, random } = &mut self.outside;
+                if let Some(host) = network.try_connect(*now_ms, id, random, agenda) {
+                    self.arrived(host, (id, Side::Accepter), Parcel::Accepted);
+                }
+            }
+            Due::Arrive(id, side) => {
+                let Outside { now_ms, network, agenda, random } = &mut self.outside;
+                if let Some((host, parcel)) = network.arrive(*now_ms, (id, side), random, agenda) {
+                    self.arrived(host, (id, side), parcel);
+                }
+            }
+            Due::Start(host) => self.start(host),
+            Due::Fault(number) => self.begin(number),
+            Due::Heal(number) => self.end(number),
+        }
+    }
+
+    fn turn(&mut self, host: usize, life: u64) {
+        if let Some(node) = self.nodes.get_mut(host) {
+            if node.life == life {
+                node.turn(&mut self.outside);
+                self.see_to_disk(host);
+            }
+        } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
+            if gateway.life == life {
+                gateway.turn(&mut self.outside);
+            }
+        } else {
+            let number = host - HOSTS.nodes - HOSTS.gateways;
+            self.devices[number].turn(&mut self.story, &mut self.outside);
+        }
+    }
+
+    fn arrived(&mut self, host: usize, end: End, parcel: Parcel) {
+        if let Some(node) = self.nodes.get_mut(host) {
+            node.arrived(end, parcel, &mut self.outside);
+            self.see_to_disk(host);
+        } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
+            gateway.arrived(end, parcel, &mut self.outside);
+        } else {
+            let number = host - HOSTS.nodes - HOSTS.gateways;
+            self.devices[number].arrived(end.0, parcel, &mut self.story, &mut self.outside);
+        }
+    }
+
+    fn start(&mut self, host: usize) {
+        if let Some(node) = self.nodes.get_mut(host) {
+            if !node.is_up() {
+                node.start(&mut self.outside);
+                self.see_to_disk(host);
+            }
+        } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes)
+            && !gateway.is_up()
+        {
+            gateway.start(&mut self.outside);
+        }
+    }
+
+    /// A node whose disk stopped it is gone, and comes back.
+    fn see_to_disk(&mut self, host: usize) {
+        if self.nodes[host].is_stopped() {
+            let (crash, away_ms) = self.torn[host];
+            self.crash(host, crash, away_ms);
+        }
+    }
+
+    fn crash(&mut self, host: usize, crash: Crash, away_ms: u64) {
+        self.nodes[host].crash(crash);
+        let going = if crash == Crash::Process { Going::Process } else { Going::Power };
+        self.went(host, going, away_ms);
+    }
+
+    fn went(&mut self, host: usize, going: Going, away_ms: u64) {
+        let Outside { now_ms, network, agenda, random } = &mut self.outside;
+        network.host_went(*now_ms, host, going, random, agenda);
+        agenda.plan(*now_ms + away_ms, Due::Start(host));
+    }
+
+    fn begin(&mut self, number: usize) {
+        let Planned { fault, lasts_ms, .. } = self.faults[number].clone();
+        match fault {
+            Fault::Crash { host, crash } if self.nodes[host].is_up() => self.crash(host, crash, lasts_ms),
+            Fault::Blackout(crash) => {
+                for host in (0..HOSTS.nodes).filter(|host| self.nodes[*host].is_up()).collect::<Vec<_>>() {
+                    self.crash(host, crash, lasts_ms);
+                }
+            }
+            Fault::Torn { host, steps, crash } => {
+                self.torn[host] = (crash, lasts_ms);
+                self.nodes[host].stop_within(Some(steps));
+            }
+            Fault::Gateway(host) if self.gateways[host - HOSTS.nodes].is_up() => {
+                self.gateways[host - HOSTS.nodes].stop();
+                self.went(host, Going::Process, lasts_ms);
+            }
+            Fault::Crash { .. } | Fault::Gateway(_) => {}
+            Fault::Reset(host) => {
+                let Outside { now_ms, network, agenda, random } = &mut self.outside;
+                for id in network.connections_of(host) {
+                    network.reset(*now_ms, id, random, agenda);
+                }
+            }
+            Fault::SlowNetwork(host, by_ms) => self.outside.network.slow(host, by_ms),
+            Fault::SlowMachine(host, by_ms) => self.slow_machine(host, by_ms),
+            Fault::Clock(host, by_ms) => match self.nodes.get_mut(host) {
+                Some(node) => node.jump(by_ms, &mut self.outside),
+                None => self.gateways[host - HOSTS.nodes].clock.jump(by_ms),
+            },
+            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => {
+                for (from, to) in cuts(&fault) {
+                    self.outside.network.cut(from, to);
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, number: usize) {
+        let fault = self.faults[number].fault.clone();
+        match fault {
+            Fault::SlowNetwork(host, _) => self.outside.network.slow(host, 0),
+            Fault::SlowMachine(host, _) => self.slow_machine(host, 0),
+            Fault::Torn { host, .. } => self.nodes[host].stop_within(None),
+            _ => {
+                for (from, to) in cuts(&fault) {
+                    self.outside.network.mend(from, to);
+                }
+            }
+        }
+    }
+
+    fn slow_machine(&mut self, host: usize, by_ms: u64) {
+        match self.nodes.get_mut(host) {
+            Some(node) => node.slow_ms = by_ms,
+            None => self.gateways[host - HOSTS.nodes].slow_ms = by_ms,
+        }
+    }
+
+    /// Whether the run comes to its next stage.
+    fn look(&mut self) {
+        let now_ms = self.outside.now_ms;
+        match self.stage {
+            Stage::Busy { until_ms } if now_ms >= until_ms => {
+                self.outside.network.mend_all();
+                self.devices.iter_mut().for_each(|device| device.mood = Mood::Quiet);
+                self.stage = Stage::Settling { by_ms: now_ms + SETTLE_MS_MAX };
+            }
+            Stage::Settling { by_ms } => {
+                let is_settled = self.story.unanswered().next().is_none()
+                    && self.devices.iter().all(|device| device.unsettled(&self.story).is_none());
+                if is_settled || now_ms >= by_ms {
+                    for device in &mut self.devices {
+                        device.look_back(&self.story, &mut self.outside);
+                    }
+                    self.stage = Stage::LookingBack { by_ms: now_ms + SETTLE_MS_MAX };
+                }
+            }
+            Stage::LookingBack { by_ms } => {
+                let unread: Vec<String> = self.devices.iter().filter_map(Device::unread).collect();
+                if unread.is_empty() || now_ms >= by_ms {
+                    let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
+                    self.story.history.unsettled = failures.chain(unread).collect();
+                    self.stage = Stage::Over;
+                }
+            }
+            Stage::Busy { .. } | Stage::Over => {}
+        }
+    }
+}
+
+/// What is cut by a fault.
+fn cuts(fault: &Fault) -> Vec<(usize, usize)> {
+    let both = |apart: &dyn Fn(usize, usize) -> bool| {
+        let all = 0..HOSTS.count();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        pairs.filter(|(from, to)| from != to && apart(*from, *to)).collect()
+    };
+    match fault {
+        Fault::Isolate(host) => both(&|from, to| from == *host || to == *host),
+        Fault::OneWay(from, to) => vec![(*from, *to)],
+        Fault::Split(part) => both(&|from, to| part.contains(&from) != part.contains(&to)),
+        _ => Vec::new(),
+    }
+}

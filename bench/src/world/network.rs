@@ -1,0 +1,325 @@
+//! Connections as TCP has them, between hosts that are numbers.
+//!
+//! Within one connection bytes keep their order and are neither lost nor doubled: nothing else can be, since links and
+//! clients speak TLS over TCP. What can happen:
+//! - **delay**: of each parcel its own; a parcel waits for those before it.
+//! - **cut** (both ways, or one alone): parcels wait until it ends, as TCP sends them again; nobody is told. A
+//!   connection is made only while neither way is cut.
+//! - **reset**: what is on its way is lost, or still arrives, for each direction by itself, and each end learns of the
+//!   end at its own time. Its owner connects again and says again what was not answered: so over two connections
+//!   messages are **lost, doubled, and overtake each other**.
+//! - **a host that goes**: its process dies and its peers hear so; or its power fails, and they hear nothing.
+
+use super::agenda::{Agenda, Due};
+use crate::workload::random::Random;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A parcel takes at least this long, in milliseconds, and mostly not much longer.
+const DELAY_MS_MIN: u64 = 0;
+const DELAY_MS_USUAL: u64 = 3;
+/// One parcel in so many takes up to this long.
+const DELAY_RARE: u64 = 50;
+const DELAY_MS_MAX: u64 = 120;
+/// What is cut is tried again after up to this long, in milliseconds.
+const RESEND_MS: u64 = 300;
+/// A connection that is not made by then fails, in milliseconds.
+const CONNECT_MS_MAX: u64 = 3_000;
+
+/// One connection. Never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ConnectionId(u64);
+
+/// An end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// Who connected.
+    Caller,
+    /// Whom it connected to.
+    Accepter,
+}
+
+impl Side {
+    fn other(self) -> Self {
+        match self {
+            Self::Caller => Self::Accepter,
+            Self::Accepter => Self::Caller,
+        }
+    }
+}
+
+/// What arrives at an end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Parcel {
+    /// To the accepter: somebody connected.
+    Accepted,
+    /// To the caller: the connection is made.
+    Connected,
+    /// Bytes.
+    Bytes(Bytes),
+    /// The connection is gone, or did not come about.
+    Closed,
+}
+
+/// How a host goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Going {
+    /// Its machine ends its connections.
+    Process,
+    /// Nobody is told.
+    Power,
+}
+
+struct Connection {
+    hosts: [usize; 2],
+    /// On their way to each side.
+    parcels: [VecDeque<Parcel>; 2],
+    /// When the last of them arrives.
+    last_ms: [u64; 2],
+    /// Whether the end still has an owner.
+    is_owned: [bool; 2],
+    is_reset: bool,
+    asked_ms: u64,
+}
+
+/// All connections.
+pub struct Network {
+    connections: BTreeMap<ConnectionId, Connection>,
+    number_last: u64,
+    cuts: BTreeSet<(usize, usize)>,
+    is_up: Vec<bool>,
+    /// Milliseconds that each parcel from or to a host takes longer.
+    slowness: BTreeMap<usize, u64>,
+}
+
+impl Network {
+    /// Nobody is connected, and every host is down.
+    pub fn new(hosts: usize) -> Self {
+        Self {
+            connections: BTreeMap::new(),
+            number_last: 0,
+            cuts: BTreeSet::new(),
+            is_up: vec![false; hosts],
+            slowness: BTreeMap::new(),
+        }
+    }
+
+    /// Nothing goes from one host to the other.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        self.cuts.insert((from, to));
+    }
+
+    /// It goes again.
+    pub fn mend(&mut self, from: usize, to: usize) {
+        self.cuts.remove(&(from, to));
+    }
+
+    /// Everything goes everywhere.
+    pub fn mend_all(&mut self) {
+        self.cuts.clear();
+        self.slowness.clear();
+    }
+
+    /// Parcels from and to this host take longer; 0: as usual.
+    pub fn slow(&mut self, host: usize, more_ms: u64) {
+        self.slowness.insert(host, more_ms);
+    }
+
+    /// The host takes connections.
+    pub fn host_came(&mut self, host: usize) {
+        self.is_up[host] = true;
+    }
+
+    /// The host is gone, and so are its ends.
+    pub fn host_went(
+        &mut self,
+        now_ms: u64,
+        host: usize,
+        going: Going,
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) {
+        self.is_up[host] = false;
+        for id in self.connections_of(host) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            for side in [Side::Caller, Side::Accepter] {
+                if connection.hosts[side as usize] == host {
+                    connection.is_owned[side as usize] = false;
+                    connection.parcels[side as usize].clear();
+                    if random.below(2) == 0 {
+                        connection.parcels[side.other() as usize].clear();
+                    }
+                    if going == Going::Process {
+                        self.send(now_ms, id, side, Parcel::Closed, random, agenda);
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Begins to connect. [`Parcel::Connected`] or [`Parcel::Closed`] follows.
+    pub fn connect(
+        &mut self,
+        now_ms: u64,
+        from: usize,
+        to: usize,
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) -> ConnectionId {
+        self.number_last += 1;
+        let id = ConnectionId(self.number_last);
+        let connection = Connection {
+            hosts: [from, to],
+            parcels: Default::default(),
+            last_ms: [now_ms; 2],
+            is_owned: [true, false],
+            is_reset: false,
+            asked_ms: now_ms,
+        };
+        self.connections.insert(id, connection);
+        agenda.plan(now_ms + 1 + random.below(DELAY_MS_USUAL), Due::Connect(id));
+        id
+    }
+
+    /// A try to connect. `Some`: this host accepted.
+    pub fn try_connect(
+        &mut self,
+        now_ms: u64,
+        id: ConnectionId,
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) -> Option<usize> {
+        let connection = self.connections.get_mut(&id)?;
+        let [from, to] = connection.hosts;
+        if !connection.is_owned[Side::Caller as usize] {
+            self.connections.remove(&id);
+            return None;
+        }
+        if self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from)) {
+            if now_ms < connection.asked_ms + CONNECT_MS_MAX {
+                agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Connect(id));
+                return None;
+            }
+            connection.is_reset = true;
+        }
+        if !self.is_up[to] {
+            connection.is_reset = true;
+        }
+        if connection.is_reset {
+            connection.parcels[Side::Caller as usize].push_back(Parcel::Closed);
+            agenda.plan(now_ms, Due::Arrive(id, Side::Caller));
+            return None;
+        }
+        connection.is_owned = [true; 2];
+        self.send(now_ms, id, Side::Accepter, Parcel::Connected, random, agenda);
+        Some(to)
+    }
+
+    /// Sends bytes from one side to the other.
+    pub fn send_bytes(
+        &mut self,
+        now_ms: u64,
+        (id, from): (ConnectionId, Side),
+        bytes: Bytes,
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) {
+        if !bytes.is_empty() && self.connections.get(&id).is_some_and(|connection| !connection.is_reset) {
+            self.send(now_ms, id, from, Parcel::Bytes(bytes), random, agenda);
+        }
+    }
+
+    /// One side gives the connection up; the other hears so after what was sent before.
+    pub fn close(
+        &mut self,
+        now_ms: u64,
+        (id, side): (ConnectionId, Side),
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.is_owned[side as usize] = false;
+        connection.parcels[side as usize].clear();
+        self.send(now_ms, id, side, Parcel::Closed, random, agenda);
+    }
+
+    /// Something in between ends a connection.
+    pub fn reset(&mut self, now_ms: u64, id: ConnectionId, random: &mut Random, agenda: &mut Agenda) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.is_reset = true;
+        for side in [Side::Caller, Side::Accepter] {
+            if random.below(2) == 0
+                && let Some(connection) = self.connections.get_mut(&id)
+            {
+                connection.parcels[side as usize].clear();
+            }
+            self.send(now_ms, id, side.other(), Parcel::Closed, random, agenda);
+        }
+    }
+
+    /// Connections with an end at this host.
+    pub fn connections_of(&self, host: usize) -> Vec<ConnectionId> {
+        let of_host = self.connections.iter().filter(|(_, connection)| connection.hosts.contains(&host));
+        of_host.map(|(id, _)| *id).collect()
+    }
+
+    /// What arrives now, and at which host. `None`: nothing, or it has to be sent again.
+    pub fn arrive(
+        &mut self,
+        now_ms: u64,
+        (id, side): (ConnectionId, Side),
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) -> Option<(usize, Parcel)> {
+        let connection = self.connections.get_mut(&id)?;
+        let (to, from) = (connection.hosts[side as usize], connection.hosts[side.other() as usize]);
+        if self.cuts.contains(&(from, to)) && from != to {
+            agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Arrive(id, side));
+            return None;
+        }
+        let parcel = connection.parcels[side as usize].pop_front()?;
+        if !connection.is_owned[side as usize] {
+            // The machine says that nobody is there, if there is a machine.
+            let is_heard = connection.is_owned[side.other() as usize] && self.is_up[to];
+            if parcel != Parcel::Closed && is_heard {
+                self.send(now_ms, id, side, Parcel::Closed, random, agenda);
+            }
+            self.forget(id);
+            return None;
+        }
+        if parcel == Parcel::Closed {
+            connection.is_owned[side as usize] = false;
+            connection.parcels[side as usize].clear();
+            self.forget(id);
+        }
+        Some((to, parcel))
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        if self.connections.get(&id).is_some_and(|connection| connection.is_owned == [false; 2]) {
+            self.connections.remove(&id);
+        }
+    }
+
+    fn send(
+        &mut self,
+        now_ms: u64,
+        id: ConnectionId,
+        from: Side,
+        parcel: Parcel,
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let side = from.other();
+        let rarely = random.below(DELAY_RARE) == 0;
+        let delay_ms = random.below(if rarely { DELAY_MS_MAX } else { DELAY_MS_USUAL });
+        let slowness = connection.hosts.iter().filter_map(|host| self.slowness.get(host)).max();
+        let more_ms = slowness.map_or(0, |more_ms| random.below(more_ms + 1));
+        let last_ms = &mut connection.last_ms[side as usize];
+        *last_ms = (*last_ms).max(now_ms + DELAY_MS_MIN + delay_ms + more_ms);
+        connection.parcels[side as usize].push_back(parcel);
+        agenda.plan(*last_ms, Due::Arrive(id, side));
+    }
+}

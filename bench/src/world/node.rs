@@ -1,0 +1,502 @@
+//! A storage node: the real one on a simulated disk, and around it what its driver and its links' tasks do
+//! (`storage-node/src/server/`), which are bound to sockets and cannot be here.
+//!
+//! ```text
+//! bytes -> frames -> link half -> StorageCore -> link half -> frames -> bytes
+//!                                  |  ^
+//!               log, store, reads, maintenance: rounds with delays of their own
+//! ```
+
+use super::agenda::Thread;
+use super::clock::Clock;
+use super::network::{ConnectionId, Parcel, Side};
+use super::outside::Outside;
+use bytes::{Bytes, BytesMut};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use storage_node::sim::{Crash, SimDisk, SimNode, SimStore};
+use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, NodeConfig, PeerMessage, StorageConfig};
+use tempfile::TempDir;
+use wire_protocol::frame::{FrameDecoder, encode_message};
+use wire_protocol::internal::{LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, link_hello};
+use wire_protocol::limits::{LINK_CREDITS, LINK_FRAME_BYTES_MAX};
+use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, decode};
+
+/// As the driver: links look at the clock this often, in milliseconds.
+const LOOK_EVERY_MS: u64 = 500;
+/// As `server/peers.rs`: waits before connecting again, in milliseconds.
+const RECONNECT_MS_MIN: u64 = 50;
+const RECONNECT_MS_MAX: u64 = 2_000;
+/// A log file, in bytes: so small that logs are cut and files used again within few messages.
+const LOG_FILE_BYTES: u64 = 4 << 10;
+/// Longest usual wait for a sync and for other threads, in milliseconds.
+const SYNC_MS: u64 = 4;
+const THREAD_MS: u64 = 2;
+/// Longest time between two rounds of maintenance, in milliseconds.
+const MAINTENANCE_MS: u64 = 8_000;
+
+/// A machine with a storage node.
+pub struct NodeHost {
+    host: usize,
+    config: StorageConfig,
+    disk: Arc<SimDisk>,
+    rows: SimStore,
+    chance: storage_node::sim::Random,
+    _root: TempDir,
+    running: Option<Running>,
+    /// Counts starts and ends.
+    pub life: u64,
+    /// The machine's clock.
+    pub clock: Clock,
+    /// Whatever its threads do takes up to so much longer, in milliseconds.
+    pub slow_ms: u64,
+    /// Why it did not start, or ended by itself: never well.
+    pub failure: Option<String>,
+}
+
+/// One life.
+struct Running {
+    node: SimNode,
+    woken: Arc<AtomicBool>,
+    turn_at_ms: Option<u64>,
+    /// Rounds that are planned already.
+    planned: BTreeMap<Thread, ()>,
+    callers: BTreeMap<ConnectionId, Caller>,
+    serving: BTreeMap<ConnectionId, Serving>,
+    wanted: BTreeMap<(usize, u32), Wanted>,
+    looked_ms: u64,
+}
+
+/// A link to another node.
+struct Caller {
+    core: usize,
+    node: u32,
+    half: Option<CallerLink>,
+    decoder: FrameDecoder,
+}
+
+/// A link that somebody opened.
+struct Serving {
+    core: usize,
+    half: ServingLink,
+    decoder: FrameDecoder,
+    link: Option<LinkId>,
+}
+
+/// A link to another node that is not there.
+#[derive(Clone, Copy)]
+struct Wanted {
+    at_ms: u64,
+    wait_ms: u64,
+}
+
+impl NodeHost {
+    /// A machine with an empty disk. Storage nodes are hosts 0 to `nodes` - 1; their ids begin at 1.
+    pub fn new(host: usize, nodes: usize, shard_count: u32, seed: u64) -> Self {
+        let memory = std::path::Path::new("/dev/shm");
+        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let root = root.expect("a folder");
+        let address = ([127, 0, 0, 1], 1).into();
+        let node = |id| NodeConfig { id, address, shards: Vec::new(), zone: String::new() };
+        let config = StorageConfig {
+            data_dir: root.path().join("data"),
+            node_id: host as u32 + 1,
+            shard_count,
+            nodes: (1..=nodes as u32).map(node).collect(),
+            replicas: 3,
+            is_new_fleet: true,
+            log: LogConfig {
+                file_bytes: LOG_FILE_BYTES,
+                keep_bytes: 3 * LOG_FILE_BYTES,
+                prefill: seed.is_multiple_of(3),
+            },
+            ..StorageConfig::default()
+        };
+        let disk = SimDisk::new(root.path());
+        Self {
+            host,
+            config,
+            rows: SimStore::new(&disk),
+            disk,
+            chance: storage_node::sim::Random::new(seed ^ host as u64),
+            _root: root,
+            running: None,
+            life: 0,
+            clock: Clock::default(),
+            slow_ms: 0,
+            failure: None,
+        }
+    }
+
+    /// Whether its process runs.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Starts the process.
+    pub fn start(&mut self, outside: &mut Outside) {
+        let cores = 1 + outside.up_to(1) as usize;
+        self.life += 1;
+        let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
+            Ok(node) => node,
+            Err(_) if self.disk.is_stopped() => return,
+            Err(error) => {
+                self.failure = Some(format!("node {} does not start: {error}", self.config.node_id));
+                return;
+            }
+        };
+        self.config.is_new_fleet = false;
+        let woken = Arc::new(AtomicBool::new(true));
+        let mut wanted = BTreeMap::new();
+        for core in 0..cores {
+            let waker = Arc::clone(&woken);
+            node.core(core).set_waker(Arc::new(move || waker.store(true, Ordering::Relaxed)));
+            let others = self.config.nodes.iter().filter(|node| node.id != self.config.node_id);
+            let soon = Wanted { at_ms: outside.now_ms, wait_ms: RECONNECT_MS_MIN };
+            wanted.extend(others.map(|node| ((core, node.id), soon)));
+        }
+        self.running = Some(Running {
+            node,
+            woken,
+            turn_at_ms: None,
+            planned: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            wanted,
+            looked_ms: 0,
+        });
+        outside.network.host_came(self.host);
+        let later = outside.up_to(MAINTENANCE_MS);
+        outside.plan_work(later, self.host, self.life, Thread::Maintenance);
+        self.settle(outside);
+    }
+
+    /// The node goes in the middle of a step of its disk, so many steps from now; `None`: it does not.
+    pub fn stop_within(&mut self, steps: Option<u64>) {
+        if !self.disk.is_stopped() {
+            self.disk.stop_after(steps);
+        }
+    }
+
+    /// The machine's clock jumps.
+    pub fn jump(&mut self, by_ms: i64, outside: &mut Outside) {
+        self.clock.jump(by_ms);
+        if let Some(running) = &mut self.running {
+            running.woken.store(true, Ordering::Relaxed);
+            self.settle(outside);
+        }
+    }
+
+    /// The process is gone, and the disk keeps what it keeps.
+    pub fn crash(&mut self, crash: Crash) {
+        self.disk.stop();
+        self.life += 1;
+        self.running = None;
+        self.disk.crash(crash, &mut self.chance);
+        self.rows.crash(crash, &mut self.chance);
+    }
+
+    /// Whether its disk has stopped it.
+    pub fn is_stopped(&self) -> bool {
+        self.disk.is_stopped()
+    }
+
+    /// The loops' turn, if this is the one that was planned.
+    pub fn turn(&mut self, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        if running.turn_at_ms != Some(outside.now_ms) {
+            return;
+        }
+        running.turn_at_ms = None;
+        running.woken.store(false, Ordering::Relaxed);
+        let now_ms = self.clock.at(outside.now_ms);
+        running.connect(self.host, outside);
+        for core in 0..running.node.core_count() {
+            running.node.core(core).turn(now_ms);
+            running.take_outputs(core);
+        }
+        if now_ms.saturating_sub(running.looked_ms) >= LOOK_EVERY_MS {
+            running.looked_ms = now_ms;
+            running.look_at_clock(now_ms, outside);
+        }
+        running.flush(now_ms, outside);
+        self.settle(outside);
+    }
+
+    /// A round of one of its threads.
+    pub fn work(&mut self, thread: Thread, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        running.planned.remove(&thread);
+        let node = &mut running.node;
+        let done = match thread {
+            Thread::Log => node.write_log(),
+            Thread::Store(core) => node.apply(core),
+            Thread::Reads => node.read(),
+            Thread::Maintenance => {
+                let later = outside.up_to(MAINTENANCE_MS);
+                outside.plan_work(later, self.host, self.life, Thread::Maintenance);
+                node.persist()
+            }
+        };
+        if self.disk.is_stopped() {
+            return;
+        }
+        if let Err(error) = done {
+            self.failure = Some(format!("node {}: {error}", self.config.node_id));
+            return;
+        }
+        self.settle(outside);
+    }
+
+    /// Something arrived.
+    pub fn arrived(&mut self, (id, side): (ConnectionId, Side), parcel: Parcel, outside: &mut Outside) {
+        let now_ms = self.clock.at(outside.now_ms);
+        let Some(running) = &mut self.running else { return };
+        let is_well = match (parcel, side) {
+            (Parcel::Accepted, _) => {
+                let core = outside.random.below(running.node.core_count() as u64) as usize;
+                running.accept(id, core, now_ms);
+                Ok(())
+            }
+            (Parcel::Connected, _) => {
+                running.connected(id, &self.config, now_ms);
+                Ok(())
+            }
+            (Parcel::Bytes(bytes), Side::Caller) => running.take_answers(id, &bytes, now_ms),
+            (Parcel::Bytes(bytes), Side::Accepter) => running.take_requests(id, &bytes, now_ms),
+            (Parcel::Closed, _) => Err(()),
+        };
+        if is_well.is_err() {
+            running.give_up((id, side), outside);
+        }
+        running.woken.store(true, Ordering::Relaxed);
+        self.settle(outside);
+    }
+
+    /// Plans what has become due.
+    fn settle(&mut self, outside: &mut Outside) {
+        if self.disk.is_stopped() {
+            return;
+        }
+        let Some(running) = &mut self.running else { return };
+        if let Some(failure) = running.node.failure() {
+            self.failure = Some(format!("node {} failed: {failure}", self.config.node_id));
+        }
+        for (thread, most_ms) in running.work_to_plan() {
+            running.planned.insert(thread, ());
+            let after_ms = outside.up_to(most_ms + self.slow_ms);
+            outside.plan_work(after_ms, self.host, self.life, thread);
+        }
+        let mut due_ms = outside.now_ms + LOOK_EVERY_MS;
+        for core in 0..running.node.core_count() {
+            let deadline_ms = running.node.core(core).next_deadline_ms().unwrap_or(u64::MAX);
+            due_ms = due_ms.min(self.clock.when(deadline_ms).max(outside.now_ms + 1));
+        }
+        let wanted_ms = running.wanted.values().map(|wanted| wanted.at_ms.max(outside.now_ms + 1)).min();
+        due_ms = due_ms.min(wanted_ms.unwrap_or(u64::MAX));
+        if running.woken.load(Ordering::Relaxed) {
+            due_ms = outside.now_ms + outside.up_to(1 + self.slow_ms);
+        }
+        if running.turn_at_ms.is_none_or(|planned_ms| due_ms < planned_ms) {
+            running.turn_at_ms = Some(due_ms);
+            outside.plan_turn(due_ms, self.host, self.life);
+        }
+    }
+}
+
+impl Running {
+    /// Threads with work whose round is not planned, and how long they usually take at most.
+    fn work_to_plan(&self) -> Vec<(Thread, u64)> {
+        let stores = (0..self.node.core_count())
+            .map(|core| (Thread::Store(core), THREAD_MS, self.node.has_entries(core)));
+        let threads = [
+            (Thread::Log, SYNC_MS, self.node.has_writes()),
+            (Thread::Reads, THREAD_MS, self.node.has_reads()),
+        ];
+        let all = threads.into_iter().chain(stores);
+        all.filter(|(thread, _, has_work)| *has_work && !self.planned.contains_key(thread))
+            .map(|(thread, most_ms, _)| (thread, most_ms))
+            .collect()
+    }
+
+    /// Connects to other nodes where that is due.
+    fn connect(&mut self, host: usize, outside: &mut Outside) {
+        let now_ms = outside.now_ms;
+        let due: Vec<(usize, u32)> =
+            self.wanted.iter().filter(|(_, wanted)| wanted.at_ms <= now_ms).map(|(link, _)| *link).collect();
+        for (core, node) in due {
+            if let Some(wanted) = self.wanted.get_mut(&(core, node)) {
+                wanted.at_ms = u64::MAX;
+            }
+            let id = outside.connect(host, node as usize - 1);
+            let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
+            self.callers.insert(id, Caller { core, node, half: None, decoder });
+        }
+    }
+
+    fn accept(&mut self, id: ConnectionId, core: usize, now_ms: u64) {
+        let owner = self.node.core(core);
+        let welcome = LinkWelcome {
+            version: 0,
+            node_id: owner.node_id(),
+            epoch: owner.epoch(),
+            credits: LINK_CREDITS,
+            shard_count: owner.shard_count(),
+        };
+        let half = ServingLink::new(welcome, now_ms);
+        let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
+        self.serving.insert(id, Serving { core, half, decoder, link: None });
+    }
+
+    fn connected(&mut self, id: ConnectionId, config: &StorageConfig, now_ms: u64) {
+        let Some(caller) = self.callers.get_mut(&id) else { return };
+        let hello = LinkHello {
+            role: link_hello::Role::Storage as i32,
+            peer_id: config.node_id,
+            incarnation: self.node.core(caller.core).epoch(),
+            core: caller.core as u32,
+            ..LinkHello::default()
+        };
+        caller.half = Some(CallerLink::new(hello, now_ms));
+    }
+
+    /// What a caller's peer said; as `server/peers.rs`.
+    fn take_answers(&mut self, id: ConnectionId, bytes: &Bytes, now_ms: u64) -> Result<(), ()> {
+        let Some(Caller { core, node, half: Some(half), decoder }) = self.callers.get_mut(&id) else {
+            return Ok(());
+        };
+        let mut events = Vec::new();
+        decoder.push(bytes);
+        while let Some(payload) = decoder.next_frame().map_err(drop)? {
+            let frame: LinkResponseFrame = decode(payload).map_err(drop)?;
+            half.handle_frame(now_ms, frame, &mut |event| events.push(event)).map_err(drop)?;
+        }
+        let owner = self.node.core(*core);
+        for event in events {
+            match event {
+                CallerEvent::Welcome(_) => {
+                    let opened = Wanted { at_ms: u64::MAX, wait_ms: RECONNECT_MS_MIN };
+                    self.wanted.insert((*core, *node), opened);
+                    owner.peer_link_changed(*node);
+                }
+                CallerEvent::FeedAck(ack) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
+                CallerEvent::Leader(leader) => owner.hear_of_leader(leader),
+                CallerEvent::Response(_) | CallerEvent::Delivery(_) => return Err(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What came over a link that somebody opened; as `server/links.rs`.
+    fn take_requests(&mut self, id: ConnectionId, bytes: &Bytes, now_ms: u64) -> Result<(), ()> {
+        let Some(Serving { core, half, decoder, link }) = self.serving.get_mut(&id) else { return Ok(()) };
+        let mut events = Vec::new();
+        decoder.push(bytes);
+        while let Some(payload) = decoder.next_frame().map_err(drop)? {
+            let frame: LinkRequestFrame = decode(payload).map_err(drop)?;
+            half.handle_frame(now_ms, frame, &mut |event| events.push(event)).map_err(drop)?;
+        }
+        let owner = self.node.core(*core);
+        for event in events {
+            match (event, *link) {
+                (ServingEvent::Hello(hello), _) => {
+                    *link = Some(owner.open_link(LinkPeer {
+                        role: hello.role(),
+                        peer_id: hello.peer_id,
+                        incarnation: hello.incarnation,
+                        core: hello.core,
+                    }));
+                }
+                (ServingEvent::Request(request), Some(link)) => owner.receive(link, request),
+                (ServingEvent::Feed(batch), _) => owner.receive_from_peer(now_ms, PeerMessage::Batch(batch)),
+                (ServingEvent::Raft(message), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::Raft(message));
+                }
+                (ServingEvent::FeedAck(ack), _) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
+                (ServingEvent::Request(_), None) => unreachable!("the half takes requests after a hello only"),
+            }
+        }
+        Ok(())
+    }
+
+    /// A connection is gone, or has to go.
+    fn give_up(&mut self, (id, side): (ConnectionId, Side), outside: &mut Outside) {
+        outside.close((id, side));
+        if let Some(Serving { core, link: Some(link), .. }) = self.serving.remove(&id) {
+            self.node.core(core).close_link(link);
+        }
+        if let Some(Caller { core, node, half, .. }) = self.callers.remove(&id) {
+            let was_open = half.is_some_and(|half| half.welcome().is_some());
+            let wait_ms = self.wanted.get(&(core, node)).map_or(RECONNECT_MS_MIN, |wanted| wanted.wait_ms);
+            let wait_ms =
+                if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
+            self.wanted.insert((core, node), Wanted { at_ms: outside.now_ms + wait_ms, wait_ms });
+        }
+    }
+
+    /// Moves what a core has into its links; as `server/driver.rs`.
+    fn take_outputs(&mut self, core: usize) {
+        let owner = self.node.core(core);
+        while let Some(output) = owner.poll_output() {
+            let (LinkOutput::Response(to, _) | LinkOutput::Delivery(to, _) | LinkOutput::Leader(to, _)) =
+                &output;
+            let Some(serving) = self.serving.values_mut().find(|serving| serving.link == Some(*to)) else {
+                continue;
+            };
+            match output {
+                LinkOutput::Response(_, response) => serving.half.queue_response(response),
+                LinkOutput::Delivery(_, delivery) => drop(serving.half.queue_delivery(delivery)),
+                LinkOutput::Leader(_, leader) => serving.half.queue_leader(leader),
+            }
+        }
+        while let Some(output) = owner.poll_peer_output() {
+            let of_node = |caller: &&mut Caller| (caller.core, caller.node) == (core, output.node);
+            let Some(half) = self.callers.values_mut().find(of_node).and_then(|caller| caller.half.as_mut())
+            else {
+                continue;
+            };
+            // What a full link refuses is lost.
+            match output.message {
+                PeerMessage::Batch(batch) => drop(half.queue_feed(batch)),
+                PeerMessage::Ack(ack) => half.queue_feed_ack(ack),
+                PeerMessage::Raft(message) => drop(half.queue_raft(message)),
+            }
+        }
+    }
+
+    fn look_at_clock(&mut self, now_ms: u64, outside: &mut Outside) {
+        let mut dead = Vec::new();
+        for (id, serving) in &mut self.serving {
+            if serving.half.handle_timeout(now_ms).is_err() {
+                dead.push((*id, Side::Accepter));
+            }
+        }
+        for (id, caller) in &mut self.callers {
+            let Some(half) = &mut caller.half else { continue };
+            let is_due = half.poll_timeout().is_some_and(|due_ms| due_ms <= now_ms);
+            if is_due && half.handle_timeout(now_ms).is_err() {
+                dead.push((*id, Side::Caller));
+            }
+        }
+        dead.into_iter().for_each(|end| self.give_up(end, outside));
+    }
+
+    fn flush(&mut self, now_ms: u64, outside: &mut Outside) {
+        for (id, serving) in &mut self.serving {
+            let mut bytes = BytesMut::new();
+            while let Some(frame) = serving.half.poll_frame(now_ms) {
+                encode_message(&frame, &mut bytes);
+            }
+            outside.send((*id, Side::Accepter), bytes);
+        }
+        for (id, caller) in &mut self.callers {
+            let Some(half) = &mut caller.half else { continue };
+            let mut bytes = BytesMut::new();
+            while let Some(frame) = half.poll_frame(now_ms) {
+                encode_message(&frame, &mut bytes);
+            }
+            outside.send((*id, Side::Caller), bytes);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Acknowledged is durable: whoever is in the room finds the message at the end, under the number that was told.
+
+use crate::world::history::{Event, History};
+use std::collections::BTreeMap;
+
+pub(super) fn check(history: &History) -> Result<(), String> {
+    let mut wholes = BTreeMap::new();
+    for event in &history.events {
+        if let Event::Whole { device, room, entries } = event {
+            wholes.insert((*room, *device), entries);
+        }
+    }
+    for event in &history.events {
+        let Event::Acked { message, room, seq, .. } = event else { continue };
+        for device in &history.rooms[*room] {
+            // Who could not read at all is for another checker.
+            let Some(entries) = wholes.get(&(*room, *device)) else { continue };
+            let found = entries.iter().find(|entry| entry.seq == *seq);
+            if found.and_then(|entry| entry.message) != Some(*message) {
+                return Err(format!(
+                    "message {message} was acknowledged as {seq} of room {room}, where device {device} finds {found:?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}

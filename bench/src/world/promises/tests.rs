@@ -1,0 +1,83 @@
+//! Each checker finds what it is for, and passes what is well.
+
+use super::check;
+use crate::world::history::{Event, History, Seen};
+
+fn entry(seq: u64, message: usize) -> Seen {
+    Seen { seq, time_ms: 10 * seq, message: Some(message) }
+}
+
+fn acked(message: usize, seq: u64) -> Event {
+    Event::Acked { message, room: 0, seq, time_ms: 10 * seq }
+}
+
+fn read(begun: usize, head: u64) -> Event {
+    Event::Read { begun, device: 1, room: 0, head, entries: Vec::new() }
+}
+
+fn synced(device: usize, entries: &[Seen]) -> Event {
+    let head = entries.last().map_or(0, |last| last.seq);
+    Event::Synced { device, room: 0, head, entries: entries.to_vec() }
+}
+
+fn whole(device: usize, entries: &[Seen]) -> Event {
+    Event::Whole { device, room: 0, entries: entries.to_vec() }
+}
+
+/// Two devices in a room of two messages, both of which are told and read by both.
+fn good() -> Vec<Event> {
+    let both = [entry(1, 7), entry(2, 8)];
+    vec![
+        acked(7, 1),
+        read(1, 1),
+        acked(8, 2),
+        acked(7, 1),
+        read(4, 2),
+        synced(0, &both),
+        synced(1, &both),
+        whole(0, &both),
+        whole(1, &both),
+    ]
+}
+
+fn judged(events: Vec<Event>) -> &'static str {
+    let history = History { events, rooms: vec![vec![0, 1]], unsettled: Vec::new() };
+    check(&history).map_or_else(|broken| broken.promise, |()| "kept")
+}
+
+fn with(place: usize, event: Event) -> Vec<Event> {
+    let mut events = good();
+    events[place] = event;
+    events
+}
+
+#[test]
+fn a_good_history_is_good() {
+    assert_eq!(judged(good()), "kept");
+}
+
+#[test]
+fn each_checker_finds_its_own() {
+    let both = [entry(1, 7), entry(2, 8)];
+    for (promise, events) in [
+        ("durable", with(8, whole(1, &both[..1]))),
+        ("order", with(8, whole(1, &both[1..]))),
+        ("order", with(5, synced(0, &[entry(1, 8)]))),
+        ("order", with(2, Event::Acked { message: 8, room: 0, seq: 2, time_ms: 5 })),
+        ("repeat", with(3, acked(7, 3))),
+        ("fresh", with(4, read(4, 1))),
+        ("feed", with(6, synced(1, &both[..1]))),
+        ("feed", with(6, read(6, 2))),
+        ("heals", with(4, Event::Refused { device: 1, what: "no".into() })),
+    ] {
+        assert_eq!(judged(events.clone()), promise, "{events:#?}");
+    }
+    let unsettled = vec!["message 7 has no answer".to_owned()];
+    let history = History { events: good(), rooms: vec![vec![0, 1]], unsettled };
+    assert_eq!(check(&history).map_err(|broken| broken.promise), Err("heals"));
+}
+
+#[test]
+fn a_read_that_was_under_way_may_miss_what_came_meanwhile() {
+    assert_eq!(judged(with(4, read(1, 1))), "kept");
+}
