@@ -65,7 +65,9 @@ fn many(seeds: Range<u64>, threads: usize) -> ExitCode {
         let faults = faults.load(Ordering::Relaxed);
         let messages = messages.load(Ordering::Relaxed);
         let hours = simulated_ms.load(Ordering::Relaxed) as f64 / 3_600_000.0;
-        println!("{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {hours:.1} simulated hours");
+        println!(
+            "{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {hours:.1} simulated hours"
+        );
     };
     let ended = run_many(seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);

@@ -46,6 +46,8 @@ pub enum Thread {
     Reads,
     /// It makes rows durable and cuts the log.
     Maintenance,
+    /// It makes, sends, receives and installs snapshots.
+    Snapshots,
 }
 
 /// A queue of what is due.

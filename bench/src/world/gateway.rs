@@ -45,11 +45,7 @@ impl GatewayHost {
     /// Starts the process.
     pub fn start(&mut self, outside: &mut Outside) {
         self.life += 1;
-        let peer = GatewayPeer {
-            gateway_id: self.host as u32,
-            incarnation: outside.random.draw(),
-            core: 0,
-        };
+        let peer = GatewayPeer { gateway_id: self.host as u32, incarnation: outside.random.draw(), core: 0 };
         let gateway = SimGateway::start(SimGatewayParts {
             peer,
             shard_count: self.shard_count,

@@ -24,7 +24,7 @@
 //! Real: domain, sessions, router, storage client and loop of the gateway; all of a storage node above the system
 //! calls of its log, and above RocksDB's interface; the link protocol and its frames. Made up: clocks, sockets, disk,
 //! RocksDB (rows in memory with the store's contract of syncs). Absent: TLS, WebSocket, HTTP, several cores of a
-//! gateway, threads that run at the same time, snapshots of Raft.
+//! gateway, threads that run at the same time.
 
 mod agenda;
 mod cast;
@@ -76,11 +76,17 @@ const LOOK_EVERY_MS: u64 = 100;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     /// Devices act and faults come, until then.
-    Busy { until_ms: u64 },
+    Busy {
+        until_ms: u64,
+    },
     /// Everything is to be answered and told, by then.
-    Settling { by_ms: u64 },
+    Settling {
+        by_ms: u64,
+    },
     /// Everything is read, by then.
-    LookingBack { by_ms: u64 },
+    LookingBack {
+        by_ms: u64,
+    },
     Over,
 }
 

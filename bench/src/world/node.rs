@@ -233,10 +233,11 @@ impl NodeHost {
             Thread::Log => node.write_log(),
             Thread::Store(core) => node.apply(core),
             Thread::Reads => node.read(),
+            Thread::Snapshots => node.move_snapshots(outside.now_ms),
             Thread::Maintenance => {
                 let later = outside.up_to(MAINTENANCE_MS);
                 outside.plan_work(later, self.host, self.life, Thread::Maintenance);
-                node.persist()
+                node.persist(outside.random.below(3) > 0)
             }
         };
         if self.disk.is_stopped() {
@@ -283,7 +284,7 @@ impl NodeHost {
         if let Some(failure) = running.node.failure() {
             self.failure = Some(format!("node {} failed: {failure}", self.config.node_id));
         }
-        for (thread, most_ms) in running.work_to_plan() {
+        for (thread, most_ms) in running.work_to_plan(outside.now_ms) {
             running.planned.insert(thread, ());
             let after_ms = outside.up_to(most_ms + self.slow_ms);
             outside.plan_work(after_ms, self.host, self.life, thread);
@@ -307,12 +308,13 @@ impl NodeHost {
 
 impl Running {
     /// Threads with work whose round is not planned, and how long they usually take at most.
-    fn work_to_plan(&self) -> Vec<(Thread, u64)> {
+    fn work_to_plan(&self, now_ms: u64) -> Vec<(Thread, u64)> {
         let stores = (0..self.node.core_count())
             .map(|core| (Thread::Store(core), THREAD_MS, self.node.has_entries(core)));
         let threads = [
             (Thread::Log, SYNC_MS, self.node.has_writes()),
             (Thread::Reads, THREAD_MS, self.node.has_reads()),
+            (Thread::Snapshots, SYNC_MS, self.node.has_snapshots(now_ms)),
         ];
         let all = threads.into_iter().chain(stores);
         all.filter(|(thread, _, has_work)| *has_work && !self.planned.contains_key(thread))
@@ -413,8 +415,16 @@ impl Running {
                 (ServingEvent::Raft(message), _) => {
                     owner.receive_from_peer(now_ms, PeerMessage::Raft(message));
                 }
+                (ServingEvent::SnapshotPart(part), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::Part(Box::new(part)));
+                }
+                (ServingEvent::SnapshotProgress(progress), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::Progress(progress));
+                }
                 (ServingEvent::FeedAck(ack), _) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
-                (ServingEvent::Request(_), None) => unreachable!("the half takes requests after a hello only"),
+                (ServingEvent::Request(_), None) => {
+                    unreachable!("the half takes requests after a hello only")
+                }
             }
         }
         Ok(())
@@ -429,8 +439,7 @@ impl Running {
         if let Some(Caller { core, node, half, .. }) = self.callers.remove(&id) {
             let was_open = half.is_some_and(|half| half.welcome().is_some());
             let wait_ms = self.wanted.get(&(core, node)).map_or(RECONNECT_MS_MIN, |wanted| wanted.wait_ms);
-            let wait_ms =
-                if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
+            let wait_ms = if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
             self.wanted.insert((core, node), Wanted { at_ms: outside.now_ms + wait_ms, wait_ms });
         }
     }
@@ -461,6 +470,8 @@ impl Running {
                 PeerMessage::Batch(batch) => drop(half.queue_feed(batch)),
                 PeerMessage::Ack(ack) => half.queue_feed_ack(ack),
                 PeerMessage::Raft(message) => drop(half.queue_raft(message)),
+                PeerMessage::Part(part) => drop(half.queue_snapshot_part(*part)),
+                PeerMessage::Progress(progress) => drop(half.queue_snapshot_progress(progress)),
             }
         }
     }

@@ -71,6 +71,7 @@ pub fn body(message: usize) -> bytes::Bytes {
 
 /// An entry as checkers know it.
 pub fn seen(entry: &Entry) -> Seen {
-    let text = (entry.kind == EntryKind::Text as i32).then(|| std::str::from_utf8(&entry.body).ok()).flatten();
+    let text =
+        (entry.kind == EntryKind::Text as i32).then(|| std::str::from_utf8(&entry.body).ok()).flatten();
     Seen { seq: entry.seq, time_ms: entry.time_ms, message: text.and_then(|text| text.parse().ok()) }
 }

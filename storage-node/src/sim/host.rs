@@ -6,7 +6,7 @@ use crate::config::StorageConfig;
 use crate::disk::Disk;
 use crate::engine::HotRows;
 use crate::jobs;
-use crate::replication::{LogRequest, QueuedWrites, SyncedWrite};
+use crate::replication::{KeptFor, LogRequest, QueuedWrites, SyncedWrite};
 use crate::snapshots::{SnapshotRequest, SnapshotWorker};
 use crate::worker::{
     Applier, NodeShared, OpenedShards, ReadRequest, StorageCore, StoreRequest, Threads, open_node,
@@ -166,11 +166,20 @@ impl SimNode {
         Ok(())
     }
 
-    /// Makes rows durable and cuts the log behind them: what maintenance does now and then.
-    pub fn persist(&mut self) -> Result<(), String> {
+    /// Makes rows durable and cuts the log behind them: what maintenance does now and then. From then on leaders here keep
+    /// their logs for other replicas, or do not: those that lag will need snapshots.
+    pub fn persist(&mut self, is_kept_for_others: bool) -> Result<(), String> {
+        let kept_for = if is_kept_for_others { KeptFor::All } else { KeptFor::Own };
+        let shards = self.shared.map.own_shards();
+        shards.into_iter().for_each(|shard| self.shared.marks_of(shard).keep_for(kept_for));
         blocks::enter(self.life);
         self.disk.set_doing(Doing::Maintenance);
         jobs::persist(&self.shared)
+    }
+
+    /// Snapshots that were installed.
+    pub fn snapshots_installed(&self) -> u64 {
+        self.shared.metrics.snapshots_installed.value()
     }
 
     /// Why the node stopped by itself.

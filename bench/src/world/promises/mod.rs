@@ -41,9 +41,7 @@ const CHECKERS: [(&str, Checker); 6] = [
 
 /// Whether every promise was kept; the first that was not.
 pub fn check(history: &History) -> Result<(), Broken> {
-    CHECKERS
-        .iter()
-        .try_for_each(|(promise, check)| check(history).map_err(|how| Broken { promise, how }))
+    CHECKERS.iter().try_for_each(|(promise, check)| check(history).map_err(|how| Broken { promise, how }))
 }
 
 #[cfg(test)]
