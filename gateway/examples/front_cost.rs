@@ -56,6 +56,7 @@ fn serve() -> Result<(), Failure> {
         ring_connections_max: 18_000,
         websocket_origins: Vec::new(),
         addresses: Default::default(),
+        accepts: None,
     })?;
     let hex: String = certificate.iter().map(|byte| format!("{byte:02x}")).collect();
     println!("{} {} {hex}", front.local_addresses()[0], front.local_addresses()[1]);

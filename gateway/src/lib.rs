@@ -3,8 +3,9 @@
 //! Modules stand in the order a message meets them: a socket's bytes become frames ([`ring`], [`listen`],
 //! [`tls`], [`transport`], joined by [`front`]), frames become requests of a session ([`session`],
 //! [`admission`]), a request becomes storage commands ([`domain`]) for a shard ([`router`]) on a node
-//! ([`storage_client`]); what was committed goes to the recipients' sockets ([`delivery`]). [`http`] carries
-//! what is not on that way, [`worker`] is the loop that drives the rest, [`observe`] counts.
+//! ([`storage_client`]); what was committed goes to the recipients' sockets ([`delivery`]). [`fleet`] knows the
+//! other gateways, [`http`] carries what is not on that way, [`worker`] is the loop that drives the rest,
+//! [`observe`] counts.
 
 #![deny(unsafe_code)]
 
@@ -21,6 +22,7 @@ pub mod domain;
 pub mod router;
 pub mod storage_client;
 pub mod delivery;
+pub mod fleet;
 pub mod http;
 pub mod worker;
 pub mod observe;

@@ -1,7 +1,7 @@
 //! Who may ask now: the last look before a connection, a request or a log in becomes work.
 //!
 //! ```text
-//! socket ── addresses ──> frames ── requests (rates), places ──> domain
+//! backlog ── doors ──> socket ── addresses ──> hello ── doors ──> frames ── requests (rates), places ──> domain
 //! REST   ── attempts ──> password hash
 //! ```
 //!
@@ -15,6 +15,7 @@
 
 pub mod rate;
 pub mod buckets;
+pub mod doors;
 pub mod addresses;
 pub mod requests;
 pub mod places;

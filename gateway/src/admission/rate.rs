@@ -40,8 +40,13 @@ impl Rate {
         Self { count: self.count.saturating_mul(keys), burst: self.burst.saturating_mul(keys), ..self }
     }
 
+    /// How many a second, at least 1.
+    pub fn whole_per_second(self) -> u32 {
+        u32::try_from(1_000_000 / self.token_us()).unwrap_or(u32::MAX).max(1)
+    }
+
     /// Time in which one token grows, in microseconds.
-    fn token_us(self) -> u64 {
+    pub(super) fn token_us(self) -> u64 {
         let period_us = match self.period {
             Period::Second => 1_000_000,
             Period::Minute => 60_000_000,
@@ -69,6 +74,15 @@ impl Bucket {
         }
         self.full_us = full_us;
         Ok(())
+    }
+
+    /// Takes `cost` tokens even if they are not there, for what has happened already; how long it takes until the bucket
+    /// owes nothing, in milliseconds.
+    pub fn owe(&mut self, rate: Rate, cost: u32, now_ms: u64) -> u64 {
+        let now_us = now_ms.saturating_mul(1_000);
+        self.full_us = self.full_us.max(now_us) + u64::from(cost) * rate.token_us();
+        let latest_us = now_us + u64::from(rate.burst) * rate.token_us();
+        self.full_us.saturating_sub(latest_us).div_ceil(1_000)
     }
 
     /// Gives back what was taken.

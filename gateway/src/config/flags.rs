@@ -11,6 +11,7 @@ pub const HELP: &str = "ringline-gateway: the chat gateway
   --listen ADDRESS      overrides listen (TLS); port 0 takes a free one
   --listen-plain ADDRESS|none   overrides listen_plain (loopback only)
   --metrics ADDRESS|none        overrides metrics (loopback only)
+  --advertise HOST:PORT overrides fleet.advertise: this gateway's own address in its fleet
   --help                prints this
 ";
 
@@ -32,7 +33,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
         if flag == "--help" || flag == "-h" {
             return Ok(Invocation::Help);
         }
-        let known = ["--config", "--data-dir", "--listen", "--listen-plain", "--metrics"];
+        let known = ["--config", "--data-dir", "--listen", "--listen-plain", "--metrics", "--advertise"];
         if !known.contains(&flag.as_str()) {
             return Err(ConfigError::Flag(format!("unknown flag {flag:?}; --help lists them")));
         }
@@ -55,6 +56,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
                 config.listen = value.parse().map_err(problem)?;
             }
             "--listen-plain" => config.listen_plain = super::optional_address("listen_plain", &value)?,
+            "--advertise" => config.fleet.advertise = Some(value),
             _ => config.metrics = super::optional_address("metrics", &value)?,
         }
     }

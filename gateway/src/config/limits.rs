@@ -13,6 +13,10 @@ use std::fmt;
 pub struct LimitsConfig {
     /// Requests, on each core.
     pub requests: RequestLimits,
+    /// New connections, on each core.
+    pub accepts_per_core: Option<Rate>,
+    /// New sessions, on each core.
+    pub hellos_per_core: Option<Rate>,
     /// New connections of one address, on each core.
     pub connects_per_address: Option<Rate>,
     /// Connections of one address in the process, spread evenly over its cores; `None`: no limit of its own.
@@ -29,6 +33,8 @@ pub(super) struct LimitsSection {
     requests_per_user: String,
     sends_per_conversation: String,
     requests_per_address: String,
+    accepts_per_core: String,
+    hellos_per_core: String,
     connects_per_address: String,
     /// 0: none.
     connections_per_address: u32,
@@ -51,6 +57,10 @@ impl Default for LimitsSection {
             sends_per_conversation: "300 per second, burst 1000".into(),
             // A hundred busy users behind one address; a tenth of what a core can serve.
             requests_per_address: "2000 per second, burst 10000".into(),
+            // A handshake takes 0.2 to 0.5 ms: half a core or more, for as long as a crowd comes.
+            accepts_per_core: "2000 per second, burst 4000".into(),
+            // Half of those: who comes too soon costs a handshake, too, and has to be told.
+            hellos_per_core: "1000 per second, burst 4000".into(),
             // A handshake takes 0.2 to 0.5 ms: at most a tenth of a core. The burst is an office whose network
             // comes back.
             connects_per_address: "200 per second, burst 2000".into(),
@@ -77,6 +87,8 @@ impl LimitsSection {
                 sends_per_conversation: rate("limits.sends_per_conversation", &self.sends_per_conversation)?,
                 requests_per_address: rate("limits.requests_per_address", &self.requests_per_address)?,
             },
+            accepts_per_core: rate("limits.accepts_per_core", &self.accepts_per_core)?,
+            hellos_per_core: rate("limits.hellos_per_core", &self.hellos_per_core)?,
             connects_per_address: rate("limits.connects_per_address", &self.connects_per_address)?,
             connections_per_address: Some(self.connections_per_address).filter(|number| *number > 0),
             attempts: AttemptLimits {
@@ -113,6 +125,14 @@ impl LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// Sessions that so many cores admit a second; `None`: as many as come.
+    pub fn admits_per_s(&self, cores: usize) -> Option<u32> {
+        let cores = u32::try_from(cores).unwrap_or(u32::MAX);
+        self.hellos_per_core.map(|rate| rate.whole_per_second().saturating_mul(cores))
+    }
+}
+
 impl fmt::Display for LimitsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { requests, attempts, .. } = self;
@@ -121,6 +141,8 @@ impl fmt::Display for LimitsConfig {
             ("requests_per_user", requests.requests_per_user),
             ("sends_per_conversation", requests.sends_per_conversation),
             ("requests_per_address", requests.requests_per_address),
+            ("accepts_per_core", self.accepts_per_core),
+            ("hellos_per_core", self.hellos_per_core),
             ("connects_per_address", self.connects_per_address),
             ("registrations_per_address", attempts.registrations_per_address),
             ("log_ins_per_address", attempts.log_ins_per_address),

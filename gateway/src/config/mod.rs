@@ -2,10 +2,12 @@
 //! keys are refused by name. Later code never checks any of it again.
 
 pub mod certificate;
+pub mod fleet;
 pub mod flags;
 mod limits;
 mod storage;
 
+pub use fleet::FleetConfig;
 pub use limits::LimitsConfig;
 pub use storage::{EmbeddedConfig, NodeAddress, NodesConfig, StorageMode};
 
@@ -47,6 +49,8 @@ pub struct GatewayConfig {
     pub auth: AuthConfig,
     /// How often and how much.
     pub limits: LimitsConfig,
+    /// The other gateways.
+    pub fleet: FleetConfig,
     /// Where the shards are.
     pub storage: StorageMode,
 }
@@ -157,6 +161,7 @@ struct File {
     tls: TlsConfig,
     auth: AuthConfig,
     limits: limits::LimitsSection,
+    fleet: FleetConfig,
     storage: storage::StorageSection,
 }
 
@@ -174,6 +179,7 @@ impl Default for File {
             tls: TlsConfig::default(),
             auth: AuthConfig::default(),
             limits: limits::LimitsSection::default(),
+            fleet: FleetConfig::default(),
             storage: storage::StorageSection::default(),
         }
     }
@@ -209,6 +215,7 @@ impl GatewayConfig {
             tls: file.tls,
             auth: file.auth,
             limits: file.limits.check()?,
+            fleet: file.fleet,
             storage: file.storage.check()?,
         };
         config.check()?;
@@ -229,6 +236,7 @@ impl GatewayConfig {
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(ConfigError::impossible("tls", "cert and key go together"));
         }
+        self.fleet.check()?;
         let auth = &self.auth;
         let heartbeat_s_max = u64::from(HEARTBEAT_S_MAX);
         if auth.token_ttl_s == 0 || auth.resume_ttl_s < heartbeat_s_max {
@@ -290,6 +298,7 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "auth.argon2_iterations = {}", auth.argon2_iterations)?;
         writeln!(f, "auth.argon2_parallelism = {}", auth.argon2_parallelism)?;
         writeln!(f, "{}", self.limits)?;
+        writeln!(f, "{}", self.fleet)?;
         write!(f, "{}", self.storage)
     }
 }

@@ -112,7 +112,7 @@ fn limits_are_printed_as_they_are_written() {
     let lines = |limits: LimitsConfig| {
         limits.to_string().lines().map(|line| line.replace("limits.", "")).collect::<Vec<_>>().join("\n")
     };
-    assert_eq!(lines(defaults).lines().count(), 10);
+    assert_eq!(lines(defaults).lines().count(), 12);
     assert!(!lines(defaults).contains("none"), "each has a default");
     assert_eq!(parsed(&format!("[limits]\n{}", lines(defaults))).expect("the same").limits, defaults);
     let text = "[limits]\nsends_per_user = 'none'\nconnections_per_address = 0\n\

@@ -1,6 +1,7 @@
 //! What a front tells the loop above it, and how it is configured and counted.
 
 use crate::admission::addresses::AddressLimits;
+use crate::admission::rate::Rate;
 use crate::transport::{FrameFault, TransportKind};
 use bytes::Bytes;
 use std::io;
@@ -143,6 +144,8 @@ pub struct FrontConfig {
     pub websocket_origins: Vec<String>,
     /// Connections of one address.
     pub addresses: AddressLimits,
+    /// How fast connections are accepted; `None`: as they come.
+    pub accepts: Option<Rate>,
 }
 
 /// Why a front could not be made.
@@ -185,6 +188,8 @@ pub struct FrontMetrics {
     pub refused_too_fast: u64,
     /// Times accepting was paused because every place was taken.
     pub accepts_paused: u64,
+    /// Times accepting was paused because newcomers came faster than they may.
+    pub accepts_slowed: u64,
     /// TLS handshakes finished without a ticket.
     pub handshakes_full: u64,
     /// TLS handshakes finished by a ticket.

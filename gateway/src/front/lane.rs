@@ -266,6 +266,7 @@ impl Lane {
 
     fn accepted(&mut self, slot: SlotToken, listener: usize, peer: SocketAddr, shared: &mut Shared) {
         let token = self.token(slot);
+        shared.accepted += 1;
         if let Err(refused) = shared.gate.enter(peer.ip().into(), shared.now_ms) {
             match refused {
                 AddressRefused::TooMany => shared.metrics.refused_too_many += 1,

@@ -24,6 +24,7 @@ pub use event::{
 };
 
 use crate::admission::addresses::AddressGate;
+use crate::admission::doors::AcceptPace;
 use crate::listen;
 use crate::ring::{ClientRing, RingConfig, open_files_max};
 use bytes::Bytes;
@@ -63,6 +64,9 @@ pub struct Front {
     accepting: Option<usize>,
     stopped: bool,
     accept_retry_ms: Option<u64>,
+    pace: AcceptPace,
+    /// The pace allows to accept.
+    is_open: bool,
     /// The rings' descriptors as the runtime knows them, made when first waited for.
     watched: OnceCell<Vec<UnixStream>>,
 }
@@ -119,6 +123,8 @@ impl Front {
             accepting: None,
             stopped: false,
             accept_retry_ms: None,
+            pace: AcceptPace::new(config.accepts),
+            is_open: true,
             watched: OnceCell::new(),
         };
         front.steer_accept();
@@ -275,8 +281,9 @@ impl Front {
         if self.has_more() {
             return Some(0);
         }
-        let Shared { hello_deadlines, close_deadlines, .. } = &self.shared;
-        [hello_deadlines.next_ms(), close_deadlines.next_ms(), self.accept_retry_ms]
+        let Shared { hello_deadlines, close_deadlines, now_ms, .. } = &self.shared;
+        let opens_ms = self.pace.closed_until_ms(*now_ms);
+        [hello_deadlines.next_ms(), close_deadlines.next_ms(), self.accept_retry_ms, opens_ms]
             .into_iter()
             .flatten()
             .min()
@@ -362,15 +369,20 @@ impl Front {
 
     /// Lets one ring accept, the next one when it is full, and none when all are.
     fn steer_accept(&mut self) {
+        let now_ms = self.shared.now_ms;
+        self.pace.handle_accepted(std::mem::take(&mut self.shared.accepted), now_ms);
+        let was_open = std::mem::replace(&mut self.is_open, self.pace.closed_until_ms(now_ms).is_none());
+        self.shared.metrics.accepts_slowed += u64::from(was_open && !self.is_open);
         let has_room = |lane: usize| self.lanes[lane].ring.has_room();
-        let accepting = match self.stopped {
+        let accepting = match self.stopped || !self.is_open {
             true => None,
             false => listen::accepting_ring(self.accepting, has_room, self.lanes.len()),
         };
         if accepting != self.accepting {
             if let Some(lane) = self.accepting {
                 self.lanes[lane].ring.stop_accepting();
-                self.shared.metrics.accepts_paused += u64::from(accepting.is_none() && !self.stopped);
+                self.shared.metrics.accepts_paused +=
+                    u64::from(accepting.is_none() && !self.stopped && self.is_open);
             }
             if let Some(lane) = accepting {
                 self.lanes[lane].ring.start_accepting();

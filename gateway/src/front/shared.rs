@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub turn: u32,
     /// Receives from newcomers in this turn.
     pub newcomers: u32,
+    /// Accepted since this was last looked at.
+    pub accepted: u32,
 }
 
 impl Shared {
@@ -65,6 +67,7 @@ impl Shared {
             now_ms: 0,
             turn: 0,
             newcomers: 0,
+            accepted: 0,
         }
     }
 }

@@ -20,6 +20,7 @@ mod accounts;
 mod assets;
 mod attempts;
 mod cookies;
+mod directory;
 mod failure;
 mod fields;
 mod ingress;
@@ -40,7 +41,8 @@ pub use pipe::{INBOUND_BYTES_MAX, OUTBOUND_WINDOW_BYTES};
 use crate::admission::attempts::AttemptLimits;
 use crate::clock::Clock;
 use crate::config::AuthConfig;
-use crate::domain::auth::Issuer;
+use crate::domain::auth::{Issuer, Verifier};
+use crate::fleet::driver::FleetWatch;
 use crate::worker::mailbox::CoreMailbox;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +65,10 @@ pub struct HttpParts {
     pub mailboxes: Vec<CoreMailbox>,
     /// Signs access tokens.
     pub issuer: Issuer,
+    /// Checks them, for `GET /v1/gateways`.
+    pub verifier: Verifier,
+    /// Who else serves.
+    pub fleet: FleetWatch,
     /// The cost of password hashes.
     pub auth: AuthConfig,
     /// Rates of registering, logging in, refreshing.
@@ -120,12 +126,18 @@ impl HttpServer {
             None => None,
         };
         let attempts = attempts::SharedAttempts::new(parts.attempts);
+        let now = shared_clock();
         let services = routes::Services {
             attempts: attempts.clone(),
             issuer: parts.issuer,
             passwords: passwords::PasswordPool::new(hasher),
-            ready: parts.ready,
-            now: shared_clock(),
+            directory: directory::Directory {
+                verifier: parts.verifier,
+                fleet: parts.fleet,
+                ready: parts.ready,
+                now: now.clone(),
+            },
+            now,
         };
         let ingresses = parts.mailboxes.into_iter().map(|mailbox| {
             let (ingress, opened) = HttpIngress::new(mailbox.clone());

@@ -1,12 +1,13 @@
 //! Which path does what, and the rules that hold for all of them.
 
 use super::attempts::SharedAttempts;
+use super::directory::{self, Directory};
 use super::failure::Failure;
 use super::fields::{Keeping, Object, Refresh, parse_object, parse_refresh, read_user};
 use super::ingress::Client;
 use super::passwords::PasswordPool;
 use super::storage_gate::StorageGate;
-use super::{Now, Readiness, accounts, assets, cookies};
+use super::{Now, accounts, assets, cookies};
 use crate::domain::auth::{Issuer, RefreshToken};
 use crate::worker::mailbox::CoreMailbox;
 use axum::Json;
@@ -43,7 +44,7 @@ pub(super) struct Services {
     pub(super) attempts: SharedAttempts,
     pub(super) issuer: Issuer,
     pub(super) passwords: PasswordPool,
-    pub(super) ready: Readiness,
+    pub(super) directory: Directory,
     pub(super) now: Now,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Account {
 
 /// The routes for the connections of one core.
 pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
-    let Services { attempts, issuer, passwords, ready, now } = services;
+    let Services { attempts, issuer, passwords, directory, now } = services;
     let account = Account { attempts, issuer, passwords, now, storage: StorageGate::new(mailbox) };
     let accounts = Router::new()
         .route("/v1/register", post(register))
@@ -68,8 +69,9 @@ pub(super) fn router(services: Services, mailbox: CoreMailbox) -> Router {
         .with_state(account);
     let health = Router::new()
         .route("/v1/health/live", get(live))
-        .route("/v1/health/ready", get(is_ready))
-        .with_state(ready);
+        .route("/v1/health/ready", get(directory::is_ready))
+        .route("/v1/gateways", get(directory::gateways))
+        .with_state(directory);
     accounts
         .merge(health)
         .method_not_allowed_fallback(method_not_allowed)
@@ -151,22 +153,11 @@ fn client_of(request: &Request) -> Result<Client, Failure> {
 
 /// The process runs.
 async fn live() -> Response {
-    private(StatusCode::OK, Health { status: "live" })
-}
-
-/// The process can serve.
-async fn is_ready(State(ready): State<Readiness>) -> Result<Response, Failure> {
-    ready().map_err(|why| RequestError::new(ErrorCode::ErrorUnavailable, why))?;
-    Ok(private(StatusCode::OK, Health { status: "ready" }))
-}
-
-#[derive(Serialize)]
-struct Health {
-    status: &'static str,
+    private(StatusCode::OK, serde_json::json!({ "status": "live" }))
 }
 
 /// An answer that no cache may keep.
-fn private(status: StatusCode, body: impl Serialize) -> Response {
+pub(super) fn private(status: StatusCode, body: impl Serialize) -> Response {
     (status, [(header::CACHE_CONTROL, "no-store")], Json(body)).into_response()
 }
 

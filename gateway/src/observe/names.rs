@@ -40,6 +40,8 @@ metrics! {
     SessionsWebSocket Gauge "ringline_sessions_websocket" "Sessions over WebSocket.";
     SessionsReady Counter "ringline_sessions_ready_total" "Hellos that were answered with ready.";
     SessionsRefused Counter "ringline_sessions_refused_total" "Hellos that were refused.";
+    SessionsPutOff Counter "ringline_sessions_put_off_total" "Hellos told to come again later: too many at once.";
+    SessionsSentOn Counter "ringline_sessions_sent_on_total" "Sessions and hellos told to go to another gateway.";
     SessionsClosed Counter "ringline_sessions_closed_total" "Sessions that the gateway ended.";
     HttpConnections Gauge "ringline_http_connections" "Open connections that carry HTTP.";
     Accepted Counter "ringline_accepted_total" "Sockets accepted.";
@@ -48,6 +50,7 @@ metrics! {
     ConnectionsTooMany Counter "ringline_connections_refused_too_many_total" "Refused: their address has its share.";
     ConnectionsTooFast Counter "ringline_connections_refused_too_fast_total" "Refused: their address comes too quickly.";
     AcceptsPaused Counter "ringline_accepts_paused_total" "Times no place was left and accepting paused.";
+    AcceptsSlowed Counter "ringline_accepts_slowed_total" "Times newcomers came too quickly and accepting paused.";
     HandshakesFull Counter "ringline_tls_handshakes_full_total" "TLS handshakes without a ticket.";
     HandshakesResumed Counter "ringline_tls_handshakes_resumed_total" "TLS handshakes by a ticket.";
     HandshakesFailed Counter "ringline_tls_handshakes_failed_total" "TLS handshakes that failed.";

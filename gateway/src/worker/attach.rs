@@ -1,6 +1,7 @@
 //! Sessions and their home shards: hello, announcing again after a link was lost, and log out.
 
 use super::Core;
+use super::leaving::Stage;
 use super::pending::{PendingId, Waiting};
 use crate::clock::moment;
 use crate::domain::auth::Identity;
@@ -91,12 +92,21 @@ impl Core {
     /// A hello's proof is checked here and now; then the home shard is asked whether the device still exists.
     pub(super) fn authenticate(&mut self, token: ConnectionToken, proof: Proof) {
         let started = moment();
+        if self.stage == Stage::Serving
+            && let Err(wait_ms) = self.doorway.enter(self.now_ms)
+        {
+            // Before the proof is looked at: that costs most of what a refusal may cost.
+            self.observer.add(Metric::SessionsPutOff, 1);
+            let error = RequestError::new(ErrorCode::ErrorOverloaded, "too many sessions at once");
+            return self.refuse_hello(token, &error.after_ms(wait_ms));
+        }
         let identity = match &proof {
             Proof::AccessToken(access) => self.verifier.verify_access(access, self.now_ms),
             Proof::ResumeToken(resume) => self.verifier.verify_resume(resume, self.now_ms),
         };
         match identity {
             Err(error) => self.refuse_hello(token, &error),
+            Ok(identity) if self.stage != Stage::Serving => self.send_on(token, identity.user),
             Ok(identity) => {
                 self.attach_hello(token, identity, started);
             }

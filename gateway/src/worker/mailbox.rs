@@ -1,7 +1,9 @@
-//! What other threads ask of a core: storage calls and bytes of the HTTP runtime, and the order to drain.
+//! What other threads ask of a core: storage calls and bytes of the HTTP runtime, and the order to leave.
 //!
 //! A bounded queue and a wake-up. It knows nothing of what the messages mean; the loop takes them each turn.
 
+use crate::fleet::FleetView;
+use crate::fleet::slots::LeavePlan;
 use crate::front::ConnectionToken;
 use crate::worker::wake::WakeHandle;
 use bytes::Bytes;
@@ -53,8 +55,26 @@ pub enum CoreMessage {
         /// Whose.
         token: ConnectionToken,
     },
-    /// Tell every session to reconnect elsewhere, flush, and end the loop.
-    Drain,
+    /// Send every session away, each in its turn, flush, and end the loop.
+    Drain(LeaveOrder),
+}
+
+/// How a core is to leave.
+#[derive(Clone, Debug)]
+pub struct LeaveOrder {
+    /// Where clients may go.
+    pub fleet: Arc<FleetView>,
+    /// When each of them goes.
+    pub plan: LeavePlan,
+}
+
+impl LeaveOrder {
+    /// There is nowhere else to go.
+    #[cfg(test)]
+    pub(crate) fn alone() -> Self {
+        let fleet = Arc::new(FleetView::default());
+        Self { plan: LeavePlan::new(&fleet, None, 0, 1), fleet }
+    }
 }
 
 /// Where any thread leaves messages for one core.
@@ -110,11 +130,11 @@ mod tests {
     fn a_full_mailbox_gives_the_message_back() {
         let (mailbox, inbox) = CoreMailbox::new(WakeHandle::new());
         for _ in 0..MAILBOX_MESSAGES_MAX {
-            assert!(mailbox.send(CoreMessage::Drain).is_ok());
+            assert!(mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         }
-        assert!(matches!(mailbox.send(CoreMessage::Drain), Err(CoreMessage::Drain)));
+        assert!(matches!(mailbox.send(CoreMessage::Drain(LeaveOrder::alone())), Err(CoreMessage::Drain(_))));
         assert_eq!(inbox.len(), MAILBOX_MESSAGES_MAX);
         assert!(inbox.take().is_some());
-        assert!(mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
     }
 }

@@ -22,12 +22,15 @@ mod answers;
 mod attach;
 mod http_pipes;
 mod hush;
+mod leaving;
 mod numbers;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(test)]
 mod tests;
 
+use crate::admission::doors::Doorway;
+use crate::admission::rate::Rate;
 use crate::admission::requests::{RequestLimits, RequestRates};
 use crate::clock::{Clock, moment, pause};
 use crate::domain::Calls;
@@ -42,25 +45,18 @@ use attach::Announcements;
 use bytes::BytesMut;
 use http_pipes::HttpPipes;
 use hush::Hushed;
+use leaving::{Leaving, Stage};
 use mailbox::{CoreInbox, CoreMessage};
 use pace::Pace;
 use pending::PendingTable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wait::Waits;
-use wire_protocol::v1::session_closing::Reason;
 
 /// Messages of other threads taken in one turn.
 const MAILBOX_TURN_MAX: usize = 256;
 /// Rounds of storage in one turn: a request that has three steps may take them all at once when storage is quick.
 const STORAGE_ROUNDS_MAX: usize = 3;
-/// How long a core that leaves waits for requests under way, in milliseconds.
-const DRAIN_REQUESTS_MS: u64 = 500;
-/// How long it waits for clients to read what it still has for them, in milliseconds.
-const DRAIN_FLUSH_MS: u64 = 3_000;
-/// Wait named to clients of a gateway that leaves, in milliseconds, and how far it is spread.
-const DRAIN_RETRY_MS: u32 = 500;
-const DRAIN_RETRY_SPREAD_MS: u32 = 4_000;
 /// How often gauges and latencies are published, in milliseconds.
 const PUBLISH_MS: u64 = 1_000;
 
@@ -91,6 +87,7 @@ pub(crate) struct CoreParts {
     /// The time.
     pub(crate) now_ms: u64,
     pub(crate) limits: RequestLimits,
+    pub(crate) hellos: Option<Rate>,
     pub(crate) observer: CoreObserver,
     /// Cores of this process that still serve: an embedded shard serves the others until all are done.
     pub(crate) serving: Arc<AtomicUsize>,
@@ -105,6 +102,7 @@ pub(crate) struct Core {
     /// By connection slot.
     session_timers: TimerWheel,
     rates: RequestRates,
+    doorway: Doorway,
     hushed: Hushed,
     pending: PendingTable,
     calls: Calls,
@@ -119,28 +117,14 @@ pub(crate) struct Core {
     observer: CoreObserver,
     publish_at_ms: u64,
     stage: Stage,
+    /// While it ends.
+    leaving: Option<Leaving>,
     serving: Arc<AtomicUsize>,
     /// Encoding space, empty between frames.
     space: BytesMut,
     /// Emptied and used again each turn.
     front_events: Vec<FrontEvent>,
     storage_events: Vec<StorageEvent>,
-}
-
-/// How a core ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stage {
-    Serving,
-    /// Requests under way are finished, until then.
-    Finishing {
-        until_ms: u64,
-    },
-    /// Sessions were told to leave; what they are still owed is sent, until then.
-    Flushing {
-        until_ms: u64,
-    },
-    /// Only storage goes on, for the other cores.
-    Done,
 }
 
 impl Core {
@@ -153,6 +137,7 @@ impl Core {
             sessions: SessionTable::default(),
             session_timers: TimerWheel::new(now_ms),
             rates: RequestRates::new(parts.limits),
+            doorway: Doorway::new(parts.hellos),
             hushed: Hushed::default(),
             pending: PendingTable::new(now_ms),
             calls: Calls::default(),
@@ -166,6 +151,7 @@ impl Core {
             observer: parts.observer,
             publish_at_ms: now_ms,
             stage: Stage::Serving,
+            leaving: None,
             serving: parts.serving,
             space: BytesMut::new(),
             front_events: Vec::new(),
@@ -230,10 +216,6 @@ impl Core {
         if self.submitted || !self.inbox.is_empty() {
             return 0;
         }
-        let draining = match self.stage {
-            Stage::Finishing { until_ms } | Stage::Flushing { until_ms } => Some(until_ms),
-            Stage::Serving | Stage::Done => None,
-        };
         [
             self.clients.next_deadline_ms(),
             self.storage.next_deadline_ms(),
@@ -241,7 +223,7 @@ impl Core {
             self.pending.next_deadline_ms(),
             self.hushed.next_deadline_ms(),
             self.announcements.next_deadline_ms(),
-            draining,
+            self.leaving_deadline_ms(),
             Some(self.publish_at_ms),
         ]
         .into_iter()
@@ -260,44 +242,8 @@ impl Core {
                 }
                 CoreMessage::HttpOut { token, bytes } => self.http.out(&mut self.clients, token, bytes),
                 CoreMessage::HttpClose { token } => self.http.close(&mut self.clients, token),
-                CoreMessage::Drain => {
-                    if self.stage == Stage::Serving {
-                        self.clients.stop_accepting();
-                        self.stage = Stage::Finishing { until_ms: self.now_ms + DRAIN_REQUESTS_MS };
-                    }
-                }
+                CoreMessage::Drain(order) => self.begin_to_leave(order),
             }
         }
-    }
-
-    /// One step nearer to the end, if the core is to end.
-    fn drain(&mut self) {
-        match self.stage {
-            Stage::Serving | Stage::Done => {}
-            Stage::Finishing { until_ms } => {
-                if self.pending.is_empty() || self.now_ms >= until_ms {
-                    self.send_everyone_away();
-                    self.stage = Stage::Flushing { until_ms: self.now_ms + DRAIN_FLUSH_MS };
-                }
-            }
-            Stage::Flushing { until_ms } => {
-                if self.clients.connection_count() == 0 || self.now_ms >= until_ms {
-                    self.stage = Stage::Done;
-                    self.serving.fetch_sub(1, Ordering::AcqRel);
-                }
-            }
-        }
-    }
-
-    /// Tells every session to connect again, elsewhere or later, and not all at once.
-    fn send_everyone_away(&mut self) {
-        for slot in 0..self.sessions.place_count() {
-            if let Some(token) = self.sessions.token_at(slot) {
-                let spread_ms = slot.wrapping_mul(2_654_435_761) % DRAIN_RETRY_SPREAD_MS;
-                let retry_ms = DRAIN_RETRY_MS + spread_ms;
-                self.close_session(token, Reason::Draining, "the gateway leaves", retry_ms);
-            }
-        }
-        self.http.close_all(&mut self.clients);
     }
 }

@@ -14,6 +14,7 @@ impl Core {
             (Metric::ConnectionsTooMany, front.refused_too_many),
             (Metric::ConnectionsTooFast, front.refused_too_fast),
             (Metric::AcceptsPaused, front.accepts_paused),
+            (Metric::AcceptsSlowed, front.accepts_slowed),
             (Metric::RatesWithoutPlace, self.rates.without_place()),
             (Metric::HandshakesFull, front.handshakes_full),
             (Metric::HandshakesResumed, front.handshakes_resumed),

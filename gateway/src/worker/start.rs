@@ -4,13 +4,16 @@
 //! inherit the mask. A panic in a core's thread ends the process: its connections cannot be saved, and a gateway
 //! that half works is worse than one that is restarted.
 
-use super::mailbox::{CoreInbox, CoreMailbox, CoreMessage};
+use super::mailbox::{CoreInbox, CoreMailbox, CoreMessage, LeaveOrder};
 use super::wait::Waits;
 use super::wake::WakeHandle;
 use super::{Core, CoreError, CoreParts};
 use crate::config::certificate::{self, CertificateError};
 use crate::config::{GatewayConfig, StorageMode};
 use crate::domain::auth::{self, KeysError, Verifier};
+use crate::fleet;
+use crate::fleet::driver::{FleetDriver, FleetStartError, FleetWatch};
+use crate::fleet::slots::LeavePlan;
 use crate::front::{Clients, Front, FrontConfig, ListenerConfig};
 use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
 use crate::observe::{self, CoreMetrics, CoreObserver, Metric};
@@ -68,6 +71,9 @@ pub enum GatewayError {
     /// Links to storage nodes.
     #[error(transparent)]
     Nodes(#[from] NodesStartError),
+    /// Looking for the other gateways.
+    #[error(transparent)]
+    Fleet(#[from] FleetStartError),
     /// The HTTP side.
     #[error(transparent)]
     Http(#[from] HttpStartError),
@@ -90,6 +96,16 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
+impl Addresses {
+    fn of(listeners: &[ListenerConfig], http: &HttpServer) -> Self {
+        Self {
+            tls: listeners[0].address,
+            plain: listeners.get(1).map(|listener| listener.address),
+            metrics: http.metrics_address(),
+        }
+    }
+}
+
 /// A running gateway.
 pub struct Gateway {
     addresses: Addresses,
@@ -100,6 +116,9 @@ pub struct Gateway {
     node: Option<EmbeddedNode>,
     draining: Arc<AtomicBool>,
     metrics: Vec<Arc<CoreMetrics>>,
+    fleet: FleetWatch,
+    drain_ms: u64,
+    _fleet_driver: Option<FleetDriver>,
 }
 
 /// What every core gets a share of.
@@ -135,7 +154,10 @@ impl Gateway {
         let data_folder = |error| GatewayError::DataFolder { path: config.data_dir.clone(), error };
         std::fs::create_dir_all(&config.data_dir).map_err(data_folder)?;
         let identity = certificate::load(&config.tls, &config.data_dir)?;
+        let leaf = identity.chain[0].clone();
         let tls = crate::tls::server_config(identity.chain, identity.key)?;
+        let (fleet_driver, fleet) =
+            fleet::driver::start(&config.fleet, &leaf, config.limits.admits_per_s(config.core_count()))?;
         let (issuer, verifier) = auth::open(&config.auth, &config.data_dir)?;
         let (reserved, listeners) = reserve_ports(&config)?;
         let cores = config.core_count();
@@ -153,6 +175,8 @@ impl Gateway {
         let (http, ingresses) = HttpServer::start(HttpParts {
             mailboxes: mailboxes.clone(),
             issuer,
+            verifier: verifier.clone(),
+            fleet: fleet.clone(),
             auth: config.auth.clone(),
             attempts: config.limits.attempts,
             metrics: config.metrics,
@@ -160,11 +184,8 @@ impl Gateway {
             ready: readiness(&config, metrics.clone(), draining.clone()),
         })?;
         observe::register_text(http.attempts_text());
-        let addresses = Addresses {
-            tls: listeners[0].address,
-            plain: listeners.get(1).map(|listener| listener.address),
-            metrics: http.metrics_address(),
-        };
+        let addresses = Addresses::of(&listeners, &http);
+        let drain_ms = u64::from(config.fleet.drain_s) * 1_000;
         let shares = Arc::new(Shares {
             config,
             listeners,
@@ -174,15 +195,27 @@ impl Gateway {
             serving: Arc::new(AtomicUsize::new(cores)),
         });
         let pins = core_affinity::get_core_ids().unwrap_or_default();
-        let mut seats = Vec::with_capacity(cores);
         let parts = wakes.into_iter().zip(inboxes).zip(ingresses).zip(storage).zip(observers);
-        for (number, ((((wake, inbox), ingress), storage), observer)) in parts.enumerate() {
+        let seats = parts.enumerate().map(|(number, ((((wake, inbox), ingress), storage), observer))| {
             let pin = pins.get(number).copied();
-            seats.push(Seat { number: number as u32, wake, inbox, ingress, storage, observer, pin });
-        }
+            Seat { number: number as u32, wake, inbox, ingress, storage, observer, pin }
+        });
+        let seats = seats.collect();
         let (threads, ends) = start_cores(seats, &shares)?;
         drop(reserved);
-        Ok(Gateway { addresses, mailboxes, threads, ends, http, node, draining, metrics })
+        Ok(Gateway {
+            addresses,
+            mailboxes,
+            threads,
+            ends,
+            http,
+            node,
+            draining,
+            metrics,
+            fleet,
+            drain_ms,
+            _fleet_driver: fleet_driver,
+        })
     }
 
     /// Addresses really served.
@@ -200,12 +233,15 @@ impl Gateway {
         &self.ends
     }
 
-    /// Ends: no new connections, requests under way are finished, every session is told to leave, what clients
-    /// are owed is sent; all of that within bounds.
+    /// Ends: every session is told where to go, each in its turn while there is time; then no new connections, requests
+    /// under way are finished, the rest is told when to go where, what clients are owed is sent; all within bounds.
     pub fn stop(self) -> Result<(), GatewayError> {
         self.draining.store(true, Ordering::Release);
+        let fleet = self.fleet.borrow().clone();
+        let own_per_s = fleet.own.as_ref().and_then(|own| own.admits_per_s);
+        let plan = LeavePlan::new(&fleet, own_per_s, self.drain_ms, self.mailboxes.len());
         for mailbox in &self.mailboxes {
-            let mut message = CoreMessage::Drain;
+            let mut message = CoreMessage::Drain(LeaveOrder { fleet: fleet.clone(), plan });
             // A full mailbox is emptied within a turn, unless its core has failed.
             while let Err(back) = mailbox.send(message) {
                 if !self.ends.is_empty() {
@@ -362,6 +398,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
             ring_connections_max: RING_CONNECTIONS_MAX,
             websocket_origins: config.websocket_origins.clone(),
             addresses: config.limits.addresses(cores),
+            accepts: config.limits.accepts_per_core,
         });
         let front = front.map_err(|error| failed(error.to_string()))?;
         let waits =
@@ -381,6 +418,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
             inbox: seat.inbox,
             now_ms: crate::clock::Clock::new().now_ms(),
             limits: config.limits.requests,
+            hellos: config.limits.hellos_per_core,
             observer: seat.observer,
             serving: shares.serving.clone(),
         });

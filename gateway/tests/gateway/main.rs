@@ -10,4 +10,5 @@ mod receipts;
 mod sync;
 mod sessions;
 mod storage_away;
+mod fleet;
 mod hostile;

@@ -42,16 +42,20 @@ impl Cluster {
 
     /// A gateway before them.
     pub fn gateway(&self) -> Server {
+        Server::start(Folder::new(), &self.gateway_config())
+    }
+
+    /// What such a gateway's configuration says of them.
+    pub fn gateway_config(&self) -> String {
         let path = |name: &str| self.folder.path().join(name).display().to_string();
-        let config = format!(
+        format!(
             "[storage]\nmode = \"nodes\"\nshard_count = 4\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
              server_name = \"ringline-storage\"\nnodes = {}\n",
             path("ca.pem"),
             path("cert.pem"),
             path("key.pem"),
             self.node_list()
-        );
-        Server::start(Folder::new(), &config)
+        )
     }
 
     pub fn start_node(&mut self, node: usize) {

@@ -73,8 +73,18 @@ impl Process {
 
     /// Asks it to end, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.child.wait().expect("it ran")
+    }
+
+    /// Asks it to end.
+    pub fn ask_to_end(&self) {
         let kill = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         assert!(kill.expect("kill is there").success());
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("it ran")
     }
 }
@@ -114,20 +124,25 @@ impl Server {
 
     /// With this configuration beside ports and folder.
     pub fn start(folder: Folder, config: &str) -> Self {
-        Self::launch(folder, config, None)
+        Self::launch(folder, config, "127.0.0.1:0", None)
+    }
+
+    /// As [`Self::start`], with this port for TLS.
+    pub fn start_at(folder: Folder, config: &str, port: u16) -> Self {
+        Self::launch(folder, config, &format!("127.0.0.1:{port}"), None)
     }
 
     /// As [`Self::start`]; with everything that can be logged in a file of its own.
     pub fn logging_everything(folder: Folder, config: &str) -> (Self, PathBuf) {
         let log = folder.path().join("log");
-        (Self::launch(folder, config, Some(&log)), log)
+        (Self::launch(folder, config, "127.0.0.1:0", Some(&log)), log)
     }
 
-    fn launch(folder: Folder, config: &str, log: Option<&Path>) -> Self {
+    fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>) -> Self {
         let file = folder.path().join("gateway.toml");
         let cheap_passwords = "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n";
         let limits = if config.contains("[limits]") { "" } else { UNLIMITED };
-        std::fs::write(&file, format!("{cheap_passwords}{limits}{config}")).expect("written");
+        std::fs::write(&file, format!("{config}\n{cheap_passwords}{limits}")).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
         let anywhere = "127.0.0.1:0";
         command.env("RUST_LOG", if log.is_some() { "trace" } else { "error" });
@@ -135,7 +150,7 @@ impl Server {
             command.stderr(std::fs::File::create(log).expect("a file"));
         }
         command.arg("--config").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
-        command.args(["--listen", anywhere, "--listen-plain", anywhere, "--metrics", anywhere]);
+        command.args(["--listen", listen, "--listen-plain", anywhere, "--metrics", anywhere]);
         let process = Process::start(command, "ringline-gateway ready:");
         let address = |before: &str, after: char| {
             let (_, rest) = process.ready.split_once(before).expect("named");
@@ -190,6 +205,14 @@ impl Server {
         );
         let (status, answer) =
             exchange(self.plain, &format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n{body}"));
+        (status, serde_json::from_str(&answer).unwrap_or(Value::String(answer)))
+    }
+
+    /// As [`Self::get`] of the public port, as the holder of an access token.
+    pub fn get_as(&self, account: &Account, path: &str) -> (u16, Value) {
+        let bearer = format!("Authorization: Bearer {}\r\n", account.access_token);
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{bearer}\r\n");
+        let (status, answer) = exchange(self.plain, &head);
         (status, serde_json::from_str(&answer).unwrap_or(Value::String(answer)))
     }
 

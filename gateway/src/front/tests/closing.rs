@@ -226,6 +226,7 @@ fn a_front_that_cannot_be_is_refused() {
             ring_connections_max: 16,
             websocket_origins: Vec::new(),
             addresses: Default::default(),
+            accepts: None,
         })
         .err()
     };

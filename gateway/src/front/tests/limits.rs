@@ -66,6 +66,37 @@ fn a_crowd_of_newcomers_is_taken_in_turns() {
     assert!((2..=16).contains(&largest), "{largest} handshakes in one turn");
 }
 
+#[test]
+fn newcomers_wait_in_the_backlog_until_the_rate_lets_them_in() {
+    let mut front = paced_front(Rate::per_second(10, 4));
+    let at = addresses(&front);
+    let mut events = Vec::new();
+    let mut turns = |front: &mut Front, now_ms: u64, count: usize| {
+        for _ in 0..count {
+            front.turn(now_ms, &mut events);
+            front.flush(now_ms);
+        }
+    };
+    let start_ms = 1_000;
+    turns(&mut front, start_ms, 3);
+    let mut clients: Vec<_> = (0..10).map(|_| connect(at.plain)).collect();
+    while front.metrics().accepts_slowed == 0 {
+        turns(&mut front, start_ms, 1);
+    }
+    turns(&mut front, start_ms, 3);
+    // The kernel may have accepted more before it was stopped; that is paid for afterwards.
+    let taken = front.connection_count();
+    assert!(taken > 4, "{taken}");
+    let open_ms = start_ms + (taken as u64 - 4) * 100;
+    assert_eq!(front.next_deadline_ms(), Some(open_ms));
+    clients.push(connect(at.plain));
+    turns(&mut front, open_ms - 1, 100);
+    assert_eq!(front.connection_count(), taken);
+    while front.connection_count() == taken {
+        turns(&mut front, open_ms, 1);
+    }
+}
+
 enum Client {
     Plain(Frames<std::net::TcpStream>),
     Secure(Box<Frames<TlsStream>>),

@@ -1,6 +1,7 @@
 //! A front in its runtime on one thread, its clients on another.
 
 use crate::admission::addresses::AddressLimits;
+use crate::admission::rate::Rate;
 use crate::clock::moment;
 use crate::front::{
     CloseReason, ConnectionToken, FrameFault, Front, FrontConfig, FrontEvent, ListenerConfig, SendRefused,
@@ -49,16 +50,29 @@ pub fn limited_front(
     tls: Arc<rustls::ServerConfig>,
     addresses: AddressLimits,
 ) -> Front {
+    made_of(FrontConfig { addresses, ..whole(connections_max, ring_connections_max, tls) })
+}
+
+/// A front that accepts at this rate.
+pub fn paced_front(accepts: Rate) -> Front {
+    made_of(FrontConfig { accepts: Some(accepts), ..whole(256, 256, identity().server.clone()) })
+}
+
+fn made_of(config: FrontConfig) -> Front {
+    Front::new(config).expect("a front")
+}
+
+fn whole(connections_max: usize, ring_connections_max: usize, tls: Arc<rustls::ServerConfig>) -> FrontConfig {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    Front::new(FrontConfig {
+    FrontConfig {
         listeners: vec![ListenerConfig { address, tls: true }, ListenerConfig { address, tls: false }],
         tls: Some(tls),
         connections_max,
         ring_connections_max,
         websocket_origins: vec!["https://friend.example".to_owned()],
-        addresses,
-    })
-    .expect("a front")
+        addresses: AddressLimits::default(),
+        accepts: None,
+    }
 }
 
 /// Runs the clients on a thread of their own against a front on this one, until they are done; what they return.

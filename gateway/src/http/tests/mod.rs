@@ -2,19 +2,23 @@
 //! out of a mailbox. One thread, paused time.
 
 mod accounts;
+mod directory;
 mod fake_storage;
 mod limits;
 mod pages;
 mod pipe;
 
+use super::Now;
 use super::attempts::SharedAttempts;
+use super::directory::Directory;
 use super::ingress::HttpIngress;
 use super::passwords::{Hasher, PasswordPool};
 use super::routes::{Services, router};
 use super::serve::serve_core;
 use crate::admission::attempts::AttemptLimits;
 use crate::config::AuthConfig;
-use crate::domain::auth::{self, Verifier};
+use crate::domain::auth::{self, Issuer, Verifier};
+use crate::fleet::FleetView;
 use crate::front::ConnectionToken;
 use crate::worker::mailbox::{CoreInbox, CoreMailbox, CoreMessage};
 use crate::worker::wake::WakeHandle;
@@ -26,6 +30,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Time at the start of each test, in milliseconds since 1970.
 pub(super) const START_MS: u64 = 1_800_000_000_000;
@@ -44,6 +49,8 @@ pub(super) struct Harness {
     pub(super) mailbox: CoreMailbox,
     pub(super) storage: FakeStorage,
     pub(super) verifier: Verifier,
+    pub(super) issuer: Issuer,
+    pub(super) fleet: watch::Sender<Arc<FleetView>>,
     pub(super) ready: Arc<AtomicBool>,
     pub(super) attempts: SharedAttempts,
     now_ms: Arc<AtomicU64>,
@@ -109,12 +116,20 @@ impl Harness {
         let (now_ms, ready) = (Arc::new(AtomicU64::new(START_MS)), Arc::new(AtomicBool::new(true)));
         let (clock, is_ready) = (now_ms.clone(), ready.clone());
         let attempts = SharedAttempts::new(attempts);
+        let (fleet, watch) = watch::channel(Arc::default());
+        let now: Now = Arc::new(move || clock.load(Ordering::Relaxed));
+        let directory = Directory {
+            verifier: verifier.clone(),
+            fleet: watch,
+            ready: Arc::new(move || is_ready.load(Ordering::Relaxed).then_some(()).ok_or("draining".into())),
+            now: now.clone(),
+        };
         let services = Services {
             attempts: attempts.clone(),
-            issuer,
+            issuer: issuer.clone(),
             passwords: PasswordPool::with_places(hasher, places),
-            ready: Arc::new(move || is_ready.load(Ordering::Relaxed).then_some(()).ok_or("draining".into())),
-            now: Arc::new(move || clock.load(Ordering::Relaxed)),
+            directory,
+            now,
         };
         let (mailbox, inbox) = CoreMailbox::new(WakeHandle::new());
         let (ingress, opened) = HttpIngress::new(mailbox.clone());
@@ -127,6 +142,8 @@ impl Harness {
             mailbox,
             storage,
             verifier,
+            issuer,
+            fleet,
             ready,
             attempts,
             now_ms,

@@ -6,7 +6,7 @@ use crate::front::ConnectionToken;
 use crate::http::ingress::IngressFull;
 use crate::http::pipe::{CorePipe, INBOUND_BYTES_MAX, OUTBOUND_WINDOW_BYTES, PipeFeed};
 use crate::http::{HttpParts, HttpServer, HttpStartError};
-use crate::worker::mailbox::{CoreInbox, CoreMailbox, CoreMessage};
+use crate::worker::mailbox::{CoreInbox, CoreMailbox, CoreMessage, LeaveOrder};
 use crate::worker::wake::WakeHandle;
 use bytes::Bytes;
 use std::io::{ErrorKind, Read, Write};
@@ -62,12 +62,12 @@ async fn no_more_than_a_window_waits_for_a_client_that_does_not_read() {
 #[tokio::test(start_paused = true)]
 async fn a_full_mailbox_is_waited_for() {
     let (_feed, mut pipe, mailbox, inbox) = pipe();
-    while mailbox.send(CoreMessage::Drain).is_ok() {}
+    while mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok() {}
     let writer = tokio::spawn(async move { pipe.write_all(b"late").await });
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!writer.is_finished());
     while let Some(message) = inbox.take() {
-        assert!(matches!(message, CoreMessage::Drain));
+        assert!(matches!(message, CoreMessage::Drain(_)));
     }
     writer.await.expect("it does not panic").expect("the core is there");
     assert_eq!(take_out(&inbox), b"late");
@@ -124,11 +124,13 @@ async fn a_pipe_whose_core_let_go_ends_both_ways() {
 
 fn parts(metrics: Option<SocketAddr>, auth: AuthConfig) -> HttpParts {
     let folder = std::env::temp_dir().join(format!("ringline-http-server-{}", std::process::id()));
-    let (issuer, _) = auth::open(&auth, &folder).expect("keys are made");
+    let (issuer, verifier) = auth::open(&auth, &folder).expect("keys are made");
     let (mailbox, _) = CoreMailbox::new(WakeHandle::new());
     HttpParts {
         mailboxes: vec![mailbox],
         issuer,
+        verifier,
+        fleet: tokio::sync::watch::channel(Default::default()).1,
         auth,
         attempts: Default::default(),
         metrics,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::OUTBOUND_WINDOW_BYTES;
-use crate::worker::mailbox::CoreMessage;
+use crate::worker::mailbox::{CoreMessage, LeaveOrder};
 use bytes::Bytes;
 use wire_protocol::internal::{Answer, Refused, answer};
 use wire_protocol::limits::OUTBOX_BYTES_MAX;
@@ -129,7 +129,7 @@ fn a_core_that_leaves_closes_idle_connections_at_once() {
         browser.write(LIVE);
         serve_until(&mut rig, &mut browser, "an answer", |browser| browser.answers() == 1);
         let before = rig.metric(Metric::MailboxTaken);
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         serve_until(&mut rig, &mut browser, "the end", |browser| browser.is_over);
         // The runtime, which ends idle connections in its own time, has said nothing of it.
         assert_eq!(rig.metric(Metric::MailboxTaken), before + 1, "the order to leave alone");

@@ -3,6 +3,7 @@
 
 mod announcing;
 mod http;
+mod leaving;
 mod limits;
 mod requests;
 mod sessions;
@@ -10,6 +11,7 @@ mod sessions;
 use super::mailbox::{CoreMailbox, StorageResult};
 use super::wake::WakeHandle;
 use super::{Core, CoreParts};
+use crate::admission::rate::Rate;
 use crate::admission::requests::RequestLimits;
 use crate::clock::{Clock, moment};
 use crate::config::AuthConfig;
@@ -58,17 +60,24 @@ struct Rig {
 /// Runs a test inside the runtime that a core needs.
 fn run(test: impl FnOnce(Rig)) {
     let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build();
-    runtime.expect("a runtime").block_on(async { test(Rig::new(RequestLimits::default())) });
+    runtime.expect("a runtime").block_on(async { test(Rig::new(RequestLimits::default(), None)) });
 }
 
 /// The same with limits.
 fn run_limited(limits: RequestLimits, test: impl FnOnce(Rig)) {
     let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build();
-    runtime.expect("a runtime").block_on(async { test(Rig::new(limits)) });
+    runtime.expect("a runtime").block_on(async { test(Rig::new(limits, None)) });
+}
+
+/// The same with a rate of hellos.
+fn run_paced(hellos: Rate, test: impl FnOnce(Rig)) {
+    let runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build();
+    let limits = RequestLimits::default();
+    runtime.expect("a runtime").block_on(async { test(Rig::new(limits, Some(hellos))) });
 }
 
 impl Rig {
-    fn new(limits: RequestLimits) -> Self {
+    fn new(limits: RequestLimits, hellos: Option<Rate>) -> Self {
         static FOLDERS: AtomicU64 = AtomicU64::new(0);
         let auth = AuthConfig {
             argon2_memory_kib: 8,
@@ -91,6 +100,7 @@ impl Rig {
             ring_connections_max: 1_024,
             websocket_origins: Vec::new(),
             addresses: Default::default(),
+            accepts: None,
         });
         let front = front.expect("a front");
         let wake = WakeHandle::new();
@@ -98,6 +108,8 @@ impl Rig {
         let (http, mut ingresses) = HttpServer::start(HttpParts {
             mailboxes: vec![mailbox.clone()],
             issuer: issuer.clone(),
+            verifier: verifier.clone(),
+            fleet: tokio::sync::watch::channel(Default::default()).1,
             auth,
             attempts: Default::default(),
             metrics: None,
@@ -115,6 +127,7 @@ impl Rig {
             ingress: ingresses.pop().expect("one for the mailbox"),
             inbox,
             limits,
+            hellos,
             observer: CoreObserver::new(),
             serving: Arc::new(AtomicUsize::new(1)),
         });

@@ -3,8 +3,8 @@
 use super::*;
 use crate::admission::{HEAVY_REQUESTS_MAX, SESSION_REQUESTS_MAX};
 use crate::session::timers::TIMER_SLOT_MS;
-use crate::worker::mailbox::{CoreMessage, ShardKey};
-use crate::worker::{DRAIN_FLUSH_MS, DRAIN_REQUESTS_MS, Stage};
+use crate::worker::leaving::{DRAIN_FLUSH_MS, DRAIN_REQUESTS_MS, Stage};
+use crate::worker::mailbox::{CoreMessage, LeaveOrder, ShardKey};
 use std::net::Shutdown;
 use tokio::sync::oneshot;
 use wire_protocol::error::RequestError;
@@ -13,7 +13,7 @@ use wire_protocol::limits::{OUTBOX_BYTES_MAX, REQUEST_TIMEOUT_MS};
 use wire_protocol::v1::ErrorCode;
 use wire_protocol::v1::session_closing::Reason;
 
-fn send(client_message_id: u64) -> client_frame::Body {
+pub(super) fn send(client_message_id: u64) -> client_frame::Body {
     client_frame::Body::Send(v1::SendMessage {
         conversation_id: vec![3; 16].into(),
         client_message_id,
@@ -22,7 +22,7 @@ fn send(client_message_id: u64) -> client_frame::Body {
     })
 }
 
-fn applied(seq: u64) -> shard_response::Result {
+pub(super) fn applied(seq: u64) -> shard_response::Result {
     let kind = outcome::Kind::MessageApplied(MessageApplied { seq, ..Default::default() });
     shard_response::Result::Outcome(Outcome { kind: Some(kind) })
 }
@@ -239,7 +239,7 @@ fn a_core_that_leaves_finishes_what_is_under_way() {
         let id = client.request(send(1));
         let request = rig.next_request();
         assert!(matches!(request.operation, Some(shard_request::Operation::Command(Command { .. }))));
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         rig.turn();
         rig.turn();
         client.pump();
@@ -263,7 +263,7 @@ fn a_core_that_leaves_sends_what_it_owes_before_it_is_done() {
             rig.core.clients.flush(rig.now_ms);
             rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
         });
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         for _ in 0..10 {
             rig.turn();
         }
@@ -287,7 +287,7 @@ fn a_core_that_leaves_does_not_wait_for_ever() {
         let mut client = rig.connect(1);
         client.request(send(1));
         rig.next_request();
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         rig.turn();
         rig.pass_ms(DRAIN_REQUESTS_MS);
         rig.serve_until(&mut client, "the end", |client| client.is_over);
@@ -301,7 +301,7 @@ fn a_core_that_leaves_does_not_wait_for_ever() {
             rig.core.clients.flush(rig.now_ms);
             rig.core.clients.queued_bytes(token) > OUTBOX_BYTES_MAX - 2_000
         });
-        assert!(rig.mailbox.send(CoreMessage::Drain).is_ok());
+        assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         rig.turn();
         rig.pass_ms(DRAIN_FLUSH_MS - 1);
         assert!(matches!(rig.core.stage, Stage::Flushing { .. }), "{:?}", rig.core.stage);

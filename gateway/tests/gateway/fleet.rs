@@ -1,0 +1,131 @@
+//! Two gateways before the same storage: they find each other, one leaves, and its clients are all at the other.
+
+use crate::chat::{accepted_at_last, created, direct, text};
+use crate::client::{Client, Way};
+use crate::nodes::Cluster;
+use crate::server::{Account, Folder, Server};
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use wire_protocol::session::Proof;
+use wire_protocol::v1::session_closing::Reason;
+
+/// Sessions that each gateway admits a second, so that one that leaves sends half as many.
+const ADMITS_PER_S: u32 = 60;
+const SLOT_MS: u64 = 2 * 1_000 / ADMITS_PER_S as u64;
+
+/// The nodes, and two gateways with one certificate, one set of keys.
+struct Fleet {
+    first: Server,
+    second: Server,
+    _cluster: Cluster,
+}
+
+impl Fleet {
+    fn start(drain_s: u32) -> Self {
+        let cluster = Cluster::start();
+        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let ports = held.map(|listener| listener.local_addr().expect("bound").port());
+        let config = |number: usize| {
+            format!(
+                "cores = 1\ngateway_id = {}\n[limits]\nhellos_per_core = '{ADMITS_PER_S} per second, burst {ADMITS_PER_S}'\n\
+                 [fleet]\ngateways = ['127.0.0.1:{}', '127.0.0.1:{}']\nadvertise = '127.0.0.1:{}'\n\
+                 server_name = 'localhost'\ndrain_s = {drain_s}\n{}",
+                number + 1,
+                ports[0],
+                ports[1],
+                ports[number],
+                cluster.gateway_config(),
+            )
+        };
+        let first = Server::start_at(Folder::new(), &config(0), ports[0]);
+        let folder = Folder::new();
+        share_keys(&first.data(), &folder.path().join("data"));
+        let second = Server::start_at(folder, &config(1), ports[1]);
+        Self { first, second, _cluster: cluster }
+    }
+
+    /// Until the first one hands out both.
+    fn wait_until_known(&self, account: &Account) -> Vec<String> {
+        let mut known = Vec::new();
+        self.first.wait_until("the gateways know each other", || {
+            let (status, answer) = self.first.get_as(account, "/v1/gateways");
+            assert_eq!(status, 200, "{answer}");
+            let list = answer["gateways"].as_array().expect("a list");
+            known = list.iter().map(|address| address.as_str().expect("text").to_owned()).collect();
+            known.len() == 2
+        });
+        known
+    }
+}
+
+fn share_keys(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("tls")).expect("made");
+    for file in ["signing-key.pem", "resume-key", "tls/cert.pem", "tls/key.pem"] {
+        fs::copy(from.join(file), to.join(file)).expect("copied");
+    }
+}
+
+fn accounts(server: &Server, count: usize) -> Vec<Account> {
+    (0..count).map(|number| server.register(&format!("user-{number}"))).collect()
+}
+
+/// Waits for the moment that a server named.
+fn wait_until(moment: Instant) {
+    while let Some(left) = moment.checked_duration_since(Instant::now()) {
+        std::thread::park_timeout(left);
+    }
+}
+
+#[test]
+fn clients_of_a_gateway_that_leaves_are_all_at_the_other_in_their_slots() {
+    const CLIENTS: usize = 40;
+    // The window holds about the half of them; the others are told how long to wait.
+    let mut fleet = Fleet::start(1);
+    let accounts = accounts(&fleet.first, CLIENTS);
+    let mut known = fleet.wait_until_known(&accounts[0]);
+    known.sort();
+    let mut both = [fleet.first.tls.to_string(), fleet.second.tls.to_string()];
+    both.sort();
+    assert_eq!(known, both);
+    let connect = |account: &Account| Client::connect(&fleet.first, Way::NativeTls, account);
+    let mut clients: Vec<Client> = accounts.iter().map(connect).collect();
+    let conversation = created(clients[0].ask(direct(&accounts[1]))).conversation_id;
+    accepted_at_last(&mut clients[0], &text(&conversation, 1, "before"));
+
+    fleet.first.process.ask_to_end();
+    let began = Instant::now();
+    let second = &fleet.second;
+    let moved: Vec<(Duration, u32, Client)> = std::thread::scope(|scope| {
+        let moves: Vec<_> = clients
+            .into_iter()
+            .map(|mut client| {
+                scope.spawn(move || {
+                    let closing = client.wait_for_end().expect("a reason");
+                    let told = began.elapsed();
+                    assert_eq!(closing.reason(), Reason::Draining);
+                    assert_eq!(closing.gateways, [second.tls.to_string()]);
+                    wait_until(Instant::now() + Duration::from_millis(closing.retry_after_ms.into()));
+                    let proof = Proof::ResumeToken(client.ready.resume_token.clone());
+                    let again = Client::hello(second, Way::NativeTls, proof);
+                    assert_eq!(again.closing, None, "none is refused");
+                    (told, closing.retry_after_ms, again)
+                })
+            })
+            .collect();
+        moves.into_iter().map(|moved| moved.join().expect("it moved")).collect()
+    });
+    assert!(fleet.first.process.wait().success());
+    let later = moved.iter().filter(|(_, wait_ms, _)| *wait_ms > 0).count();
+    assert!((4..=16).contains(&later), "{later} were told to wait");
+    let longest_ms = moved.iter().map(|(_, wait_ms, _)| u64::from(*wait_ms)).max().expect("some");
+    assert!(longest_ms <= CLIENTS as u64 * SLOT_MS - 1_000 + SLOT_MS, "{longest_ms}");
+    let early = moved.iter().filter(|(told, ..)| told.as_millis() < 500).count();
+    assert!(early <= 500 / SLOT_MS as usize + 1, "{early} were sent away in the first half second");
+    assert_eq!(fleet.second.metric("ringline_sessions_put_off_total"), 0.0);
+    // They go on where they were.
+    let mut moved: Vec<Client> = moved.into_iter().map(|(_, _, client)| client).collect();
+    accepted_at_last(&mut moved[0], &text(&conversation, 2, "after"));
+    assert_eq!(crate::chat::live(&mut moved[1]).1, 3, "the created entry, before, after");
+}
