@@ -53,6 +53,11 @@ pub fn pause(pause: Duration) {
     }
 }
 
+/// The wall clock, for what all machines of a fleet must see alike.
+pub fn wall_now_ms() -> u64 {
+    wall_ms()
+}
+
 fn wall_ms() -> u64 {
     // A clock before 1970 is a machine without a set clock: it counts from there.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

@@ -63,6 +63,8 @@ pub struct TlsConfig {
     pub cert: Option<PathBuf>,
     /// PKCS#8, SEC1 or PKCS#1.
     pub key: Option<PathBuf>,
+    /// Secrets of the fleet's tickets, the same on each gateway. `None`: tickets are good at this process alone.
+    pub ticket_secret: Option<PathBuf>,
 }
 
 /// Tokens and passwords.
@@ -286,6 +288,9 @@ impl fmt::Display for GatewayConfig {
         writeln!(f, "websocket_origins = {:?}", self.websocket_origins)?;
         writeln!(f, "tls.cert = \"{}\"", path(&self.tls.cert))?;
         writeln!(f, "tls.key = \"{}\"", path(&self.tls.key))?;
+        let ticket_secret =
+            self.tls.ticket_secret.as_ref().map_or("none".into(), |p| p.display().to_string());
+        writeln!(f, "tls.ticket_secret = \"{ticket_secret}\"")?;
         let auth = &self.auth;
         writeln!(f, "auth.signing_key = \"{}\"", path(&auth.signing_key))?;
         writeln!(f, "auth.verifying_keys = {:?}", auth.verifying_keys)?;

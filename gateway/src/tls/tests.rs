@@ -1,13 +1,22 @@
 //! TLS sessions against rustls' own client, and against records no proper client would send.
 
+use super::tickets::tests::{Fixed, secrets};
+use super::tickets::{SharedTicketer, TICKET_PERIOD_MS, TicketSecrets};
 use super::*;
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use rustls::client::UnbufferedClientConnection;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
-use rustls::{ClientConfig, ConnectionTrafficSecrets, RootCertStore};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, HandshakeKind, RootCertStore, ServerConnection,
+};
 
 fn configurations() -> (Arc<rustls::ServerConfig>, Arc<ClientConfig>) {
+    let (certificate, key, client) = identity_and_client();
+    (server_config(vec![certificate], key).expect("a configuration"), Arc::new(client))
+}
+
+fn identity_and_client() -> (CertificateDer<'static>, PrivateKeyDer<'static>, ClientConfig) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let certificate = CertificateDer::from(made.cert.der().to_vec());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
@@ -20,7 +29,7 @@ fn configurations() -> (Arc<rustls::ServerConfig>, Arc<ClientConfig>) {
         .with_no_client_auth();
     client.enable_secret_extraction = true;
     client.alpn_protocols = vec![ALPN_NATIVE.to_vec()];
-    (server_config(vec![certificate], key).expect("a configuration"), Arc::new(client))
+    (certificate, key, client)
 }
 
 /// Runs the client until it waits; what it wants to send.
@@ -220,4 +229,59 @@ fn ciphertext_always_fits_the_room_asked_for() {
     // With less room, less is taken, in full records.
     let sent = server.encrypt(&plaintext, &mut vec![0; 40_000]).expect("room");
     assert!(sent.plaintext > 39_000 && sent.ciphertext <= 40_000);
+}
+
+/// A handshake in memory with a client that keeps tickets; its kind as the client sees it.
+fn meet(server: &Arc<rustls::ServerConfig>, client: &Arc<ClientConfig>) -> HandshakeKind {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = ClientConnection::new(client.clone(), name).expect("a client");
+    let mut server = ServerConnection::new(server.clone()).expect("a server");
+    let mut wire = Vec::new();
+    // The last flight brings the ticket.
+    for _ in 0..4 {
+        while client.wants_write() {
+            client.write_tls(&mut wire).expect("memory");
+        }
+        let flight = std::mem::take(&mut wire);
+        let mut rest = flight.as_slice();
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).expect("memory");
+            server.process_new_packets().expect("a handshake");
+        }
+        while server.wants_write() {
+            server.write_tls(&mut wire).expect("memory");
+        }
+        let flight = std::mem::take(&mut wire);
+        let mut rest = flight.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).expect("memory");
+            client.process_new_packets().expect("a handshake");
+        }
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    client.handshake_kind().expect("it is over")
+}
+
+#[test]
+fn a_ticket_of_one_gateway_resumes_at_another_until_it_is_two_periods_old() {
+    let (certificate, key, client) = identity_and_client();
+    let gateway = |secrets: &Arc<TicketSecrets>, now_ms: u64| {
+        let tickets = Arc::new(SharedTicketer(Fixed(secrets.clone(), now_ms)));
+        server_config_with(vec![certificate.clone()], key.clone_key(), tickets).expect("a configuration")
+    };
+    let now_ms = 1_800_000_000_000;
+    let ours = secrets(&["a"]);
+    let meet_both = |later: &Arc<rustls::ServerConfig>| {
+        // A client of its own, so that it has the first gateway's ticket and no other.
+        let mut client = client.clone();
+        client.resumption = Resumption::in_memory_sessions(4);
+        let client = Arc::new(client);
+        assert_eq!(meet(&gateway(&ours, now_ms), &client), HandshakeKind::Full);
+        meet(later, &client)
+    };
+    assert_eq!(meet_both(&gateway(&ours, now_ms)), HandshakeKind::Resumed);
+    assert_eq!(meet_both(&gateway(&ours, now_ms + TICKET_PERIOD_MS)), HandshakeKind::Resumed);
+    assert_eq!(meet_both(&gateway(&ours, now_ms + 2 * TICKET_PERIOD_MS)), HandshakeKind::Full);
+    assert_eq!(meet_both(&gateway(&secrets(&["b"]), now_ms)), HandshakeKind::Full);
+    assert_eq!(meet_both(&gateway(&secrets(&["b", "a"]), now_ms)), HandshakeKind::Resumed);
 }

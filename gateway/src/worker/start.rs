@@ -8,7 +8,7 @@ use super::mailbox::{CoreInbox, CoreMailbox, CoreMessage, LeaveOrder};
 use super::wait::Waits;
 use super::wake::WakeHandle;
 use super::{Core, CoreError, CoreParts};
-use crate::config::certificate::{self, CertificateError};
+use crate::config::certificate::{self, CertificateError, Identity};
 use crate::config::{GatewayConfig, StorageMode};
 use crate::domain::auth::{self, KeysError, Verifier};
 use crate::fleet;
@@ -21,6 +21,9 @@ use crate::router::Router;
 use crate::storage_client::StorageClient;
 use crate::storage_client::embedded::{EmbeddedCore, EmbeddedNode, EmbeddedStartError};
 use crate::storage_client::nodes::{GatewayPeer, Nodes, NodesPlan, NodesStartError};
+use crate::tls;
+use crate::tls::secret_file::{SecretFile, SecretFileError, SecretWatch};
+use crate::tls::tickets::SharedTicketer;
 use crossbeam_channel::{Receiver, Sender};
 use monoio::{IoUringDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -62,6 +65,9 @@ pub enum GatewayError {
     /// The certificate does not fit its key.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
+    /// Secrets of tickets.
+    #[error("tls.ticket_secret: {0}")]
+    TicketSecret(#[from] SecretFileError),
     /// Keys of tokens.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -119,6 +125,7 @@ pub struct Gateway {
     fleet: FleetWatch,
     drain_ms: u64,
     _fleet_driver: Option<FleetDriver>,
+    _secret_watch: Option<SecretWatch>,
 }
 
 /// What every core gets a share of.
@@ -155,7 +162,7 @@ impl Gateway {
         std::fs::create_dir_all(&config.data_dir).map_err(data_folder)?;
         let identity = certificate::load(&config.tls, &config.data_dir)?;
         let leaf = identity.chain[0].clone();
-        let tls = crate::tls::server_config(identity.chain, identity.key)?;
+        let (tls, secret_watch) = open_tls(&config, identity)?;
         let (fleet_driver, fleet) =
             fleet::driver::start(&config.fleet, &leaf, config.limits.admits_per_s(config.core_count()))?;
         let (issuer, verifier) = auth::open(&config.auth, &config.data_dir)?;
@@ -215,6 +222,7 @@ impl Gateway {
             fleet,
             drain_ms,
             _fleet_driver: fleet_driver,
+            _secret_watch: secret_watch,
         })
     }
 
@@ -262,6 +270,19 @@ impl Gateway {
         }
         Ok(ended.map(drop)?)
     }
+}
+
+/// Tickets are the fleet's if it has a secret.
+fn open_tls(
+    config: &GatewayConfig,
+    identity: Identity,
+) -> Result<(Arc<rustls::ServerConfig>, Option<SecretWatch>), GatewayError> {
+    let Some(path) = &config.tls.ticket_secret else {
+        return Ok((tls::server_config(identity.chain, identity.key)?, None));
+    };
+    let (secrets, watch) = SecretFile::open(path)?;
+    let tickets = Arc::new(SharedTicketer(secrets));
+    Ok((tls::server_config_with(identity.chain, identity.key, tickets)?, Some(watch)))
 }
 
 /// Finds the ports that 0 stands for, and keeps them until the cores have bound them, too.

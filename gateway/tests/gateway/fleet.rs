@@ -3,11 +3,17 @@
 use crate::chat::{accepted_at_last, created, direct, text};
 use crate::client::{Client, Way};
 use crate::nodes::Cluster;
-use crate::server::{Account, Folder, Server};
+use crate::server::{Account, Folder, PATIENCE_S, Server};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::fs;
-use std::net::TcpListener;
-use std::path::Path;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use wire_protocol::limits::ALPN_HTTP;
 use wire_protocol::session::Proof;
 use wire_protocol::v1::session_closing::Reason;
 
@@ -15,10 +21,12 @@ use wire_protocol::v1::session_closing::Reason;
 const ADMITS_PER_S: u32 = 60;
 const SLOT_MS: u64 = 2 * 1_000 / ADMITS_PER_S as u64;
 
-/// The nodes, and two gateways with one certificate, one set of keys.
+/// The nodes, and two gateways with one certificate, one set of keys, one secret.
 struct Fleet {
     first: Server,
     second: Server,
+    secret: PathBuf,
+    _secrets: Folder,
     _cluster: Cluster,
 }
 
@@ -27,9 +35,13 @@ impl Fleet {
         let cluster = Cluster::start();
         let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let ports = held.map(|listener| listener.local_addr().expect("bound").port());
+        let secrets = Folder::new();
+        let secret = secrets.path().join("ticket-secret");
+        fs::write(&secret, "a".repeat(64)).expect("written");
         let config = |number: usize| {
             format!(
-                "cores = 1\ngateway_id = {}\n[limits]\nhellos_per_core = '{ADMITS_PER_S} per second, burst {ADMITS_PER_S}'\n\
+                "cores = 1\ngateway_id = {}\n[tls]\nticket_secret = {secret:?}\n\
+                 [limits]\nhellos_per_core = '{ADMITS_PER_S} per second, burst {ADMITS_PER_S}'\n\
                  [fleet]\ngateways = ['127.0.0.1:{}', '127.0.0.1:{}']\nadvertise = '127.0.0.1:{}'\n\
                  server_name = 'localhost'\ndrain_s = {drain_s}\n{}",
                 number + 1,
@@ -43,7 +55,7 @@ impl Fleet {
         let folder = Folder::new();
         share_keys(&first.data(), &folder.path().join("data"));
         let second = Server::start_at(folder, &config(1), ports[1]);
-        Self { first, second, _cluster: cluster }
+        Self { first, second, secret, _secrets: secrets, _cluster: cluster }
     }
 
     /// Until the first one hands out both.
@@ -128,4 +140,55 @@ fn clients_of_a_gateway_that_leaves_are_all_at_the_other_in_their_slots() {
     let mut moved: Vec<Client> = moved.into_iter().map(|(_, _, client)| client).collect();
     accepted_at_last(&mut moved[0], &text(&conversation, 2, "after"));
     assert_eq!(crate::chat::live(&mut moved[1]).1, 3, "the created entry, before, after");
+}
+
+/// Connects, asks something, so that the ticket has come, and tells how the handshake went.
+fn handshake(config: &Arc<ClientConfig>, address: SocketAddr) -> HandshakeKind {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut tls = ClientConnection::new(config.clone(), name).expect("a client");
+    let mut tcp = TcpStream::connect(address).expect("it listens");
+    tcp.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
+    let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+    let request = "GET /v1/health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    tls.handshake_kind().expect("it is over")
+}
+
+#[test]
+fn a_ticket_of_one_gateway_is_good_at_the_other_and_a_new_secret_is_taken_over() {
+    let fleet = Fleet::start(0);
+    let (first, second) = (fleet.first.tls, fleet.second.tls);
+    let certificate = CertificateDer::from_pem_file(&fleet.first.certificate).expect("a certificate");
+    let client = || {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).expect("fits");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = versions.expect("versions").with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        Arc::new(config)
+    };
+    let config = client();
+    assert_eq!(handshake(&config, first), HandshakeKind::Full);
+    assert_eq!(handshake(&config, second), HandshakeKind::Resumed);
+    fleet
+        .second
+        .wait_until("it is counted", || fleet.second.metric("ringline_tls_handshakes_resumed_total") == 1.0);
+    // Both take over another secret by themselves: tickets of the last one are void, once, at each.
+    let regulars = [first, second].map(|gateway| (client(), gateway));
+    for (regular, gateway) in &regulars {
+        assert_eq!(handshake(regular, *gateway), HandshakeKind::Full);
+        assert_eq!(handshake(regular, *gateway), HandshakeKind::Resumed);
+    }
+    fs::write(&fleet.secret, "b".repeat(64)).expect("written");
+    for (regular, gateway) in &regulars {
+        let is_void = || handshake(regular, *gateway) == HandshakeKind::Full;
+        fleet.first.wait_until("the old tickets are void", is_void);
+    }
+    let new = client();
+    assert_eq!(handshake(&new, first), HandshakeKind::Full);
+    assert_eq!(handshake(&new, second), HandshakeKind::Resumed);
 }
