@@ -30,6 +30,9 @@ pub const SYNC_PAGES_IDLE_MAX: u32 = 3;
 pub const RECONNECT_MS_BASE: u64 = 500;
 /// Longest range of a wait before a reconnect, in milliseconds.
 pub const RECONNECT_MS_MAX: u64 = 60_000;
+/// The list of gateways is not asked for again before this, in milliseconds: as long as the server says that it may be
+/// kept.
+pub const GATEWAYS_MS: u64 = 300_000;
 /// Range of the first wait before a refused request is repeated, in milliseconds; it doubles with each refusal.
 pub const RETRY_MS_BASE: u64 = 200;
 /// Longest range of a wait before a refused request is repeated, in milliseconds.

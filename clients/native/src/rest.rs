@@ -1,4 +1,4 @@
-//! Register, log in, refresh: JSON over HTTP on the server's one port.
+//! Register, log in, refresh, the list of gateways: JSON over HTTP on the server's one port.
 
 use crate::limits::{REST_BYTES_MAX, REST_MS_MAX};
 use crate::model::Identity;
@@ -7,8 +7,9 @@ use crate::transport::{ConnectError, Connector};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, StatusCode};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::http::request::Builder;
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -79,6 +80,11 @@ struct Tokens {
 }
 
 #[derive(Deserialize)]
+struct Gateways {
+    gateways: Vec<String>,
+}
+
+#[derive(Deserialize)]
 struct Refusal {
     #[serde(default)]
     code: String,
@@ -126,6 +132,14 @@ pub(crate) async fn refresh(
     Ok(tokens.credentials(now_ms))
 }
 
+/// The fleet's gateways, best first for the user of this access token. None: by the configured address.
+pub(crate) async fn gateways(connector: &Connector, access_token: &str) -> Result<Vec<String>, RestError> {
+    let request = request(connector, Method::GET, "/v1/gateways");
+    let request = request.header(AUTHORIZATION, format!("Bearer {access_token}"));
+    let answer: Gateways = ask(connector, request, Vec::new()).await?;
+    Ok(answer.gateways)
+}
+
 fn logged_in(answer: LoggedIn, now_ms: u64) -> Result<(Identity, Credentials), RestError> {
     let user = UserId::from_hex(&answer.user_id).ok_or(RestError::NotUnderstood)?;
     let device = DeviceId::from_hex(&answer.device_id).ok_or(RestError::NotUnderstood)?;
@@ -139,7 +153,20 @@ async fn post<A: for<'de> Deserialize<'de>>(
     body: &impl Serialize,
 ) -> Result<A, RestError> {
     let body = serde_json::to_vec(body).map_err(|_| RestError::NotUnderstood)?;
-    let exchange = exchange(connector, path, body);
+    let request = request(connector, Method::POST, path).header(CONTENT_TYPE, "application/json");
+    ask(connector, request, body).await
+}
+
+fn request(connector: &Connector, method: Method, path: &str) -> Builder {
+    Request::builder().method(method).uri(path).header(HOST, connector.authority())
+}
+
+async fn ask<A: for<'de> Deserialize<'de>>(
+    connector: &Connector,
+    request: Builder,
+    body: Vec<u8>,
+) -> Result<A, RestError> {
+    let exchange = exchange(connector, request, body);
     let answered = tokio::time::timeout(Duration::from_millis(REST_MS_MAX), exchange).await;
     let (status, body) = answered.map_err(|_| RestError::NoAnswer)??;
     if status.is_success() {
@@ -150,17 +177,13 @@ async fn post<A: for<'de> Deserialize<'de>>(
 
 async fn exchange(
     connector: &Connector,
-    path: &str,
+    request: Builder,
     body: Vec<u8>,
 ) -> Result<(StatusCode, Bytes), RestError> {
     let stream = connector.open_http().await?;
     let opened = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = opened.map_err(|_| RestError::NoAnswer)?;
-    let request = Request::post(path)
-        .header(HOST, connector.authority())
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|_| RestError::NotUnderstood)?;
+    let request = request.body(Full::new(Bytes::from(body))).map_err(|_| RestError::NotUnderstood)?;
     let answering = async {
         let answer = sender.send_request(request).await.map_err(|_| RestError::NoAnswer)?;
         let status = answer.status();

@@ -11,7 +11,9 @@ use crate::engine::operations::{Operation, OperationId, Outcome};
 use crate::engine::{
     Action, ConnectFailure, Engine, EngineConfig, NewMessage, ProofWanted, SendRefused, Snapshot, Write,
 };
-use crate::limits::{COMMANDS_MAX, LOG_OUT_MS_MAX, OPERATION_MS_MAX, RECEIVED_MAX, TOKEN_RESERVE_MS};
+use crate::limits::{
+    COMMANDS_MAX, GATEWAYS_MS, LOG_OUT_MS_MAX, OPERATION_MS_MAX, RECEIVED_MAX, TOKEN_RESERVE_MS,
+};
 use crate::model::{ConnectionState, Event, Identity};
 use crate::rest::{self, RestError};
 use crate::store::thread::StoreHandle;
@@ -47,7 +49,7 @@ enum Waiting {
 /// The connection as the driver holds it.
 enum Line {
     None,
-    Connecting(JoinHandle<Result<Connected, ConnectFailure>>),
+    Connecting(JoinHandle<Attempt>),
     Open(Connection),
 }
 
@@ -56,10 +58,17 @@ struct Connected {
     proof: Proof,
 }
 
+/// What came of connecting.
+struct Attempt {
+    /// Where the server says that this user should go, best first, if it was asked.
+    gateways: Vec<String>,
+    outcome: Result<Connected, ConnectFailure>,
+}
+
 /// What happened while the worker waited.
 enum Happened {
     Command(Option<Command>),
-    Connected(Result<Connected, ConnectFailure>),
+    Connected(Attempt),
     Payload(Option<bytes::Bytes>),
     Time,
 }
@@ -79,6 +88,8 @@ pub(crate) struct Worker {
     accepted: Vec<oneshot::Sender<Result<(), Error>>>,
     lazy: Vec<Write>,
     next_operation: u64,
+    /// The list of gateways is not asked for before: what it named was tried.
+    gateways_until_ms: u64,
 }
 
 /// What a worker starts with.
@@ -110,6 +121,7 @@ impl Worker {
             accepted: Vec::new(),
             lazy: Vec::new(),
             next_operation: 1,
+            gateways_until_ms: 0,
         };
         let stored =
             worker.store.run(|store| Ok((store.identity()?, store.credentials()?, store.snapshot()?)));
@@ -146,7 +158,7 @@ impl Worker {
             let goes_on = match happened {
                 Happened::Command(None) => self.shut_down(None).await,
                 Happened::Command(Some(command)) => self.take_commands(now_ms, command).await,
-                Happened::Connected(outcome) => self.take_connected(now_ms, outcome),
+                Happened::Connected(attempt) => self.take_connected(now_ms, attempt),
                 Happened::Payload(payload) => self.take_payloads(now_ms, payload),
                 Happened::Time => self.with_engine(|engine| engine.handle_timeout(now_ms)),
             };
@@ -294,10 +306,14 @@ impl Worker {
         Ok(())
     }
 
-    fn take_connected(&mut self, now_ms: u64, outcome: Result<Connected, ConnectFailure>) -> bool {
+    fn take_connected(&mut self, now_ms: u64, attempt: Attempt) -> bool {
         self.line = Line::None;
         let Some(engine) = &mut self.engine else { return true };
-        match outcome {
+        if !attempt.gateways.is_empty() {
+            self.gateways_until_ms = now_ms + GATEWAYS_MS;
+            engine.handle_gateways(&attempt.gateways);
+        }
+        match attempt.outcome {
             Ok(Connected { connection, proof }) => {
                 self.line = Line::Open(connection);
                 engine.handle_connected(now_ms, proof);
@@ -394,17 +410,31 @@ impl Worker {
         acted
     }
 
-    fn connect(&self, wanted: ProofWanted) -> JoinHandle<Result<Connected, ConnectFailure>> {
+    fn connect(&self, wanted: ProofWanted) -> JoinHandle<Attempt> {
         let place = self.engine.as_ref().and_then(Engine::place);
         let connector = place.map_or_else(|| self.connector.clone(), |place| self.connector.towards(place));
+        let is_new = self.gateways_until_ms <= self.clock.now_ms();
+        let asks = place.is_none() && is_new;
         let (store, clock) = (self.store.clone(), self.clock);
         tokio::spawn(async move {
-            let proof = prove(&connector, &store, clock, wanted).await?;
-            let connection = connector.connect().await.map_err(|error| {
-                tracing::info!(%error, "no connection");
-                ConnectFailure::Network
-            })?;
-            Ok(Connected { connection, proof })
+            let mut gateways = Vec::new();
+            let outcome = async {
+                let proof = prove(&connector, &store, clock, wanted).await?;
+                if let Proof::AccessToken(token) = &proof
+                    && asks
+                {
+                    gateways = ask_for_gateways(&connector, token).await;
+                }
+                let towards =
+                    gateways.first().map_or_else(|| connector.clone(), |best| connector.towards(best));
+                let connection = towards.connect().await.map_err(|error| {
+                    tracing::info!(%error, "no connection");
+                    ConnectFailure::Network
+                })?;
+                Ok(Connected { connection, proof })
+            };
+            let outcome = outcome.await;
+            Attempt { gateways, outcome }
         })
     }
 
@@ -489,13 +519,26 @@ async fn line_event(line: &mut Line) -> Happened {
     match line {
         Line::None => std::future::pending().await,
         Line::Connecting(connecting) => match connecting.await {
-            Ok(outcome) => Happened::Connected(outcome),
+            Ok(attempt) => Happened::Connected(attempt),
             Err(error) => {
                 tracing::error!(%error, "connecting ended in a panic");
-                Happened::Connected(Err(ConnectFailure::Network))
+                let (gateways, outcome) = (Vec::new(), Err(ConnectFailure::Network));
+                Happened::Connected(Attempt { gateways, outcome })
             }
         },
         Line::Open(connection) => Happened::Payload(connection.receive().await),
+    }
+}
+
+/// After a log in or a refresh, which went through any gateway: which one is this user's. A server that does not say is
+/// one gateway, or an older one.
+async fn ask_for_gateways(connector: &Connector, access_token: &str) -> Vec<String> {
+    match rest::gateways(connector, access_token).await {
+        Ok(gateways) => gateways,
+        Err(error) => {
+            tracing::debug!(%error, "no list of gateways");
+            Vec::new()
+        }
     }
 }
 

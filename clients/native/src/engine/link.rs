@@ -189,6 +189,11 @@ impl Link {
         self.resume_token = (!resume_token.is_empty()).then_some(resume_token);
     }
 
+    /// The user's gateways, best first.
+    pub(super) fn handle_gateways(&mut self, gateways: &[String]) {
+        self.places.handle_named(gateways);
+    }
+
     /// The server closes and may have named where to go.
     pub(super) fn handle_closing(&mut self, closing: &SessionClosing) {
         if closing.reason() == Reason::Draining {

@@ -215,6 +215,12 @@ impl Engine {
         self.tell_connection(now_ms);
     }
 
+    /// Where the server says that this user should go, best first. A connection that was made since it was asked went to
+    /// the first one.
+    pub fn handle_gateways(&mut self, gateways: &[String]) {
+        self.link.handle_gateways(gateways);
+    }
+
     /// No connection was made.
     pub fn handle_connect_failed(&mut self, now_ms: u64, failure: ConnectFailure) {
         let ending = match failure {

@@ -25,6 +25,7 @@ pub struct Gateway {
     pub certificate: PathBuf,
     tls_address: String,
     plain_address: String,
+    acceptor: TlsAcceptor,
     stop: watch::Sender<bool>,
     _folder: crate::folder::Folder,
 }
@@ -45,8 +46,17 @@ pub struct State {
     pub request_count: usize,
     /// Answers to the pings that go before each message of a WebSocket.
     pub pong_count: usize,
+    /// What `GET /v1/gateways` says.
+    pub gateways: Vec<String>,
+    /// Where the main door sends every session, if it leaves.
+    pub sends_on: Vec<String>,
+    /// The doors through which sessions became ready, in order.
+    pub doors: Vec<String>,
     sessions: BTreeMap<u64, (Caller, mpsc::UnboundedSender<server_frame::Body>)>,
 }
+
+/// When whoever is sent on is to come, in milliseconds.
+pub const SLOT_MS: u32 = 200;
 
 /// What a connection speaks.
 enum Wire {
@@ -67,9 +77,9 @@ impl Gateway {
         let state = State { server: FakeServer::new(40), ..State::default() };
         let shared = Arc::new(Shared { state: Mutex::new(state), cut: watch::Sender::new(0) });
         let (stop, stopped) = watch::channel(false);
-        let tls_address = listen(Arc::clone(&shared), Some(acceptor), stopped.clone()).await;
+        let tls_address = listen(Arc::clone(&shared), Some(acceptor.clone()), stopped.clone()).await;
         let plain_address = listen(Arc::clone(&shared), None, stopped).await;
-        Self { shared, certificate: file, tls_address, plain_address, stop, _folder: folder }
+        Self { shared, certificate: file, tls_address, plain_address, acceptor, stop, _folder: folder }
     }
 
     pub fn address(&self, transport: TransportKind) -> String {
@@ -77,6 +87,16 @@ impl Gateway {
             TransportKind::WebSocketPlain => self.plain_address.clone(),
             TransportKind::Native | TransportKind::WebSocket => self.tls_address.clone(),
         }
+    }
+
+    /// A further address of the same server.
+    pub async fn another_door(&self) -> String {
+        listen(Arc::clone(&self.shared), Some(self.acceptor.clone()), self.stop.subscribe()).await
+    }
+
+    /// What it says and has seen.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
     }
 
     /// Every connection breaks; new ones are taken.
@@ -204,18 +224,20 @@ async fn listen(shared: Arc<Shared>, tls: Option<TlsAcceptor>, mut stopped: watc
 
 async fn serve(shared: Arc<Shared>, tls: Option<TlsAcceptor>, socket: TcpStream) {
     let mut cut = shared.cut.subscribe();
+    let Ok(door) = socket.local_addr() else { return };
+    let door = door.to_string();
     let served = async {
         match tls {
             Some(tls) => {
                 let Ok(stream) = tls.accept(socket).await else { return };
                 if stream.get_ref().1.alpn_protocol() == Some(ALPN_NATIVE) {
                     let wire = Wire::Native(FrameDecoder::new(FRAME_BYTES_MAX));
-                    session(&shared, Box::new(stream), wire, Bytes::new()).await;
+                    session(&shared, Box::new(stream), wire, Bytes::new(), &door).await;
                 } else {
-                    http_or_websocket(&shared, Box::new(stream)).await;
+                    http_or_websocket(&shared, Box::new(stream), &door).await;
                 }
             }
-            None => http_or_websocket(&shared, Box::new(socket)).await,
+            None => http_or_websocket(&shared, Box::new(socket), &door).await,
         }
     };
     tokio::select! {
@@ -224,15 +246,15 @@ async fn serve(shared: Arc<Shared>, tls: Option<TlsAcceptor>, socket: TcpStream)
     }
 }
 
-async fn http_or_websocket(shared: &Shared, mut stream: Box<dyn Stream>) {
+async fn http_or_websocket(shared: &Shared, mut stream: Box<dyn Stream>, door: &str) {
     shared.lock().request_count += 1;
     if let Some(rest) = http::serve(shared, &mut stream).await {
         let wire = Wire::WebSocket(websocket::Decoder::new(FRAME_BYTES_MAX));
-        session(shared, stream, wire, rest).await;
+        session(shared, stream, wire, rest, door).await;
     }
 }
 
-async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, first: Bytes) {
+async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, first: Bytes, door: &str) {
     let mut session = ServerSession::new(0);
     let (push, mut pushed) = mpsc::unbounded_channel();
     let number = {
@@ -248,7 +270,7 @@ async fn session(shared: &Shared, mut stream: Box<dyn Stream>, mut wire: Wire, f
         bytes.clear();
         for payload in payloads {
             let mut out = BytesMut::new();
-            let alive = take(shared, &mut session, &mut caller, payload, &mut out);
+            let alive = take(shared, &mut session, &mut caller, payload, door, &mut out);
             if !out.is_empty() && stream.write_all(&wire.encode(&out)).await.is_err() {
                 return;
             }
@@ -279,6 +301,7 @@ fn take(
     session: &mut ServerSession,
     caller: &mut Option<Caller>,
     payload: Bytes,
+    door: &str,
     out: &mut BytesMut,
 ) -> bool {
     let mut state = shared.lock();
@@ -292,6 +315,11 @@ fn take(
                 session.refuse(&RequestError::new(ErrorCode::ErrorUnauthenticated, "token"), out);
                 return false;
             };
+            if !state.sends_on.is_empty() && !state.sends_on.iter().any(|address| address == door) {
+                session.leaving(SLOT_MS, state.sends_on.clone(), out);
+                return false;
+            }
+            state.doors.push(door.to_owned());
             let info = ReadyInfo {
                 user: found.user,
                 device: found.device,

@@ -29,13 +29,16 @@ pub async fn serve(shared: &Shared, stream: &mut Box<dyn Stream>) -> Option<Byte
             stream.write_all(&answer).await.ok()?;
             return Some(rest);
         }
-        let length =
-            request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
-        let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
+        let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
+        let length: usize = match length {
+            Some(length) => std::str::from_utf8(length.value).ok()?.parse().ok()?,
+            None => 0,
+        };
         if bytes.len() < head_bytes + length {
             continue;
         }
-        let body: Value = serde_json::from_slice(&bytes[head_bytes..head_bytes + length]).ok()?;
+        let body = &bytes[head_bytes..head_bytes + length];
+        let body: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(body).ok()? };
         let (status, answer) = answer(&mut shared.lock(), &path, &body);
         let answer = answer.to_string();
         let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", answer.len());
@@ -75,6 +78,9 @@ fn answer(state: &mut State, path: &str, body: &Value) -> (u16, Value) {
             }
             None => refused(401, "ERROR_UNAUTHENTICATED"),
         },
+        "/v1/gateways" if !state.gateways.is_empty() => {
+            (200, json!({ "gateways": state.gateways, "ttl_s": 300 }))
+        }
         _ => refused(404, "ERROR_NOT_FOUND"),
     }
 }

@@ -4,6 +4,7 @@ mod full_disk;
 mod gateway;
 mod http;
 mod kill;
+mod places;
 
 use crate::folder::Folder;
 use gateway::Gateway;
