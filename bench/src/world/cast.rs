@@ -1,6 +1,7 @@
 //! Who takes part: users with their devices, and the rooms they are in.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use wire_protocol::ids::{BENCHMARK_USER_PREFIX, ConversationId, DeviceId, UserId};
 use wire_protocol::v1::{ConversationKind, CreateConversation};
 
@@ -23,6 +24,11 @@ pub fn device(number: usize) -> DeviceId {
 
 /// The room of this number.
 pub fn room(number: usize) -> ConversationId {
+    static ROOM_IDS: [OnceLock<ConversationId>; ROOMS.len()] = [const { OnceLock::new() }; ROOMS.len()];
+    *ROOM_IDS[number].get_or_init(|| room_id(number))
+}
+
+fn room_id(number: usize) -> ConversationId {
     match ROOMS[number] {
         &[a, b] => ConversationId::direct(user(a), user(b)),
         members => ConversationId::group(user(members[0]), creation_id(number)),

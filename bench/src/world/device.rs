@@ -13,7 +13,7 @@ use std::ops::Range;
 use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::limits::FRAME_BYTES_MAX;
 use wire_protocol::session::{ClientEvent, ClientSession, Proof};
-use wire_protocol::v1::{self, Durability, EntryKind, client_frame, server_frame};
+use wire_protocol::v1::{self, EntryKind, client_frame, server_frame};
 
 /// Longest time between two things that a device does by itself, in milliseconds.
 const IDLE_MS: u64 = 700;
@@ -298,18 +298,13 @@ impl Device {
     fn ask(&mut self, story: &Story, outside: &mut Outside) {
         let mut later = VecDeque::new();
         while let Some((at_ms, wish)) = self.wishes.pop_front() {
-            let body = self.request(&wish, story);
-            let Some(seat) = &mut self.seat else {
-                later.push_back((at_ms, wish));
-                continue;
-            };
-            let syncs = seat.asked.values().any(|asked| asked.wish == Wish::Sync);
-            let waits = at_ms > outside.now_ms || (wish == Wish::Sync && syncs);
-            let session = seat.session.as_mut().filter(|session| !waits && session.can_request());
-            let Some(session) = session else {
+            if at_ms > outside.now_ms || !self.can_ask(&wish) {
                 later.push_back((at_ms.max(outside.now_ms + 1), wish));
                 continue;
-            };
+            }
+            let body = self.request(&wish, story);
+            let Some(seat) = &mut self.seat else { break };
+            let Some(session) = &mut seat.session else { break };
             let mut out = BytesMut::new();
             match session.request(outside.now_ms, body, &mut out) {
                 Ok(id) => {
@@ -321,6 +316,13 @@ impl Device {
             }
         }
         self.wishes = later;
+    }
+
+    /// Whether the session takes another request; of syncs there is one at a time.
+    fn can_ask(&self, wish: &Wish) -> bool {
+        let Some(Seat { session: Some(session), asked, .. }) = &self.seat else { return false };
+        let syncs = *wish == Wish::Sync && asked.values().any(|asked| asked.wish == Wish::Sync);
+        session.can_request() && !syncs
     }
 
     fn request(&self, wish: &Wish, story: &Story) -> client_frame::Body {
@@ -449,9 +451,6 @@ impl Device {
                 facts.seq = facts.seq.or(Some(accepted.seq));
                 let (room, seq) = (facts.room, accepted.seq);
                 let time_ms = server_time_ms.saturating_add_signed(accepted.time_delta_ms);
-                if accepted.durability != Durability::Quorum as i32 {
-                    story.tell(Event::Refused { device, what: format!("message {message}: no quorum") });
-                }
                 story.tell(Event::Acked { message, room, seq, time_ms });
             }
             (Wish::Sync, server_frame::Body::SyncPage(page)) => self.synced(page, story, outside),

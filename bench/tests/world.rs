@@ -1,0 +1,37 @@
+//! Simulated clusters: many seeds, within the time that all tests may take; and the seeds that once failed.
+//!
+//! ```text
+//! RINGLINE_WORLD_SEEDS=20000 cargo test -p bench --test world
+//! ```
+
+use bench::world::{run, run_many};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Runs when nothing else is said: at some 0.11 s of CPU each less than two minutes of two cores.
+const SEEDS_DEFAULT: u64 = 2_000;
+
+#[test]
+fn every_promise_is_kept() {
+    let seeds = std::env::var("RINGLINE_WORLD_SEEDS").ok();
+    let seeds = seeds.map_or(SEEDS_DEFAULT, |text| text.parse().expect("a number"));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let messages = AtomicU64::new(0);
+    let ended = run_many(0..seeds, threads, &|_, outcome| {
+        messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
+    });
+    if let Err(failure) = ended {
+        panic!("{failure}");
+    }
+    let messages = messages.into_inner();
+    assert!(messages > 50 * seeds, "{messages} messages in {seeds} runs: they do hardly anything");
+}
+
+/// Seeds that found something, here or planted: see `docs/reliability.md`.
+#[test]
+fn seeds_that_once_failed_are_well() {
+    for seed in [0] {
+        if let Err(failure) = run(seed) {
+            panic!("{failure}");
+        }
+    }
+}
