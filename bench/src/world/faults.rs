@@ -123,11 +123,11 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
         6..8 => Fault::Torn { host: below(hosts.nodes), steps: 1 + below(STEPS_MAX as usize) as u64, crash },
         8 | 9 => Fault::Gateway(hosts.nodes + below(hosts.gateways)),
         10..13 => Fault::Isolate(below(servers)),
-        13..16 => {
+        13 | 14 => {
             let from = below(servers);
             Fault::OneWay(from, (from + 1 + below(servers - 1)) % servers)
         }
-        16 => Fault::Split((0..hosts.count()).filter(|_| below(2) == 0).collect()),
+        15 | 16 => Fault::Split((0..hosts.count()).filter(|_| below(2) == 0).collect()),
         17 | 18 => Fault::Reset(below(servers)),
         19 => Fault::SlowNetwork(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
         20 | 21 => Fault::SlowMachine(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),

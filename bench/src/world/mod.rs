@@ -102,6 +102,8 @@ struct World {
     story: Story,
     stage: Stage,
     look_at_ms: u64,
+    /// By shard: how far every copy has to come.
+    applied: Vec<u64>,
 }
 
 impl World {
@@ -138,6 +140,7 @@ impl World {
             story: Story::new(),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             look_at_ms: START_MS,
+            applied: vec![0; shard_count as usize],
             outside,
         }
     }
@@ -302,6 +305,21 @@ impl World {
         }
     }
 
+    /// Copies that lack what was applied elsewhere when everything was answered.
+    fn copies_behind(&self) -> Vec<String> {
+        let copies = self.nodes.iter().enumerate();
+        copies
+            .flat_map(|(host, node)| {
+                let shards = self.applied.iter().enumerate();
+                shards.map(move |(shard, wanted)| (host, shard, node.applied(shard as u32), *wanted))
+            })
+            .filter(|(_, _, applied, wanted)| applied < wanted)
+            .map(|(host, shard, applied, wanted)| {
+                format!("the copy of shard {shard} on host {host} is at {applied} of {wanted}")
+            })
+            .collect()
+    }
+
     /// Whether the run comes to its next stage.
     fn look(&mut self) {
         let now_ms = self.outside.now_ms;
@@ -318,11 +336,16 @@ impl World {
                     for device in &mut self.devices {
                         device.look_back(&self.story, &mut self.outside);
                     }
+                    for (shard, applied) in self.applied.iter_mut().enumerate() {
+                        let copies = self.nodes.iter().map(|node| node.applied(shard as u32));
+                        *applied = copies.max().unwrap_or(0);
+                    }
                     self.stage = Stage::LookingBack { by_ms: now_ms + SETTLE_MS_MAX };
                 }
             }
             Stage::LookingBack { by_ms } => {
-                let unread: Vec<String> = self.devices.iter().filter_map(Device::unread).collect();
+                let unread = self.devices.iter().filter_map(Device::unread);
+                let unread: Vec<String> = unread.chain(self.copies_behind()).collect();
                 if unread.is_empty() || now_ms >= by_ms {
                     let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
                     self.story.history.unsettled = failures.chain(unread).collect();

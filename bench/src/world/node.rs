@@ -134,6 +134,14 @@ impl NodeHost {
         self.running.is_some()
     }
 
+    /// How far each of its shards is applied; of a node that is not there: not at all.
+    pub fn applied(&self, shard: u32) -> u64 {
+        let of_shard = |running: &Running| {
+            running.node.applied().into_iter().find(|(number, _)| *number == shard).map(|(_, index)| index)
+        };
+        self.running.as_ref().and_then(of_shard).unwrap_or(0)
+    }
+
     /// Starts the process.
     pub fn start(&mut self, outside: &mut Outside) {
         let cores = 1 + outside.up_to(1) as usize;

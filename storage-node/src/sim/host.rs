@@ -182,6 +182,12 @@ impl SimNode {
         self.shared.metrics.snapshots_installed.value()
     }
 
+    /// How far each of its shards is applied.
+    pub fn applied(&self) -> Vec<(u32, u64)> {
+        let shards = self.shared.map.own_shards().into_iter();
+        shards.map(|shard| (shard.0, self.shared.marks_of(shard).applied.load(Ordering::Acquire))).collect()
+    }
+
     /// Why the node stopped by itself.
     pub fn failure(&self) -> Option<&str> {
         self.shared.failure()

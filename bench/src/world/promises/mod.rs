@@ -7,7 +7,7 @@
 //! | `repeat` | a repeated message gets its first answer, and is there once |
 //! | `fresh` | a read begun after an acknowledgement, or after anybody saw an entry, shows it |
 //! | `feed` | every device learns of everything by syncing |
-//! | `heals` | once the faults are over everything is answered, and nothing was refused |
+//! | `heals` | once the faults are over everything is answered, every copy catches up, and nothing was refused |
 
 mod durable;
 mod feed;
