@@ -128,7 +128,7 @@ impl Device {
             if head < acked || head == 0 {
                 return Some(format!("device {number} was told of room {room} up to {head} of {acked}"));
             }
-            let stored = self.stored.get(&room).and_then(|seqs| contiguous(seqs)).unwrap_or(0);
+            let stored = self.stored.get(&room).and_then(contiguous).unwrap_or(0);
             if stored < head {
                 return Some(format!("device {number} has room {room} up to {stored} of {head}"));
             }

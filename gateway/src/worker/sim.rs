@@ -85,6 +85,7 @@ impl SimGateway {
             ingress: HttpIngress::unserved(mailbox.clone()),
             inbox,
             now_ms: parts.now_ms,
+            hellos: None,
             limits: RequestLimits::default(),
             observer: CoreObserver::new(),
             serving: Arc::new(AtomicUsize::new(1)),

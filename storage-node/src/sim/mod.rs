@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::should_implement_trait, missing_docs)]
 
 mod random;
 mod disk;
