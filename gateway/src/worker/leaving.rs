@@ -181,10 +181,9 @@ impl Core {
     ) {
         let Some(session) = self.sessions.find(token) else { return };
         self.observer.add(Metric::SessionsSentOn, 1);
-        // Who has not said hello has no order of its own; such are spread by their places.
-        let user = user.unwrap_or(UserId(u128::from(token.slot).to_be_bytes()));
-        let gateways: Vec<String> =
-            order.fleet.ranked_others(user).iter().map(|address| address.to_string()).collect();
+        // Strangers are told nothing of the fleet.
+        let ranked = user.map_or_else(Vec::new, |user| order.fleet.ranked_others(user));
+        let gateways = ranked.iter().map(|address| address.to_string()).collect();
         session.protocol.leaving(wait_ms, gateways, &mut self.space);
         self.end_session(token);
     }

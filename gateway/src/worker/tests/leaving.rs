@@ -26,16 +26,16 @@ fn clients_go_one_after_the_other_and_are_served_until_then() {
         let mut clients: Vec<_> = (1..=4).map(|number| rig.connect(number)).collect();
         assert!(rig.mailbox.send(CoreMessage::Drain(order(10_000))).is_ok());
         let began_ms = rig.now_ms;
-        for number in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate().take(3) {
             let slot_ms = began_ms + number as u64 * 100;
             if number > 0 {
                 rig.pass_ms(slot_ms - 1 - rig.now_ms);
-                clients[number].pump();
-                assert!(!is_told(&clients[number]), "not before its turn");
+                client.pump();
+                assert!(!is_told(client), "not before its turn");
                 rig.pass_ms(1);
             }
-            rig.serve_until(&mut clients[number], "its turn", |client| client.is_over);
-            let closing = clients[number].closing.clone().expect("told");
+            rig.serve_until(client, "its turn", |client| client.is_over);
+            let closing = client.closing.clone().expect("told");
             assert_eq!((closing.reason(), closing.retry_after_ms), (Reason::Draining, 0));
             let user = UserId([number as u8 + 1; 16]);
             let expected: Vec<String> =
