@@ -38,15 +38,19 @@ impl Fleet {
         let secrets = Folder::new();
         let secret = secrets.path().join("ticket-secret");
         fs::write(&secret, "a".repeat(64)).expect("written");
+        // One finds the other in a list, the other one by a name.
+        let others = [
+            format!("gateways = ['127.0.0.1:{}', '127.0.0.1:{}']", ports[0], ports[1]),
+            format!("dns = 'localhost:{}'", ports[0]),
+        ];
         let config = |number: usize| {
             format!(
                 "cores = 1\ngateway_id = {}\n[tls]\nticket_secret = {secret:?}\n\
                  [limits]\nhellos_per_core = '{ADMITS_PER_S} per second, burst {ADMITS_PER_S}'\n\
-                 [fleet]\ngateways = ['127.0.0.1:{}', '127.0.0.1:{}']\nadvertise = '127.0.0.1:{}'\n\
+                 [fleet]\n{}\nadvertise = '127.0.0.1:{}'\n\
                  server_name = 'localhost'\ndrain_s = {drain_s}\n{}",
                 number + 1,
-                ports[0],
-                ports[1],
+                others[number],
                 ports[number],
                 cluster.gateway_config(),
             )
@@ -58,17 +62,20 @@ impl Fleet {
         Self { first, second, secret, _secrets: secrets, _cluster: cluster }
     }
 
-    /// Until the first one hands out both.
-    fn wait_until_known(&self, account: &Account) -> Vec<String> {
-        let mut known = Vec::new();
-        self.first.wait_until("the gateways know each other", || {
-            let (status, answer) = self.first.get_as(account, "/v1/gateways");
-            assert_eq!(status, 200, "{answer}");
-            let list = answer["gateways"].as_array().expect("a list");
-            known = list.iter().map(|address| address.as_str().expect("text").to_owned()).collect();
-            known.len() == 2
-        });
-        known
+    /// Until each hands out both.
+    fn wait_until_known(&self, account: &Account) {
+        let mut both = [&self.first, &self.second].map(|gateway| gateway.tls.to_string());
+        both.sort();
+        for gateway in [&self.first, &self.second] {
+            gateway.wait_until("the gateways know each other", || {
+                let (status, answer) = gateway.get_as(account, "/v1/gateways");
+                assert_eq!(status, 200, "{answer}");
+                let list = answer["gateways"].as_array().expect("a list");
+                let mut known: Vec<_> = list.iter().map(|address| address.as_str().expect("text")).collect();
+                known.sort_unstable();
+                known == both
+            });
+        }
     }
 }
 
@@ -96,11 +103,7 @@ fn clients_of_a_gateway_that_leaves_are_all_at_the_other_in_their_slots() {
     // The window holds about the half of them; the others are told how long to wait.
     let mut fleet = Fleet::start(1);
     let accounts = accounts(&fleet.first, CLIENTS);
-    let mut known = fleet.wait_until_known(&accounts[0]);
-    known.sort();
-    let mut both = [fleet.first.tls.to_string(), fleet.second.tls.to_string()];
-    both.sort();
-    assert_eq!(known, both);
+    fleet.wait_until_known(&accounts[0]);
     let connect = |account: &Account| Client::connect(&fleet.first, Way::NativeTls, account);
     let mut clients: Vec<Client> = accounts.iter().map(connect).collect();
     let conversation = created(clients[0].ask(direct(&accounts[1]))).conversation_id;
