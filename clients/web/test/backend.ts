@@ -219,7 +219,7 @@ export class BackendSession {
   }
 
   close(reason: SessionClosing_Reason, retryAfterMs = 0): void {
-    this.write(0, { $case: 'closing', value: { reason, retryAfterMs, detail: '', code: ErrorCode.ERROR_UNSPECIFIED } });
+    this.write(0, { $case: 'closing', value: { reason, retryAfterMs, detail: '', code: ErrorCode.ERROR_UNSPECIFIED, gateways: [] } });
     this.cut();
   }
 
