@@ -147,7 +147,8 @@ impl Network {
                     connection.is_owned[side as usize] = false;
                     connection.parcels[side as usize].clear();
                     if random.below(2) == 0 {
-                        connection.parcels[side.other() as usize].clear();
+                        // Who waits for a connection hears of it: a try that nobody answers would end by itself.
+                        connection.parcels[side.other() as usize].retain(|it| *it == Parcel::Connected);
                     }
                     if going == Going::Process {
                         self.send(now_ms, id, side, Parcel::Closed, random, agenda);
