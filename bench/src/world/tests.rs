@@ -4,7 +4,7 @@ use super::run;
 
 #[test]
 fn a_seed_is_a_run() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let [first, second] =
             [run(seed), run(seed)].map(|outcome| outcome.unwrap_or_else(|failure| panic!("{failure}")));
         assert_eq!(first.history.fingerprint(), second.history.fingerprint(), "seed {seed}");
