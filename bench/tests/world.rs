@@ -7,10 +7,9 @@
 use bench::world::{run, run_many};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Runs when nothing else is said: at some 0.2 s of CPU each less than two minutes of two cores.
+/// Runs when nothing else is said, from seed 0 on: at some 0.2 s of CPU each less than two minutes of two cores. Seed 1003
+/// is open: see `docs/reliability.md`.
 const SEEDS_DEFAULT: u64 = 1_000;
-/// The first of them. Two others, 19 and 1044, are open: see `docs/reliability.md`.
-const FIRST_SEED: u64 = 20;
 
 #[test]
 fn every_promise_is_kept() {
@@ -18,7 +17,7 @@ fn every_promise_is_kept() {
     let seeds = seeds.map_or(SEEDS_DEFAULT, |text| text.parse().expect("a number"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let messages = AtomicU64::new(0);
-    let ended = run_many(FIRST_SEED..FIRST_SEED + seeds, threads, &|_, outcome| {
+    let ended = run_many(0..seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
     });
     if let Err(failure) = ended {
