@@ -306,18 +306,23 @@ impl World {
     }
 
     /// Copies that lack what was applied elsewhere when everything was answered.
-    fn copies_behind(&self) -> Vec<String> {
+    fn copies_behind(&mut self) -> Vec<String> {
         let copies = self.nodes.iter().enumerate();
-        copies
+        let behind: Vec<(usize, usize, String)> = copies
             .flat_map(|(host, node)| {
                 let shards = self.applied.iter().enumerate();
                 shards.map(move |(shard, wanted)| (host, shard, node.applied(shard as u32), *wanted))
             })
             .filter(|(_, _, applied, wanted)| applied < wanted)
             .map(|(host, shard, applied, wanted)| {
-                format!("the copy of shard {shard} on host {host} is at {applied} of {wanted}")
+                (host, shard, format!("the copy of shard {shard} on host {host} is at {applied} of {wanted}"))
             })
-            .collect()
+            .collect();
+        let with_status = |(_, shard, what): (usize, usize, String)| {
+            let status = self.nodes.iter_mut().map(|node| node.status(shard as u32));
+            format!("{what} ({})", status.collect::<Vec<_>>().join(" | "))
+        };
+        behind.into_iter().map(with_status).collect()
     }
 
     /// Whether the run comes to its next stage.
@@ -345,7 +350,8 @@ impl World {
             }
             Stage::LookingBack { by_ms } => {
                 let unread = self.devices.iter().filter_map(Device::unread);
-                let unread: Vec<String> = unread.chain(self.copies_behind()).collect();
+                let mut unread: Vec<String> = unread.collect();
+                unread.extend(self.copies_behind());
                 if unread.is_empty() || now_ms >= by_ms {
                     let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
                     self.story.history.unsettled = failures.chain(unread).collect();

@@ -129,6 +129,11 @@ impl NodeHost {
         }
     }
 
+    /// What its replica of a shard is and how far, for a person.
+    pub fn status(&mut self, shard: u32) -> String {
+        self.running.as_mut().map_or_else(|| "down".to_owned(), |running| running.node.status(shard))
+    }
+
     /// Whether its process runs.
     pub fn is_up(&self) -> bool {
         self.running.is_some()

@@ -188,12 +188,43 @@ impl Group {
         self.role
     }
 
+    /// What it is and how far, for a person who looks for the reason of something.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn status(&self) -> String {
+        let raft = &self.node.raft;
+        let log = &raft.raft_log;
+        let progress: Vec<String> = match raft.state {
+            StateRole::Leader => raft.prs().iter().map(|(id, it)| format!("{id}: {it:?}")).collect(),
+            _ => Vec::new(),
+        };
+        format!(
+            "{:?} of {} in term {}: log {} to {}, persisted {}, committed {}, applied {}; writing {:?}, held {}, \
+             restoring {:?}; {}",
+            raft.state,
+            raft.leader_id,
+            raft.term,
+            log.first_index(),
+            log.last_index(),
+            log.persisted,
+            log.committed,
+            log.applied,
+            self.writing,
+            self.held.len(),
+            self.restoring,
+            progress.join("; ")
+        )
+    }
+
     /// Grows with every election.
     pub fn term(&self) -> u64 {
         self.node.raft.term
     }
 
     fn look_at_role(&mut self) {
+        if self.node.raft.state != StateRole::Leader {
+            // What this replica offered it does not send any more: the next leader makes its own, be it this one.
+            self.node.mut_store().offered = None;
+        }
         let raft = &self.node.raft;
         self.role = match (raft.state, self.role) {
             (StateRole::Leader, Role::Leader { term, .. }) if term == raft.term => return,

@@ -283,6 +283,39 @@ fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
 }
 
 #[test]
+fn what_was_offered_before_an_election_is_not_sent_after_it() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.cut_off(3);
+    for number in 0..20 {
+        net.replica(1).group.propose(record(number)).expect("it leads");
+        net.settle();
+    }
+    net.replicas.iter().for_each(Replica::cut);
+    // It was made for the one that is away, which then was not asked for.
+    let term = net.replica(1).group.term();
+    assert!(net.replica(1).group.offer_snapshot(3, 21, term));
+    net.cut_off(1);
+    net.cut.push((2, 3));
+    net.cut.push((3, 2));
+    net.ticks(25);
+    assert!(!net.replica(1).leads());
+    net.cut.retain(|(from, to)| (*from, *to) == (2, 3) || (*from, *to) == (3, 2));
+    net.cut.extend([(1, 3), (3, 1)]);
+    net.ticks(25);
+    net.replica(2).group.transfer_to(1);
+    net.settle();
+    assert_eq!(net.leader(), Some(1), "it leads again");
+    net.replica(1).group.propose(record(100)).expect("it leads");
+    net.settle();
+    net.replicas.iter().for_each(Replica::cut);
+    net.cut.clear();
+    net.ticks(20);
+    let applied = net.replica(1).applied;
+    assert_eq!((net.replica(3).installed, net.replica(3).applied), (1, applied), "one of this term");
+}
+
+#[test]
 fn a_replica_promises_nothing_of_a_snapshot_before_it_is_installed() {
     let mut net = Net::new();
     net.ticks(12);

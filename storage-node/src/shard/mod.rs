@@ -197,6 +197,12 @@ impl Shard {
         self.is_serving() || (matches!(self.stage, Stage::Following) && knows_leader)
     }
 
+    /// What its replica here is and how far.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn status(&mut self) -> String {
+        self.pipeline.group().status()
+    }
+
     fn has_copies(&self) -> bool {
         self.replicas.voters.len() > 1
     }

@@ -58,9 +58,9 @@ impl Shard {
                 }
             }
             SnapshotReport::Ended { node, has_arrived } => {
-                if self.snapshots.outgoing.take_if(|(to, _)| *to == node).is_some() {
-                    self.pipeline.group().snapshot_sent(node, has_arrived);
-                }
+                self.snapshots.outgoing.take_if(|(to, _)| *to == node);
+                // Also of one that is not known here any more: the group may wait for it.
+                self.pipeline.group().snapshot_sent(node, has_arrived);
                 if !has_arrived {
                     self.snapshots.not_before_ms = now_ms + SNAPSHOT_RETRY_MS;
                 }

@@ -188,6 +188,13 @@ impl SimNode {
         shards.map(|shard| (shard.0, self.shared.marks_of(shard).applied.load(Ordering::Acquire))).collect()
     }
 
+    /// What its replica of a shard is and how far, for a person.
+    pub fn status(&mut self, shard: u32) -> String {
+        blocks::enter(self.life);
+        let mut cores = self.cores.iter_mut();
+        cores.find_map(|core| core.status(ShardId(shard))).unwrap_or_else(|| "not of this node".to_owned())
+    }
+
     /// Why the node stopped by itself.
     pub fn failure(&self) -> Option<&str> {
         self.shared.failure()

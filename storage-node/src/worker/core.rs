@@ -368,6 +368,12 @@ impl StorageCore {
         self.shards.iter().all(Shard::is_led)
     }
 
+    /// What the replica of a shard of this core is and how far.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn status(&mut self, shard: ShardId) -> Option<String> {
+        self.shard_mut(shard).map(Shard::status)
+    }
+
     /// Whether every request that was received is answered.
     pub fn is_idle(&self) -> bool {
         self.shards.iter().all(Shard::is_idle)
