@@ -105,6 +105,9 @@ pub struct Log {
     /// Held from the beginning of a write to the end of its sync: only the last write can be torn, and damage
     /// before it is known as such (`damage.rs`).
     writing: Mutex<()>,
+    /// Of all that the process has opened: only simulations open several.
+    #[cfg(any(test, feature = "sim"))]
+    number: u64,
 }
 
 impl Log {
@@ -138,11 +141,20 @@ impl Log {
             disk.sync_folder(above).map_err(no_folder)?;
         }
         let files = LogFiles::new(disk);
+        #[cfg(any(test, feature = "sim"))]
+        let number = crate::sim::blocks::enter_new();
         let engine = Engine::open_with_file_system(engine_config, Arc::new(files.clone()))
             .map_err(|error| failed(described(&files, &error)))?;
         files.opened();
         match files.failure() {
-            None => Ok(Self { engine, files, folder: folder.to_owned(), writing: Mutex::default() }),
+            None => Ok(Self {
+                engine,
+                files,
+                folder: folder.to_owned(),
+                writing: Mutex::default(),
+                #[cfg(any(test, feature = "sim"))]
+                number,
+            }),
             Some(detail) => Err(failed(detail)),
         }
     }
@@ -224,9 +236,8 @@ impl Log {
         high: u64,
         bytes_max: usize,
     ) -> Result<Vec<Entry>, ReplicationError> {
+        self.enter();
         let mut entries = Vec::new();
-        #[cfg(test)]
-        forget_block();
         if low < high {
             self.engine
                 .fetch_entries_to::<EntryIndex>(group_id(shard), low, high, Some(bytes_max), &mut entries)
@@ -236,8 +247,7 @@ impl Log {
     }
 
     pub(super) fn entry(&self, shard: ShardId, index: u64) -> Result<Option<Entry>, ReplicationError> {
-        #[cfg(test)]
-        forget_block();
+        self.enter();
         self.engine.get_entry::<EntryIndex>(group_id(shard), index).map_err(|error| self.failed(&error))
     }
 
@@ -332,8 +342,15 @@ impl Log {
         self.write_synced(&mut batch).map(drop)
     }
 
+    /// To be called before the engine reads: see `sim/blocks.rs`.
+    fn enter(&self) {
+        #[cfg(any(test, feature = "sim"))]
+        crate::sim::blocks::enter(self.number);
+    }
+
     /// Frees files that hold nothing needed any more. Blocks for as long as rewriting what is still needed takes.
     pub fn purge(&self) -> Result<(), ReplicationError> {
+        self.enter();
         self.settle()?;
         self.engine.purge_expired_files().map_err(|error| self.failed(&error))?;
         self.check_files()
@@ -380,24 +397,4 @@ pub struct LogRange {
 /// The engine's own numbers start at 1: 0 is left out so that an unset number is not a shard.
 fn group_id(shard: ShardId) -> u64 {
     u64::from(shard.0) + 1
-}
-
-/// The engine keeps the block that a thread read last, by file number and place: with several engines in one thread, as
-/// only tests have, it may be another one's.
-#[cfg(test)]
-fn forget_block() {
-    thread_local! {
-        static OTHER: Engine = {
-            let folder = tempfile::tempdir().expect("a folder").keep();
-            let config = Config { dir: folder.to_string_lossy().into_owned(), ..Config::default() };
-            let engine = Engine::open(config).expect("it opens");
-            let mut batch = LogBatch::default();
-            let entry = Entry { index: 1, data: vec![7; 12_345].into(), ..Entry::default() };
-            batch.add_entries::<EntryIndex>(1, &[entry]).expect("it fits");
-            engine.write(&mut batch, false).expect("it writes");
-            std::fs::remove_dir_all(folder).expect("its file stays open");
-            engine
-        };
-    }
-    OTHER.with(|other| other.get_entry::<EntryIndex>(1, 1)).expect("it reads");
 }

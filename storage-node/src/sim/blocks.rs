@@ -1,17 +1,21 @@
 //! Several nodes in one thread. The log engine keeps the block that it read last in memory of the thread, under a name
 //! that says which file and where, but not of which engine. A process has one engine; here there are several, whose
-//! files have the same names. So whenever another node goes on, a block of a log of nobody's is read, which takes the
-//! place of the last node's.
+//! files have the same names. So whenever another log is read than before, a block of a log of nobody's is read first,
+//! which takes the place of the last one's.
 
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::replication::{Log, LogRange, LogWrite};
 use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 use wire_protocol::ids::ShardId;
 
 /// Bytes of the block: no node writes one as large, so its name is nobody else's.
 const BLOCK_BYTES: usize = 48 * 1024;
+/// In place of a log's number: the thread has read no block; it reads nobody's.
+const NOTHING: u64 = 0;
+const NOBODY: u64 = 1;
 /// Shard of the log of nobody's.
 const SHARD: ShardId = ShardId(0);
 
@@ -22,8 +26,8 @@ struct Nobodys {
 }
 
 thread_local! {
-    /// Who ran last.
-    static RUNNING: Cell<u64> = const { Cell::new(0) };
+    /// Whose blocks were read last.
+    static READING: Cell<u64> = const { Cell::new(NOTHING) };
     static NOBODYS: RefCell<Option<Nobodys>> = const { RefCell::new(None) };
 }
 
@@ -39,14 +43,26 @@ impl Nobodys {
     }
 }
 
-/// From here on this life of a node runs, until another one does.
-pub(super) fn enter(life: u64) {
-    if RUNNING.replace(life) == life {
-        return;
+/// A log is opened: its number, and from here on its blocks are read.
+pub(crate) fn enter_new() -> u64 {
+    static OPENED: AtomicU64 = AtomicU64::new(NOBODY + 1);
+    let number = OPENED.fetch_add(1, Ordering::Relaxed);
+    enter(number);
+    number
+}
+
+/// From here on blocks of the log of this number are read, until another one's are.
+pub(crate) fn enter(number: u64) {
+    // While nobody's log is read, or made, it is not another one itself.
+    let last = READING.replace(NOBODY);
+    match last {
+        NOBODY => return,
+        _ if last == NOTHING || last == number => {}
+        _ => NOBODYS.with_borrow_mut(|nobodys| {
+            let log = &nobodys.get_or_insert_with(Nobodys::new).log;
+            let entries = log.read(SHARD, LogRange { above: 0, up_to: 1 }, usize::MAX).expect("it reads");
+            assert_eq!(entries.len(), 1, "the block was read");
+        }),
     }
-    NOBODYS.with_borrow_mut(|nobodys| {
-        let log = &nobodys.get_or_insert_with(Nobodys::new).log;
-        let entries = log.read(SHARD, LogRange { above: 0, up_to: 1 }, usize::MAX).expect("it reads");
-        assert_eq!(entries.len(), 1, "the block was read");
-    });
+    READING.set(number);
 }

@@ -1,7 +1,7 @@
 //! One life of a node of a cluster, for a simulation that has the network and the time: the real start, cores, log,
 //! store, reads and maintenance, each taken forward one step when the simulation says so.
 
-use super::{Doing, SimDisk, SimStore, blocks};
+use super::{Doing, SimDisk, SimStore};
 use crate::config::StorageConfig;
 use crate::disk::Disk;
 use crate::engine::HotRows;
@@ -15,7 +15,7 @@ use crate::worker::{
 use crossbeam_channel::{Receiver, unbounded};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
 
 /// Bytes of hot rows, for the one batch that an applier lives here.
@@ -23,7 +23,6 @@ const HOT_BYTES: usize = 16 * 1024;
 
 /// A running node. To be dropped before its disk crashes.
 pub struct SimNode {
-    life: u64,
     disk: Arc<SimDisk>,
     shared: Arc<NodeShared>,
     cores: Vec<StorageCore>,
@@ -50,9 +49,6 @@ impl SimNode {
         disk: &Arc<SimDisk>,
         rows: &SimStore,
     ) -> Result<Self, String> {
-        static LIVES: AtomicU64 = AtomicU64::new(1);
-        let life = LIVES.fetch_add(1, Ordering::Relaxed);
-        blocks::enter(life);
         disk.set_doing(Doing::Starting);
         let on = Disk::Simulated(Arc::clone(disk));
         let shards = config.shard_count;
@@ -72,7 +68,6 @@ impl SimNode {
         let (disk, queued) = (Arc::clone(disk), QueuedWrites::default());
         let snapshots = SnapshotWorker::new(Arc::clone(&shared));
         Ok(Self {
-            life,
             disk,
             shared,
             cores,
@@ -93,7 +88,6 @@ impl SimNode {
 
     /// One of them, to be given what came over its links, to be turned, and to be asked for what it has.
     pub fn core(&mut self, number: usize) -> &mut StorageCore {
-        blocks::enter(self.life);
         &mut self.cores[number]
     }
 
@@ -105,7 +99,6 @@ impl SimNode {
     /// Writes what is queued, syncs once, and reports: what one round of the log thread does.
     pub fn write_log(&mut self) -> Result<(), String> {
         let Ok(first) = self.log_requests.try_recv() else { return Ok(()) };
-        blocks::enter(self.life);
         self.disk.set_doing(Doing::LogThread);
         self.queued.take(first, &self.log_requests);
         let (shared, disk) = (&self.shared, &self.disk);
@@ -127,7 +120,6 @@ impl SimNode {
     pub fn apply(&mut self, core: usize) -> Result<(), String> {
         let queue = &mut self.store[core];
         let Ok(first) = queue.requests.try_recv() else { return Ok(()) };
-        blocks::enter(self.life);
         self.disk.set_doing(Doing::StoreThread);
         let hot = HotRows::with_generations_of(&*self.shared.store, HOT_BYTES);
         let mut applier = Applier::new(&self.shared, core, hot, std::mem::take(&mut queue.times));
@@ -143,7 +135,6 @@ impl SimNode {
 
     /// Answers one read.
     pub fn read(&mut self) -> Result<(), String> {
-        blocks::enter(self.life);
         match self.read_requests.try_recv() {
             Ok(ReadRequest::Read(job)) => read_and_report(&self.shared, job),
             _ => Ok(()),
@@ -157,7 +148,6 @@ impl SimNode {
 
     /// Takes one request about snapshots, and does what is due.
     pub fn move_snapshots(&mut self, now_ms: u64) -> Result<(), String> {
-        blocks::enter(self.life);
         self.disk.set_doing(Doing::Snapshots);
         if let Ok(request) = self.snapshot_requests.try_recv() {
             self.snapshots.take(now_ms, request)?;
@@ -172,7 +162,6 @@ impl SimNode {
         let kept_for = if is_kept_for_others { KeptFor::All } else { KeptFor::Own };
         let shards = self.shared.map.own_shards();
         shards.into_iter().for_each(|shard| self.shared.marks_of(shard).keep_for(kept_for));
-        blocks::enter(self.life);
         self.disk.set_doing(Doing::Maintenance);
         jobs::persist(&self.shared)
     }
@@ -190,7 +179,6 @@ impl SimNode {
 
     /// What its replica of a shard is and how far, for a person.
     pub fn status(&mut self, shard: u32) -> String {
-        blocks::enter(self.life);
         let mut cores = self.cores.iter_mut();
         cores.find_map(|core| core.status(ShardId(shard))).unwrap_or_else(|| "not of this node".to_owned())
     }

@@ -13,7 +13,7 @@
 mod random;
 mod disk;
 mod store;
-mod blocks;
+pub(crate) mod blocks;
 mod host;
 #[cfg(test)]
 mod ledger;
