@@ -2,9 +2,13 @@
 //! never changes while the process runs; who leads a shard does change, and is in [`Leaders`]. Nothing here knows what
 //! a shard does.
 
+mod balance;
 mod leaders;
 mod spread;
 
+pub use balance::{
+    Astray, Balance, CALM_MS, HAND_OVER_MS_MAX, HAND_OVERS_APART_MS, LEFT_ALONE_DOUBLINGS_MAX, LEFT_ALONE_MS, Pace,
+};
 pub use leaders::Leaders;
 pub use spread::{SpreadNode, spread};
 

@@ -4,6 +4,8 @@
 //! Messages of a leader go out at once, so that followers write while it writes (Ongaro 2014, 10.2.1); all others
 //! wait for the writes before them.
 
+mod standing;
+
 use super::log::{Log, LogRange, LogWrite, Vote};
 use super::message::{MessageError, from_wire, snapshot, to_wire};
 use super::{LogEntry, ReplicationError};

@@ -245,6 +245,32 @@ fn the_preferred_replica_leads_and_all_commit_the_same() {
 }
 
 #[test]
+fn who_could_lead_is_who_is_heard_and_has_the_log() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    net.settle();
+    assert!(net.replica(1).group.could_lead(2) && net.replica(1).group.could_lead(3));
+    assert!(!net.replica(1).group.could_lead(1) && !net.replica(1).group.could_lead(4));
+    assert_eq!(net.replica(1).group.successor(&[]), Some(2));
+    assert_eq!(net.replica(1).group.successor(&[2]), Some(3));
+    assert_eq!(net.replica(1).group.successor(&[2, 3]), None);
+    assert_eq!(net.replica(2).group.successor(&[]), None, "it does not lead");
+    net.cut = vec![(2, 1), (1, 2)];
+    net.replica(1).group.propose(record(8)).expect("it leads");
+    net.settle();
+    assert_eq!(net.replica(1).group.successor(&[]), Some(3), "it has more of the log");
+    net.ticks(6);
+    assert!(!net.replica(1).group.could_lead(2), "it was not heard of for half a second");
+    net.cut.clear();
+    net.ticks(3);
+    net.replica(1).group.transfer_to(2);
+    net.settle();
+    assert_eq!(net.leader(), Some(2));
+    assert!(net.replica(2).group.could_lead(1), "it has answered the new leader");
+}
+
+#[test]
 fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
     let mut net = Net::new();
     net.ticks(12);

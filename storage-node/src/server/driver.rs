@@ -1,6 +1,7 @@
 //! The loop of one core of a standalone node: turns the core, and moves what it has between it and its links.
 
 use super::connection::Connection;
+use super::ending::{Ends, Stage};
 use super::wake::Wake;
 use crate::clock;
 use crate::placement::OtherNode;
@@ -11,8 +12,6 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wire_protocol::link::{CallerLink, ServingLink};
 
@@ -31,23 +30,23 @@ pub(super) struct Driver {
     /// Links to other nodes.
     pub peers: RefCell<HashMap<u32, Rc<Connection<CallerLink>>>>,
     pub wake: Wake,
-    pub stop: Arc<AtomicBool>,
+    pub ends: Ends,
 }
 
 impl Driver {
-    pub fn new(core: StorageCore, wake: Wake, stop: Arc<AtomicBool>) -> Rc<Self> {
+    pub fn new(core: StorageCore, wake: Wake, ends: Ends) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(core),
             serving: RefCell::default(),
             accepted: RefCell::default(),
             peers: RefCell::default(),
             wake,
-            stop,
+            ends,
         })
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.ends.stage() >= Stage::Stopping
     }
 
     /// The other storage nodes.
@@ -55,10 +54,12 @@ impl Driver {
         self.core.borrow().other_nodes().to_vec()
     }
 
-    /// Turns until told to stop, or until the node fails. `serving` is called once, when every shard answers.
-    pub async fn run(&self, serving: impl FnOnce()) -> io::Result<()> {
+    /// Turns until told to stop, or until the node fails. `serving` is called once, when every shard answers, and `left`,
+    /// when nothing is led from here any more and the node was to leave.
+    pub async fn run(&self, serving: impl FnOnce(), left: impl FnOnce()) -> io::Result<()> {
         let always_ready = AlwaysReady::new()?;
-        let mut serving = Some(serving);
+        let (mut serving, mut left) = (Some(serving), Some(left));
+        let mut is_leaving = false;
         let mut looked_ms = 0;
         let mut stop_by_ms = None;
         loop {
@@ -76,19 +77,39 @@ impl Driver {
             {
                 serving();
             }
-            if self.is_stopping() {
-                let stop_by_ms = *stop_by_ms.get_or_insert(now_ms + STOP_MS_MAX);
-                let is_idle = self.core.borrow().is_idle();
-                if is_idle {
-                    self.accepted.borrow().values().for_each(|connection| connection.close());
-                    self.peers.borrow().values().for_each(|connection| connection.close());
+            match self.ends.stage() {
+                Stage::Serving => {}
+                Stage::Leaving if !is_leaving => {
+                    is_leaving = true;
+                    self.core.borrow_mut().leave();
                 }
-                if now_ms >= stop_by_ms || (is_idle && self.accepted.borrow().is_empty()) {
-                    return Ok(());
+                Stage::Leaving => {
+                    if self.core.borrow_mut().has_left()
+                        && let Some(left) = left.take()
+                    {
+                        left();
+                    }
                 }
+                Stage::Stopping => {
+                    let stop_by_ms = *stop_by_ms.get_or_insert(now_ms + STOP_MS_MAX);
+                    if now_ms >= stop_by_ms || self.has_stopped() {
+                        return Ok(());
+                    }
+                }
+                Stage::Ending => return Ok(()),
             }
             self.wait(now_ms, &always_ready).await;
         }
+    }
+
+    /// Whether all is answered and every link closed.
+    fn has_stopped(&self) -> bool {
+        let is_idle = self.core.borrow().is_idle();
+        if is_idle {
+            self.accepted.borrow().values().for_each(|connection| connection.close());
+            self.peers.borrow().values().for_each(|connection| connection.close());
+        }
+        is_idle && self.accepted.borrow().is_empty()
     }
 
     async fn wait(&self, now_ms: u64, always_ready: &AlwaysReady) {

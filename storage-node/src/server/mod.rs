@@ -8,6 +8,7 @@
 //! It knows nothing of shards; `worker/` does not know it.
 
 mod wake;
+mod ending;
 mod tls_config;
 mod tls_stream;
 mod connection;
@@ -22,16 +23,19 @@ pub use tls_config::{LinkTlsConfigs, TlsError};
 use crate::config::StorageConfig;
 use crate::worker::{StartError, StorageCore, StorageNode};
 use driver::Driver;
+use ending::{Ends, Stage};
 use monoio::{IoUringDriver, RuntimeBuilder};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::time::sleep;
 use wake::Wake;
 
 /// Connections that wait to be accepted.
@@ -39,8 +43,18 @@ const BACKLOG: i32 = 1_024;
 /// Entries of a core's ring: a few operations for each of its connections.
 const RING_ENTRIES: u32 = 4_096;
 
-/// What a core's thread ever tells: that it serves, that it ended, that it panicked.
-const NEWS_PER_CORE_MAX: usize = 3;
+/// What a core's thread ever tells: that it serves, that it has left, that it ended, that it panicked.
+const NEWS_PER_CORE_MAX: usize = 4;
+/// A node that is asked to stop hands over what it leads for so long at most, in milliseconds; then it stops all the
+/// same, and other copies find out.
+pub const LEAVE_MS_MAX: u64 = 5_000;
+
+const _: () = {
+    // Nobody gives a leader back to a node that is about to leave.
+    assert!(LEAVE_MS_MAX < crate::placement::CALM_MS);
+    // Each of two other copies may be asked.
+    assert!(LEAVE_MS_MAX > 3 * crate::shard::HAND_OVER_MS_MAX);
+};
 
 /// Why a standalone node ended, other than by being asked to.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +84,7 @@ pub enum ServeError {
 /// What a core's thread tells the main thread.
 enum CoreNews {
     Serving,
+    Left,
     Ended(Result<(), String>),
 }
 
@@ -82,7 +97,8 @@ pub struct Ready {
     pub metrics: Option<SocketAddr>,
 }
 
-/// Runs a node until it is asked to stop (SIGTERM, SIGINT) or fails. `ready` is called when every shard answers.
+/// Runs a node until it is asked to stop (SIGTERM, SIGINT) or fails. `ready` is called when every shard answers. Asked
+/// once it hands over what it leads before it stops; asked again it stops at once.
 pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), ServeError> {
     let (Some(listen), Some(tls)) = (config.listen, &config.tls) else {
         return Err(ServeError::NothingToServe);
@@ -98,7 +114,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
     let metrics_listen = config.metrics_listen;
     // Before any thread is pinned: the node's own threads inherit this one's mask.
     let (node, storage_cores) = StorageNode::start(config, cores)?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let ends = Ends::default();
     let (news, news_of_cores) = channel(cores * NEWS_PER_CORE_MAX);
     let mut threads = Vec::with_capacity(cores);
     let mut wakes = Vec::with_capacity(cores);
@@ -113,16 +129,19 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
             listener,
             tls: tls.clone(),
             wake: wake.clone(),
-            stop: Arc::clone(&stop),
+            ends: ends.clone(),
         };
         threads.push(start_core(parts, cpu, news.clone())?);
         wakes.push(wake);
     }
     drop(news);
-    let result =
-        watch(&node, metrics_listen, news_of_cores, cores, |metrics| ready(Ready { listen, metrics }));
-    stop.store(true, Ordering::Release);
-    wakes.iter().for_each(Wake::wake);
+    let go_on_to = |stage| {
+        ends.go_on_to(stage);
+        wakes.iter().for_each(Wake::wake);
+    };
+    let watched = Watched { news: news_of_cores, cores, go_on_to: &go_on_to };
+    let result = watch(&node, metrics_listen, watched, |metrics| ready(Ready { listen, metrics }));
+    go_on_to(Stage::Stopping);
     for thread in threads {
         if thread.join().is_err() {
             tracing::error!("a core's thread panicked");
@@ -164,7 +183,7 @@ struct CoreThread {
     listener: TcpListener,
     tls: LinkTlsConfigs,
     wake: Wake,
-    stop: Arc<AtomicBool>,
+    ends: Ends,
 }
 
 fn start_core(
@@ -203,13 +222,14 @@ fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
         RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
     let result = runtime.block_on(async {
         let listener = monoio::net::TcpListener::from_std(parts.listener)?;
-        let driver = Driver::new(parts.core, parts.wake, parts.stop);
+        let driver = Driver::new(parts.core, parts.wake, parts.ends);
         for node in driver.others() {
             let core = parts.number as u32;
             monoio::spawn(peers::keep(Rc::clone(&driver), node, core, parts.tls.clone()));
         }
         monoio::spawn(links::accept(Rc::clone(&driver), listener, Arc::clone(&parts.tls.server)));
-        driver.run(|| drop(news.try_send(CoreNews::Serving))).await
+        let tell = |what| drop(news.try_send(what));
+        driver.run(|| tell(CoreNews::Serving), || tell(CoreNews::Left)).await
     });
     // An accept is in flight: dropping it with the runtime is not safe to do in this version of the library, and
     // the process ends anyway.
@@ -217,12 +237,18 @@ fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
     result
 }
 
+/// The cores' threads, as the main thread sees them.
+struct Watched<'a> {
+    news: Receiver<CoreNews>,
+    cores: usize,
+    go_on_to: &'a dyn Fn(Stage),
+}
+
 /// The main thread: metrics, signals, and news of the cores, until something ends the node.
 fn watch(
     node: &StorageNode,
     metrics_listen: Option<SocketAddr>,
-    mut news: Receiver<CoreNews>,
-    cores: usize,
+    watched: Watched<'_>,
     ready: impl FnOnce(Option<SocketAddr>),
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -230,30 +256,56 @@ fn watch(
         .build()
         .map_err(|error| refused("start the main thread's runtime".to_owned(), error))?;
     runtime.block_on(async {
-        let on = |kind| signal(kind).map_err(|error| refused("signals".to_owned(), error));
-        let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
         let metrics = match metrics_listen {
             Some(address) => Some(metrics_page::start(address, node.metrics()).await),
             None => None,
         };
         let metrics = metrics.transpose().map_err(|error| refused("metrics page".to_owned(), error))?;
-        let mut ready = Some(ready);
-        let mut serving = 0;
-        loop {
-            tokio::select! {
-                news = news.recv() => match news {
-                    Some(CoreNews::Serving) => {
-                        serving += 1;
-                        if serving == cores && let Some(ready) = ready.take() {
-                            ready(metrics);
-                        }
+        until_ended(watched, || ready(metrics)).await
+    })
+}
+
+async fn until_ended(mut watched: Watched<'_>, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let on = |kind| signal(kind).map_err(|error| refused("signals".to_owned(), error));
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let mut ready = Some(ready);
+    let (mut serving, mut left) = (0, 0);
+    let (mut is_asked, mut is_late) = (false, false);
+    let mut patience = pin!(sleep(Duration::ZERO));
+    loop {
+        tokio::select! {
+            news = watched.news.recv() => match news {
+                Some(CoreNews::Serving) => {
+                    serving += 1;
+                    if serving == watched.cores && let Some(ready) = ready.take() {
+                        ready();
                     }
-                    Some(CoreNews::Ended(Ok(()))) | None => return Ok(()),
-                    Some(CoreNews::Ended(Err(detail))) => return Err(ServeError::Failed(detail)),
-                },
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
+                }
+                Some(CoreNews::Left) => {
+                    left += 1;
+                    if left == watched.cores {
+                        (watched.go_on_to)(Stage::Stopping);
+                    }
+                }
+                Some(CoreNews::Ended(Ok(()))) | None => return Ok(()),
+                Some(CoreNews::Ended(Err(detail))) => return Err(ServeError::Failed(detail)),
+            },
+            () = patience.as_mut(), if is_asked && !is_late => {
+                tracing::warn!("stops although it still leads shards");
+                is_late = true;
+                (watched.go_on_to)(Stage::Stopping);
+            }
+            Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
+                if is_asked {
+                    tracing::info!("asked again: stops at once");
+                    (watched.go_on_to)(Stage::Ending);
+                } else {
+                    tracing::info!("asked to stop: hands over what it leads");
+                    is_asked = true;
+                    patience.set(sleep(Duration::from_millis(LEAVE_MS_MAX)));
+                    (watched.go_on_to)(Stage::Leaving);
+                }
             }
         }
-    })
+    }
 }

@@ -16,6 +16,7 @@ mod reply;
 mod reads;
 mod feed;
 mod role;
+mod hand_over;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ mod tests;
 pub(crate) use effects::{
     AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Effects, ReadDone, ReadJob, ReadWork,
 };
+pub use hand_over::{HAND_OVER_MS_MAX, HAND_OVER_SETTLE_MS};
 pub use propose::{
     APPLY_JOBS_IN_FLIGHT_MAX, COMMANDS_IN_FLIGHT_MAX, COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX,
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, LOG_WRITES_IN_FLIGHT_MAX,
@@ -34,6 +36,7 @@ use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
 use crate::replication::{Group, KeptFor, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
+use hand_over::HandOver;
 use propose::{Abandoned, Pipeline};
 use reads::{Attaching, Deferred};
 use role::Lead;
@@ -136,6 +139,7 @@ pub(crate) struct Shard {
     pipeline: Pipeline,
     replicas: Replicas,
     lead: Lead,
+    handing_over: HandOver,
     /// The term in which this replica leads.
     leads_in: Option<u64>,
     deferred: VecDeque<Deferred>,
@@ -169,6 +173,7 @@ impl Shard {
             source: start.source,
             replicas: start.replicas,
             lead: Lead::new(),
+            handing_over: HandOver::default(),
             leads_in,
             pipeline: Pipeline::new(start.id, start.group, start.applied, start.time_ms),
             deferred: VecDeque::new(),
@@ -282,7 +287,7 @@ impl Shard {
         } else {
             self.look_at_role(effects);
         }
-        if self.is_serving() {
+        if self.is_serving() && self.handing_over.may_propose() {
             self.checkpoint(now_ms);
             let cuts = if self.has_copies() { self.marks.cuts() } else { Cuts::default() };
             let packed = self.pipeline.propose(now_ms, cuts)?;

@@ -71,6 +71,10 @@ impl Shard {
             tracing::warn!(shard = %self.id, node = message.from, "a snapshot without its rows");
             return;
         }
+        if self.handing_over.refuses(&message) {
+            tracing::info!(shard = %self.id, node = message.from, "takes over nothing: this node leaves");
+            return;
+        }
         if let Err(error) = self.pipeline.group().step(message) {
             tracing::warn!("{error}");
         }
@@ -80,6 +84,7 @@ impl Shard {
     pub(super) fn turn_replica(&mut self, now_ms: u64, effects: &mut Effects) {
         self.tick(now_ms);
         self.look_at_role(effects);
+        self.turn_hand_over(now_ms);
         self.ask_for_quorum();
     }
 

@@ -6,6 +6,7 @@ use crate::config::StorageConfig;
 use crate::disk::Disk;
 use crate::engine::HotRows;
 use crate::jobs;
+use crate::placement::{Balance, Pace};
 use crate::replication::{KeptFor, LogRequest, QueuedWrites, SyncedWrite};
 use crate::snapshots::{SnapshotRequest, SnapshotWorker};
 use crate::worker::{
@@ -14,12 +15,15 @@ use crate::worker::{
 };
 use crossbeam_channel::{Receiver, unbounded};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use wire_protocol::ids::ShardId;
 
 /// Bytes of hot rows, for the one batch that an applier lives here.
 const HOT_BYTES: usize = 16 * 1024;
+
+/// Leaders go back where they should be sooner than in a real fleet: a simulation's life is short. In milliseconds.
+const PACE: Pace = Pace { calm_ms: 1_500, apart_ms: 1_000, left_alone_ms: 2_000 };
 
 /// A running node. To be dropped before its disk crashes.
 pub struct SimNode {
@@ -54,6 +58,7 @@ impl SimNode {
         let shards = config.shard_count;
         let opened = open_node(config, cores, &on, |folder| rows.clone().open(folder, shards));
         let (shared, opened) = opened.map_err(|error| error.to_string())?;
+        *shared.balance.lock().unwrap_or_else(PoisonError::into_inner) = Balance::new(PACE);
         let (log, log_requests) = unbounded();
         let (reads, read_requests) = unbounded();
         let (to_snapshots, snapshot_requests) = unbounded();
@@ -89,6 +94,21 @@ impl SimNode {
     /// One of them, to be given what came over its links, to be turned, and to be asked for what it has.
     pub fn core(&mut self, number: usize) -> &mut StorageCore {
         &mut self.cores[number]
+    }
+
+    /// It is asked to stop: its cores hand over what they lead.
+    pub fn leave(&mut self) {
+        self.cores.iter_mut().for_each(StorageCore::leave);
+    }
+
+    /// Whether nothing is led from here any more.
+    pub fn has_left(&mut self) -> bool {
+        self.cores.iter_mut().all(StorageCore::has_left)
+    }
+
+    /// Shards that it leads although another copy should.
+    pub fn astray(&mut self) -> Vec<u32> {
+        self.cores.iter_mut().flat_map(StorageCore::astray).map(|shard| shard.0).collect()
     }
 
     /// Whether the log thread has something to write.

@@ -63,7 +63,10 @@ pub struct StorageCore {
     pub(super) own_reads: VecDeque<ReadJob>,
     pub(super) own_reads_in_flight: usize,
     failed: bool,
-    turned_ms: u64,
+    pub(super) is_leaving: bool,
+    pub(super) turned_ms: u64,
+    /// When it was looked at last which shards are led from the wrong place.
+    pub(super) balanced_ms: u64,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -95,7 +98,9 @@ impl StorageCore {
             own_reads: VecDeque::new(),
             own_reads_in_flight: 0,
             failed: false,
+            is_leaving: false,
             turned_ms: 0,
+            balanced_ms: 0,
         }
     }
 
@@ -172,6 +177,7 @@ impl StorageCore {
         self.take_completions(now_ms);
         self.take_mail(now_ms);
         self.look_at_leaders();
+        self.look_at_balance(now_ms);
         for place in 0..self.shards.len() {
             if let Err(error) = self.shards[place].turn(now_ms, &mut self.effects) {
                 self.shared.fail(error.to_string());

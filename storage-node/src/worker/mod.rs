@@ -14,6 +14,7 @@
 mod link;
 mod core;
 mod route;
+mod leading;
 mod outbox;
 mod shared;
 mod store_thread;

@@ -158,6 +158,7 @@ impl StorageCore {
                 self.leader_news.push_back((*link, *leader));
             }
         }
+        self.balance_hears(&changed);
         // What was sent to the leaders before may be lost.
         let homes: Vec<ShardId> = changed.iter().map(|leader| ShardId(leader.shard)).collect();
         self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
@@ -174,6 +175,7 @@ impl StorageCore {
     pub fn peer_link_changed(&mut self, node: u32) {
         let homes = self.shared.map.shards_of_node(node);
         self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
+        self.balance().handle_disturbance(self.turned_ms);
         self.shared.inboxes[self.core].signal();
     }
 

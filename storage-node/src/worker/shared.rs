@@ -3,14 +3,14 @@
 
 use crate::engine::Store;
 use crate::observe::NodeMetrics;
-use crate::placement::{Leaders, Place, ShardMap};
+use crate::placement::{Balance, Leaders, Pace, Place, ShardMap};
 use crate::replication::Log;
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
 use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, SnapshotFiles, SnapshotReport};
 use crate::worker::{LinkId, PeerOutput, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{
     Delivery, FeedAck, FeedBatch, RaftMessage, ShardRequest, ShardResponse, shard_error,
@@ -124,6 +124,8 @@ pub(crate) struct NodeShared {
     pub map: ShardMap,
     /// Of shards with several copies.
     pub leaders: Leaders,
+    /// Which of them go where they should, and when.
+    pub balance: Mutex<Balance>,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
     pub snapshot_files: SnapshotFiles,
@@ -156,6 +158,7 @@ impl NodeShared {
             epoch: parts.epoch,
             marks: parts.map.shards().map(|_| Arc::default()).collect(),
             leaders: Leaders::new(parts.map.shard_count()),
+            balance: Mutex::new(Balance::new(Pace::default())),
             map: parts.map,
             log: parts.log,
             store: parts.store,

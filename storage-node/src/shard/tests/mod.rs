@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod copies;
+mod hand_over;
 mod rig;
 
 use super::propose::{COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX};
