@@ -1,7 +1,7 @@
 //! The clock of one machine: ahead of the true time or behind it, by as much as a fault says.
 
 /// A wall clock.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct Clock {
     ahead_ms: i64,
 }

@@ -42,6 +42,8 @@ pub enum Fault {
         /// What its disk keeps.
         crash: Crash,
     },
+    /// A storage node is asked to stop, as for a new version: it hands over, ends, and is started again afterwards.
+    Leave(usize),
     /// A gateway's process goes, and is started again afterwards.
     Gateway(usize),
     /// Nothing goes to a host or from it.
@@ -117,7 +119,7 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
     let mut below = |end: usize| random.below(end as u64) as usize;
     let servers = hosts.nodes + hosts.gateways;
     let crash = Crash::ALL[below(Crash::ALL.len())];
-    match below(24) {
+    match below(26) {
         0..5 => Fault::Crash { host: below(hosts.nodes), crash },
         5 => Fault::Blackout(crash),
         6..8 => Fault::Torn { host: below(hosts.nodes), steps: 1 + below(STEPS_MAX as usize) as u64, crash },
@@ -130,6 +132,7 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
         15 | 16 => Fault::Split((0..hosts.count()).filter(|_| below(2) == 0).collect()),
         17 | 18 => Fault::Reset(below(servers)),
         19 => Fault::SlowNetwork(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
+        24 | 25 => Fault::Leave(below(hosts.nodes)),
         20 | 21 => Fault::SlowMachine(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
         _ => {
             // Mostly a little, for which many things are more sensitive.

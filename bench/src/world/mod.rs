@@ -99,6 +99,8 @@ struct World {
     faults: Vec<Planned>,
     /// What becomes of a disk that stops its node, and how long the node stays away.
     torn: [(Crash, u64); HOSTS.nodes],
+    /// How long a node that was asked to stop stays away.
+    away_ms: [u64; HOSTS.nodes],
     story: Story,
     stage: Stage,
     look_at_ms: u64,
@@ -137,6 +139,7 @@ impl World {
             devices,
             faults,
             torn: [(Crash::Process, 0); HOSTS.nodes],
+            away_ms: [0; HOSTS.nodes],
             story: Story::new(),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             look_at_ms: START_MS,
@@ -190,6 +193,7 @@ impl World {
             if node.life == life {
                 node.turn(&mut self.outside);
                 self.see_to_disk(host);
+                self.see_off(host);
             }
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
             if gateway.life == life {
@@ -234,6 +238,13 @@ impl World {
         }
     }
 
+    /// A node that was asked to stop, and has done what that takes, ends.
+    fn see_off(&mut self, host: usize) {
+        if self.nodes[host].has_left(self.outside.now_ms) {
+            self.crash(host, Crash::Process, self.away_ms[host]);
+        }
+    }
+
     fn crash(&mut self, host: usize, crash: Crash, away_ms: u64) {
         self.nodes[host].crash(crash);
         let going = if crash == Crash::Process { Going::Process } else { Going::Power };
@@ -254,6 +265,10 @@ impl World {
                 for host in (0..HOSTS.nodes).filter(|host| self.nodes[*host].is_up()).collect::<Vec<_>>() {
                     self.crash(host, crash, lasts_ms);
                 }
+            }
+            Fault::Leave(host) => {
+                self.away_ms[host] = lasts_ms;
+                self.nodes[host].leave(&mut self.outside);
             }
             Fault::Torn { host, steps, crash } => {
                 self.torn[host] = (crash, lasts_ms);
@@ -325,6 +340,15 @@ impl World {
         behind.into_iter().map(with_status).collect()
     }
 
+    /// Shards that are led from elsewhere than they should be.
+    fn leaders_astray(&mut self) -> Vec<String> {
+        let mut astray = Vec::new();
+        for (host, node) in self.nodes.iter_mut().enumerate() {
+            astray.extend(node.astray().into_iter().map(|shard| format!("host {host} leads shard {shard}")));
+        }
+        astray
+    }
+
     /// Whether the run comes to its next stage.
     fn look(&mut self) {
         let now_ms = self.outside.now_ms;
@@ -352,6 +376,7 @@ impl World {
                 let unread = self.devices.iter().filter_map(Device::unread);
                 let mut unread: Vec<String> = unread.collect();
                 unread.extend(self.copies_behind());
+                unread.extend(self.leaders_astray());
                 if unread.is_empty() || now_ms >= by_ms {
                     let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
                     self.story.history.unsettled = failures.chain(unread).collect();

@@ -36,6 +36,9 @@ const THREAD_MS: u64 = 2;
 /// Longest time between two rounds of maintenance, in milliseconds.
 const MAINTENANCE_MS: u64 = 8_000;
 
+/// As `server/mod.rs`: a node that is asked to stop hands over for so long at most, in milliseconds.
+const LEAVE_MS_MAX: u64 = 5_000;
+
 /// A machine with a storage node.
 pub struct NodeHost {
     host: usize,
@@ -48,7 +51,9 @@ pub struct NodeHost {
     /// Counts starts and ends.
     pub life: u64,
     /// The machine's clock.
-    pub clock: Clock,
+    wall: Clock,
+    /// The process', as the storage node's `clock.rs` has it: it begins with the machine's, and follows it only ahead.
+    clock: Clock,
     /// Whatever its threads do takes up to so much longer, in milliseconds.
     pub slow_ms: u64,
     /// Why it did not start, or ended by itself: never well.
@@ -60,6 +65,8 @@ struct Running {
     node: SimNode,
     woken: Arc<AtomicBool>,
     turn_at_ms: Option<u64>,
+    /// It was asked to stop, and does by then.
+    leaves_by_ms: Option<u64>,
     /// Rounds that are planned already.
     planned: BTreeMap<Thread, ()>,
     callers: BTreeMap<ConnectionId, Caller>,
@@ -123,6 +130,7 @@ impl NodeHost {
             _root: root,
             running: None,
             life: 0,
+            wall: Clock::default(),
             clock: Clock::default(),
             slow_ms: 0,
             failure: None,
@@ -151,6 +159,7 @@ impl NodeHost {
     pub fn start(&mut self, outside: &mut Outside) {
         let cores = 1 + outside.up_to(1) as usize;
         self.life += 1;
+        self.clock = self.wall;
         let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
             Ok(node) => node,
             Err(_) if self.disk.is_stopped() => return,
@@ -173,6 +182,7 @@ impl NodeHost {
             node,
             woken,
             turn_at_ms: None,
+            leaves_by_ms: None,
             planned: BTreeMap::new(),
             callers: BTreeMap::new(),
             serving: BTreeMap::new(),
@@ -194,7 +204,8 @@ impl NodeHost {
 
     /// The machine's clock jumps.
     pub fn jump(&mut self, by_ms: i64, outside: &mut Outside) {
-        self.clock.jump(by_ms);
+        self.wall.jump(by_ms);
+        self.clock = self.clock.max(self.wall);
         if let Some(running) = &mut self.running {
             running.woken.store(true, Ordering::Relaxed);
             self.settle(outside);
@@ -208,6 +219,25 @@ impl NodeHost {
         self.running = None;
         self.disk.crash(crash, &mut self.chance);
         self.rows.crash(crash, &mut self.chance);
+    }
+
+    /// The process is asked to stop.
+    pub fn leave(&mut self, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        running.leaves_by_ms = Some(outside.now_ms + LEAVE_MS_MAX);
+        running.node.leave();
+        self.settle(outside);
+    }
+
+    /// Whether it was asked to stop, and has handed over all it could, or waited for long enough.
+    pub fn has_left(&mut self, now_ms: u64) -> bool {
+        let Some(running) = &mut self.running else { return false };
+        running.leaves_by_ms.is_some_and(|by_ms| now_ms >= by_ms || running.node.has_left())
+    }
+
+    /// Shards that it leads although another copy should.
+    pub fn astray(&mut self) -> Vec<u32> {
+        self.running.as_mut().map(|running| running.node.astray()).unwrap_or_default()
     }
 
     /// Whether its disk has stopped it.

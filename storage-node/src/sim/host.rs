@@ -23,7 +23,7 @@ use wire_protocol::ids::ShardId;
 const HOT_BYTES: usize = 16 * 1024;
 
 /// Leaders go back where they should be sooner than in a real fleet: a simulation's life is short. In milliseconds.
-const PACE: Pace = Pace { calm_ms: 1_500, apart_ms: 1_000, left_alone_ms: 2_000 };
+const PACE: Pace = Pace { calm_ms: 1_500, apart_ms: 1_000, left_alone_ms: 700 };
 
 /// A running node. To be dropped before its disk crashes.
 pub struct SimNode {
