@@ -7,8 +7,8 @@ pub const VERSION_MAX: u32 = 1;
 /// Lowest version of the links to storage nodes that this code speaks: that of the release before this one, so that a
 /// fleet is updated one process after the other.
 pub const LINK_VERSION_MIN: u32 = 1;
-/// Highest version of those links.
-pub const LINK_VERSION: u32 = 1;
+/// Highest version of those links. 2: the outcome of a message says on how many copies it is.
+pub const LINK_VERSION: u32 = 2;
 
 /// Feature bit: the client understands session-local conversation handles.
 pub const FEATURE_HANDLES: u64 = 1;

@@ -44,8 +44,17 @@ impl Send {
         answered(server_frame::Body::Accepted(v1::MessageAccepted {
             seq: applied.seq,
             time_delta_ms,
-            durability: v1::Durability::Synced as i32,
+            durability: durability(&applied) as i32,
         }))
+    }
+}
+
+/// What the message's shard said of its copies. One that says nothing has it on its own disk.
+fn durability(applied: &internal::MessageApplied) -> v1::Durability {
+    match applied {
+        internal::MessageApplied { copies: 0 | 1, .. } => v1::Durability::Synced,
+        internal::MessageApplied { spans_zones: false, .. } => v1::Durability::Quorum,
+        internal::MessageApplied { spans_zones: true, .. } => v1::Durability::QuorumOfZones,
     }
 }
 
@@ -119,14 +128,20 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_says_where_when_and_that_it_is_synced() {
+    fn a_tick_says_where_when_and_how_durable_the_message_is() {
         let router = Router::embedded(4);
-        for (time_ms, time_delta_ms) in [(5_007, 7), (4_000, -1_000)] {
-            let applied =
-                storage::Kind::MessageApplied(MessageApplied { seq: 12, time_ms, repeated_send: false });
+        for (time_ms, time_delta_ms, copies, spans_zones, durability) in [
+            (5_007, 7, 1, false, v1::Durability::Synced),
+            (4_000, -1_000, 2, false, v1::Durability::Quorum),
+            (5_000, 0, 2, true, v1::Durability::QuorumOfZones),
+            // A node of link version 1 says nothing of copies.
+            (5_000, 0, 0, false, v1::Durability::Synced),
+        ] {
+            let applied = MessageApplied { seq: 12, time_ms, repeated_send: false, copies, spans_zones };
+            let applied = storage::Kind::MessageApplied(applied);
             let step = Send.handle_result(&asker(&router), outcome(applied)).expect("it was applied");
             let Progress::Answered(server_frame::Body::Accepted(accepted)) = step else { panic!("{step:?}") };
-            let durability = v1::Durability::Synced as i32;
+            let durability = durability as i32;
             assert_eq!(accepted, v1::MessageAccepted { seq: 12, time_delta_ms, durability });
         }
     }

@@ -10,7 +10,7 @@ pub use balance::{
     Astray, Balance, CALM_MS, HAND_OVER_MS_MAX, HAND_OVERS_APART_MS, LEFT_ALONE_DOUBLINGS_MAX, LEFT_ALONE_MS, Pace,
 };
 pub use leaders::Leaders;
-pub use spread::{SpreadNode, spread};
+pub use spread::{SpreadNode, spans_zones, spread};
 
 use crate::config::{ConfigError, StorageConfig};
 use crate::replication::Replicas;
@@ -45,6 +45,7 @@ pub struct ShardMap {
     /// Copies of each shard, the preferred leader first.
     copies: Vec<Vec<u32>>,
     places: Vec<Place>,
+    nodes: Vec<SpreadNode>,
     others: Vec<OtherNode>,
 }
 
@@ -78,7 +79,7 @@ impl ShardMap {
         }
         let others = config.nodes.iter().filter(|node| node.id != config.node_id);
         let others = others.map(|node| OtherNode { id: node.id, address: node.address }).collect();
-        Ok(Self { own: config.node_id, copies, places, others })
+        Ok(Self { own: config.node_id, copies, places, nodes: spread_nodes(config), others })
     }
 
     /// Who holds copies of a shard of this node.
@@ -87,6 +88,11 @@ impl ShardMap {
         let mut voters = copies.clone();
         voters.sort_unstable();
         Replicas { own: self.own, voters, preferred: copies[0] }
+    }
+
+    /// Whether a majority of the shard's copies is never in one zone alone.
+    pub fn spans_zones(&self, shard: ShardId) -> bool {
+        spans_zones(&self.nodes, &self.copies[shard.0 as usize])
     }
 
     /// Whether shards have more than one copy: then their leaders change.
@@ -166,9 +172,11 @@ fn spread_copies(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
     if let Some(node) = config.nodes.iter().find(|node| !node.shards.is_empty()) {
         return invalid(format!("node {}: shards are listed only with one replica", node.id));
     }
-    let nodes: Vec<SpreadNode> =
-        config.nodes.iter().map(|node| SpreadNode { id: node.id, zone: node.zone.clone() }).collect();
-    Ok(spread(config.shard_count, &nodes, replicas as usize))
+    Ok(spread(config.shard_count, &spread_nodes(config), replicas as usize))
+}
+
+fn spread_nodes(config: &StorageConfig) -> Vec<SpreadNode> {
+    config.nodes.iter().map(|node| SpreadNode { id: node.id, zone: node.zone.clone() }).collect()
 }
 
 #[cfg(test)]

@@ -42,6 +42,16 @@ pub fn spread(shard_count: u32, nodes: &[SpreadNode], replicas: usize) -> Vec<Ve
         .collect()
 }
 
+/// Whether, of any majority of these copies, one is left when a whole zone is lost. Nodes without a zone are of none that
+/// is known to be another.
+pub fn spans_zones(nodes: &[SpreadNode], copies: &[u32]) -> bool {
+    let zone = |id: &u32| nodes.iter().find(|node| node.id == *id).map_or("", |node| node.zone.as_str());
+    let zones: Vec<&str> = copies.iter().map(zone).collect();
+    let majority = copies.len() / 2 + 1;
+    let is_spread = |zone: &&str| zones.iter().filter(|other| *other == zone).count() < majority;
+    copies.len() > 1 && zones.iter().all(|zone| !zone.is_empty() && is_spread(zone))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +75,21 @@ mod tests {
             let pairs: BTreeSet<(u32, u32)> =
                 table.iter().filter(|copies| copies.len() > 1).map(|copies| (copies[0], copies[1])).collect();
             assert!(replicas == 1 || pairs.len() == count * (count - 1), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_majority_spans_zones_where_no_zone_holds_one() {
+        for (zones, copies, spans) in [
+            (&["a", "b", "c"][..], &[1, 2, 3][..], true),
+            (&["a", "b", "a"], &[1, 2, 3], false),
+            (&["a", "b", ""], &[1, 2, 3], false),
+            (&["", "", ""], &[1, 2, 3], false),
+            (&["a", "b", "a", "b", "c"], &[1, 2, 3, 4, 5], true),
+            (&["a", "b", "a", "a", "c"], &[1, 2, 3, 4, 5], false),
+            (&["a"], &[1], false),
+        ] {
+            assert_eq!(spans_zones(&nodes(zones), copies), spans, "{zones:?}");
         }
     }
 

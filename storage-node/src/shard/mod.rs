@@ -111,6 +111,8 @@ pub(crate) struct ShardStart {
     pub shard_count: u32,
     pub group: Group,
     pub replicas: Replicas,
+    /// Whether a majority of them is never in one zone alone.
+    pub spans_zones: bool,
     /// Index and time of the stored state.
     pub applied: u64,
     pub time_ms: u64,
@@ -138,6 +140,7 @@ pub(crate) struct Shard {
     stage: Stage,
     pipeline: Pipeline,
     replicas: Replicas,
+    spans_zones: bool,
     lead: Lead,
     handing_over: HandOver,
     /// The term in which this replica leads.
@@ -172,6 +175,7 @@ impl Shard {
             feed_due_ms: start.source.is_some().then_some(0),
             source: start.source,
             replicas: start.replicas,
+            spans_zones: start.spans_zones,
             lead: Lead::new(),
             handing_over: HandOver::default(),
             leads_in,

@@ -6,7 +6,7 @@ use crate::domain::Event;
 use crate::failpoint::{self, Failpoint};
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
-use wire_protocol::internal::{Delivery, FeedItem, delivery};
+use wire_protocol::internal::{Delivery, FeedItem, Outcome, delivery, outcome};
 
 impl Shard {
     /// The rows of these entries are readable: answers commands, records and carries out events.
@@ -23,7 +23,7 @@ impl Shard {
             let mut items = Vec::new();
             for applied in entry.results {
                 if let Some(origin) = origins.next().flatten() {
-                    respond(origin, Reply::Outcome(applied.outcome), effects);
+                    respond(origin, Reply::Outcome(self.with_copies(applied.outcome)), effects);
                 }
                 for event in applied.events {
                     self.carry_out_event(event, &mut items, effects);
@@ -39,6 +39,15 @@ impl Shard {
         self.look_at_role(effects);
         failpoint::pass(Failpoint::FeedSending);
         self.send_feed(now_ms, effects);
+    }
+
+    /// With what the state does not know: it is committed, so most of the copies have it on disk.
+    fn with_copies(&self, mut outcome: Outcome) -> Outcome {
+        if let Some(outcome::Kind::MessageApplied(applied)) = &mut outcome.kind {
+            applied.copies = self.replicas.voters.len() as u32 / 2 + 1;
+            applied.spans_zones = self.spans_zones;
+        }
+        outcome
     }
 
     fn carry_out_event(&mut self, event: Event, items: &mut Vec<FeedItem>, effects: &mut Effects) {

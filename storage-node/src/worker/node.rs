@@ -262,6 +262,7 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
             shard_count: shared.map.shard_count(),
             group,
             replicas,
+            spans_zones: shared.map.spans_zones(id),
             applied,
             time_ms,
             source,

@@ -221,6 +221,7 @@ fn answers_about_conversations() -> Vec<(&'static str, ServerFrame)> {
 fn other_answers() -> Vec<(&'static str, ServerFrame)> {
     let synced = MessageAccepted { seq: 6, time_delta_ms: 86_400_000, durability: Durability::Synced as i32 };
     let quorum = MessageAccepted { seq: 7, time_delta_ms: -5, durability: Durability::Quorum as i32 };
+    let zones = MessageAccepted { durability: Durability::QuorumOfZones as i32, ..quorum };
     let user = User { user_id: id(BOB), username: "bob".into(), display_name: "Bob ☀".into() };
     let error = Error {
         code: ErrorCode::ErrorThrottled as i32,
@@ -231,6 +232,7 @@ fn other_answers() -> Vec<(&'static str, ServerFrame)> {
     vec![
         answer("server-accepted", 1, Body::Accepted(synced)),
         answer("server-accepted-quorum", 2, Body::Accepted(quorum)),
+        answer("server-accepted-zones", 2, Body::Accepted(zones)),
         answer("server-pong", 3, Body::Pong(Pong { server_time_ms: TIME_MS })),
         answer("server-done", 8, Body::Done(Done {})),
         answer("server-users", 9, Body::Users(Users { users: vec![user] })),

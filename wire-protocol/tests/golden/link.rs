@@ -4,7 +4,7 @@
 use crate::frames::{ALICE, BOB, CONVERSATION, TIME_MS, entry, id};
 use bytes::Bytes;
 use wire_protocol::internal::*;
-use wire_protocol::limits::{LINK_CREDITS, LINK_VERSION};
+use wire_protocol::limits::LINK_CREDITS;
 use wire_protocol::v1::{Conversation, ConversationKind, EntryKind, ErrorCode, Member, ReceiptEvent, User};
 
 const DEVICE: u8 = 0x10;
@@ -13,8 +13,8 @@ const SESSION: SessionAddress = SessionAddress { slot: 70_000, generation: 3 };
 /// What a caller sends, in an order that a serving half takes.
 pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
     let hello = LinkHello {
-        version_min: LINK_VERSION,
-        version_max: LINK_VERSION,
+        version_min: 1,
+        version_max: 1,
         role: link_hello::Role::Gateway as i32,
         peer_id: 7,
         incarnation: 0x0102_0304_0506_0708,
@@ -43,7 +43,7 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
 /// What a storage node sends, in an order that a calling half takes.
 pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
     let welcome = LinkWelcome {
-        version: LINK_VERSION,
+        version: 1,
         node_id: 2,
         epoch: 0x1112_1314_1516_1718,
         credits: LINK_CREDITS,
@@ -56,6 +56,10 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
     vec![
         ("link-welcome", LinkResponseFrame { welcome: Some(welcome), ..none() }),
         ("link-outcomes", LinkResponseFrame { responses: responses(100, outcomes()), ..none() }),
+        (
+            "link-outcomes-of-copies",
+            LinkResponseFrame { responses: responses(110, outcomes_of_copies()), ..none() },
+        ),
         ("link-answers", LinkResponseFrame { responses: responses(200, answers()), ..none() }),
         ("link-attached", LinkResponseFrame { responses: responses(300, attached), ..none() }),
         ("link-errors", LinkResponseFrame { responses: responses(400, errors()), ..none() }),
@@ -274,7 +278,8 @@ fn refused() -> Refused {
 }
 
 fn outcomes() -> Vec<shard_response::Result> {
-    let applied = MessageApplied { seq: 6, time_ms: TIME_MS + 6, repeated_send: true };
+    let applied =
+        MessageApplied { seq: 6, time_ms: TIME_MS + 6, repeated_send: true, ..MessageApplied::default() };
     let kinds = [
         outcome::Kind::Refused(refused()),
         outcome::Kind::ConversationCreated(ConversationCreated { existed: true }),
@@ -282,6 +287,15 @@ fn outcomes() -> Vec<shard_response::Result> {
         outcome::Kind::Accepted(Accepted {}),
     ];
     kinds.map(|kind| shard_response::Result::Outcome(Outcome { kind: Some(kind) })).to_vec()
+}
+
+fn outcomes_of_copies() -> Vec<shard_response::Result> {
+    let applied = |spans_zones| {
+        let applied =
+            MessageApplied { seq: 6, time_ms: TIME_MS + 6, repeated_send: false, copies: 2, spans_zones };
+        shard_response::Result::Outcome(Outcome { kind: Some(outcome::Kind::MessageApplied(applied)) })
+    };
+    vec![applied(false), applied(true)]
 }
 
 fn answers() -> Vec<shard_response::Result> {

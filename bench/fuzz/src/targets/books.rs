@@ -139,7 +139,7 @@ impl Books {
             first.filter(|(_, time_ms)| now_ms <= time_ms + IDEMPOTENCY_MS)
         };
         if let Some((seq, time_ms)) = answer(send.client_message_id) {
-            return Ok((0, Some(MessageApplied { seq, time_ms, repeated_send: true })));
+            return Ok((0, Some(MessageApplied { seq, time_ms, repeated_send: true, ..Default::default() })));
         }
         if send.predecessor != 0 && answer(send.predecessor).is_none() {
             return Err(ErrorCode::ErrorPredecessorMissing);
@@ -148,7 +148,7 @@ impl Books {
         room.senders.push(Some(send.user_id.clone()));
         let seq = room.entries.len() as u64;
         room.answers.insert(key(send.client_message_id), (seq, now_ms));
-        Ok((1, Some(MessageApplied { seq, time_ms: now_ms, repeated_send: false })))
+        Ok((1, Some(MessageApplied { seq, time_ms: now_ms, ..Default::default() })))
     }
 
     fn create(&mut self, now_ms: u64, create: &CreateConversation) -> Expected {

@@ -206,7 +206,12 @@ impl Model {
             first.filter(|(_, time_ms)| now_ms - time_ms <= IDEMPOTENCY_MS)
         };
         let applied = |seq, time_ms, repeated_send| {
-            outcome::Kind::MessageApplied(internal::MessageApplied { seq, time_ms, repeated_send })
+            outcome::Kind::MessageApplied(internal::MessageApplied {
+                seq,
+                time_ms,
+                repeated_send,
+                ..Default::default()
+            })
         };
         if let Some((seq, time_ms)) = answer(command.client_message_id) {
             return Ok((applied(seq, time_ms, true), vec![]));

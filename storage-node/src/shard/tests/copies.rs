@@ -22,6 +22,24 @@ fn a_session_that_left_while_its_attach_waited_for_the_quorum_stays_away() {
 }
 
 #[test]
+fn an_answer_says_on_how_many_copies_the_message_is() {
+    let folder = folder();
+    for (name, mut rig, copies, spans_zones) in [
+        ("alone", with_people(Rig::serving(&folder.path().join("alone"))), 1, false),
+        ("three", with_people(Rig::leading(&folder.path().join("three"), &[2, 3])), 2, true),
+    ] {
+        // A repeat is as durable.
+        for _ in 0..2 {
+            rig.send(link(1), message(1, 5));
+            rig.settle();
+            let answers = rig.answers(link(1));
+            let applied = applied(&answers[0].1);
+            assert_eq!((applied.copies, applied.spans_zones), (copies, spans_zones), "{name}");
+        }
+    }
+}
+
+#[test]
 fn a_leader_that_steps_down_tells_what_it_did_not_do_from_what_it_does_not_know() {
     let folder = folder();
     let mut rig = leading(&folder, &[2, 3]);

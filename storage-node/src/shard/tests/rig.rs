@@ -21,8 +21,8 @@ use wire_protocol::internal::raft_message::Kind;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
-    AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, Query, RaftMessage,
-    SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query, shard_error,
+    AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, MessageApplied, Query,
+    RaftMessage, SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query, shard_error,
 };
 use wire_protocol::v1::ConversationKind;
 
@@ -97,6 +97,7 @@ impl Rig {
             time_ms,
             source: (replicas.voters.len() == 1).then_some(source),
             log_cut: 0,
+            spans_zones: replicas.voters.len() > 1,
             replicas,
             marks: Arc::clone(&marks),
             metrics,
@@ -357,9 +358,14 @@ pub fn ask(kind: query::Kind) -> Operation {
 
 /// The number that a message got.
 pub fn seq(reply: &Reply) -> u64 {
+    applied(reply).seq
+}
+
+/// What became of a message.
+pub fn applied(reply: &Reply) -> &MessageApplied {
     match reply {
         Reply::Outcome(outcome) => match &outcome.kind {
-            Some(outcome::Kind::MessageApplied(applied)) => applied.seq,
+            Some(outcome::Kind::MessageApplied(applied)) => applied,
             other => panic!("not applied: {other:?}"),
         },
         other => panic!("not applied: {other:?}"),
