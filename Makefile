@@ -11,12 +11,13 @@ WEB_SOURCES = $(shell find $(WEB)/src $(WEB)/public $(WEB)/build wire-protocol/p
 # RocksDB's library, built by the first target that needs it. If that fails nothing goes on without it.
 CARGO = library=$$(.ci/rocksdb) && ROCKSDB_STATIC=1 ROCKSDB_LIB_DIR="$$library" cargo
 
-.PHONY: run terminal test fuzz lint setup setup-test web help
+.PHONY: run terminal test test-upgrade fuzz lint setup setup-test web help
 
 help:
 	@echo 'make run       install what is missing, build, start the server; it names the chat page'
 	@echo 'make terminal  build and start the terminal client against that server (ARGS="--help")'
 	@echo 'make test      install what is missing, build, run every test'
+	@echo 'make test-upgrade  upgrade a fleet from the commit before this one, under load (ARGS="REVISION"; as root)'
 	@echo 'make fuzz      look for inputs that break something (ARGS="--seconds 600 apply tokens")'
 	@echo 'make lint      formatting, clippy with warnings denied, licences and sources'
 
@@ -35,6 +36,9 @@ test: setup-test web
 	$(CARGO) test --locked --workspace
 	cd $(WEB) && npm test
 	RINGLINE_BIN_DIR='$(BIN)' $(WEB)/e2e/run.sh
+
+test-upgrade: setup-test
+	bench/upgrade.sh $(ARGS)
 
 fuzz: setup-test
 	bench/fuzz/run.sh $(ARGS)

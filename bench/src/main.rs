@@ -22,6 +22,7 @@ const HELP: &str = "ringline-bench COMMAND
   soak [PLAN] [--minutes 30] [--out FILE] [--html FILE]
                         rounds of load and kills: do memory or files grow, does it get slower, was anything lost?
   faults [FAULT…] [--short] [--limit-s 3] [--bin-dir DIR] [--rate-scale X] [--out FILE]
+  faults --previous DIR a fleet of another release's binaries, upgraded process by process under the same load
                         three storage nodes and two gateways in network namespaces, broken one way after another under
                         load: seconds without service, and the ledger, fault by fault (as root; faults --list names them)
   compare A B [--plan PLAN] [--plan-b PLAN] [--runs 3] [--out DIR] [--html FILE]

@@ -5,7 +5,7 @@ use super::run::{plan, scale_rates};
 use bench::coordinator::control::flags::Flags;
 use bench::coordinator::enclosure::{Enclosure, NOT_PERMITTED, Side};
 use bench::coordinator::network::NetworkError;
-use bench::faults::Faults;
+use bench::faults::{Binaries, Faults};
 use bench::faults::kinds::{Kind, Length};
 use bench::faults::outcome::{Outcome, table};
 use bench::report::progress::Output;
@@ -20,10 +20,11 @@ const SHORT: [Kind; 5] = [Kind::Kill, Kind::Stop, Kind::Cut, Kind::CutIn, Kind::
 
 /// `ringline-bench faults …`.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let valued = ["--limit-s", "--bin-dir", "--rate-scale", "--out", "--plan"];
+    let valued = ["--limit-s", "--bin-dir", "--previous", "--rate-scale", "--out", "--plan"];
     let mut flags = Flags::parse(arguments, &valued, &["--short", "--list"])?;
     if flags.has("--list") {
         Kind::ALL.iter().for_each(|kind| println!("{}", kind.name()));
+        println!("{} (with --previous)", Kind::RollingUpgrade.name());
         return Ok(ExitCode::SUCCESS);
     }
     let length = if flags.has("--short") { Length::Short } else { Length::Long };
@@ -32,6 +33,13 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         kinds.push(
             Kind::named(&name).ok_or_else(|| format!("there is no fault {name}; faults --list names all"))?,
         );
+    }
+    let previous = flags.one("--previous")?;
+    if previous.is_some() && kinds.is_empty() {
+        kinds.push(Kind::RollingUpgrade);
+    }
+    if previous.is_some() != kinds.contains(&Kind::RollingUpgrade) {
+        return Err("rolling-upgrade, and nothing else, needs --previous: a folder with the release before this one".into());
     }
     if kinds.is_empty() {
         kinds = if length == Length::Short { SHORT.to_vec() } else { Kind::ALL.to_vec() };
@@ -47,7 +55,10 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         kinds,
         length,
         plan,
-        bin_dir: flags.one("--bin-dir")?.map(Into::into),
+        binaries: Binaries {
+            current: flags.one("--bin-dir")?.map(Into::into),
+            previous: previous.map(Into::into),
+        },
         command_line: std::env::args().collect(),
         output: Output::of_stdout(),
     };

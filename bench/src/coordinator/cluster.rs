@@ -71,6 +71,15 @@ log_ins_per_address = \"none\"
 refreshes_per_address = \"none\"
 ";
 
+/// Servers of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tier {
+    /// Storage nodes.
+    Storage,
+    /// Gateways.
+    Gateway,
+}
+
 /// Running servers and their folder, which goes when this is dropped.
 pub struct Cluster {
     /// Gateways, in the order of [`Cluster::targets`].
@@ -181,6 +190,32 @@ impl Cluster {
             cluster.start_gateway(cores, &storage)?;
         }
         Ok(cluster)
+    }
+
+    /// From its next start on a server runs the binary of this folder; `None`: the one beside the running program.
+    pub fn run_from(
+        &mut self,
+        tier: Tier,
+        index: usize,
+        bin_dir: Option<&Path>,
+    ) -> Result<(), ClusterError> {
+        self.bin_dir = bin_dir.map(Path::to_owned);
+        let (server, binary_name) = match tier {
+            Tier::Storage => (&self.storages[index], "ringline-storage"),
+            Tier::Gateway => (&self.gateways[index], "ringline-gateway"),
+        };
+        let file = self.folder.join(format!("{}.toml", server.name()));
+        let (program, arguments) = self.command(server.name(), binary_name, &file)?;
+        self.servers(tier)[index].set_command(program, arguments);
+        Ok(())
+    }
+
+    /// Those of one kind.
+    pub fn servers(&mut self, tier: Tier) -> &mut [Server] {
+        match tier {
+            Tier::Storage => &mut self.storages,
+            Tier::Gateway => &mut self.gateways,
+        }
     }
 
     /// Program and arguments that run one of the project's binaries as this server, on the servers' CPUs.

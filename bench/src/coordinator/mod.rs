@@ -16,5 +16,5 @@ pub mod relay;
 pub mod tested;
 pub mod run;
 
-pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape};
+pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape, Tier};
 pub use server::{Server, binary};

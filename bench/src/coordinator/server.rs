@@ -156,6 +156,11 @@ impl Server {
         }
     }
 
+    /// What is started from the next start on.
+    pub fn set_command(&mut self, program: PathBuf, arguments: Vec<String>) {
+        (self.program, self.arguments) = (program, arguments);
+    }
+
     /// Process id while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(Child::id)

@@ -7,10 +7,11 @@ use crate::coordinator::enclosure::Enclosure;
 use crate::coordinator::hosts::{FakeClock, Hosts, SmallDisk};
 use crate::coordinator::network::{Direction, Network};
 use crate::coordinator::tested::{Fleet as FleetTargets, Wanted};
-use crate::coordinator::{Cluster, Launch, Rates};
+use crate::coordinator::{Cluster, Launch, Rates, Server, Tier};
 use crate::workload::plan::Plan;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Debian's `libfaketime`, by architecture's folder.
@@ -33,6 +34,16 @@ pub struct Fleet {
     pub bench_key_pem: String,
     key_file: PathBuf,
     hosts: Hosts,
+    binaries: Binaries,
+}
+
+/// Where binaries are; `None`: beside the running program.
+#[derive(Clone, Debug, Default)]
+pub struct Binaries {
+    /// Of this release.
+    pub current: Option<PathBuf>,
+    /// Of the release before it, if the fleet begins with that.
+    pub previous: Option<PathBuf>,
 }
 
 impl Fleet {
@@ -40,7 +51,7 @@ impl Fleet {
     pub fn start(
         enclosure: &Enclosure,
         plan: &Plan,
-        bin_dir: Option<&Path>,
+        binaries: &Binaries,
         kinds: &[Kind],
     ) -> Result<Self, FaultsError> {
         let shape = &plan.server;
@@ -63,12 +74,13 @@ impl Fleet {
         let cluster = Cluster::launch(Launch {
             name: &plan.name,
             shape,
-            bin_dir,
+            bin_dir: binaries.previous.as_deref().or(binaries.current.as_deref()),
             benchmark_key: Some(&public),
             rates: Rates::Lifted,
             hosts: hosts.clone(),
         })?;
-        Ok(Self { cluster, network, bench_key_pem, key_file, hosts })
+        let binaries = binaries.clone();
+        Ok(Self { cluster, network, bench_key_pem, key_file, hosts, binaries })
     }
 
     /// What a run is directed at.
@@ -144,13 +156,35 @@ impl Fleet {
     /// Each process ends when it is told to and is started again, one after another.
     pub fn restart_in_turn(&mut self) -> Result<(), FaultsError> {
         for server in self.cluster.storages.iter_mut().chain(&mut self.cluster.gateways) {
-            let ended_well = server.terminate()?;
-            if !ended_well {
-                return Err(FaultsError::EndedBadly(server.name().to_owned()));
-            }
-            server.restart()?;
+            restart(server)?;
         }
         Ok(())
+    }
+
+    /// Each process ends when it is told to and is started again as the new release, one after another. The first of
+    /// each kind is started as the old one once more in between.
+    pub fn upgrade_in_turn(&mut self) -> Result<(), FaultsError> {
+        let Binaries { current, previous } = self.binaries.clone();
+        for tier in [Tier::Storage, Tier::Gateway] {
+            for index in 0..self.cluster.servers(tier).len() {
+                let there_and_back = [&current, &previous, &current];
+                let steps = if index == 0 { &there_and_back[..] } else { &there_and_back[..1] };
+                for bin_dir in steps {
+                    self.cluster.run_from(tier, index, bin_dir.as_deref())?;
+                    restart(&mut self.cluster.servers(tier)[index])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Link versions that servers say they speak with another one, ascending. Those of early releases do not say.
+    pub fn link_versions(&self) -> Vec<u32> {
+        let servers = self.cluster.storages.iter().chain(&self.cluster.gateways);
+        let logs = servers.map(|server| std::fs::read_to_string(server.log()).unwrap_or_default());
+        let versions: BTreeSet<u32> =
+            logs.flat_map(|log| log.lines().filter_map(opened).collect::<Vec<_>>()).collect();
+        versions.into_iter().collect()
     }
 
     /// Servers that do not run.
@@ -160,9 +194,42 @@ impl Fleet {
     }
 }
 
+fn restart(server: &mut Server) -> Result<(), FaultsError> {
+    if !server.terminate()? {
+        return Err(FaultsError::EndedBadly(server.name().to_owned()));
+    }
+    server.restart()?;
+    Ok(())
+}
+
+/// The version of a link that was opened: "… storage link is open node=1 version=2", "… link to 10.0.0.1:7000 opened
+/// node=1 version=2".
+fn opened(line: &str) -> Option<u32> {
+    let (said, rest) = line.split_once(" version=")?;
+    let is_link = said.contains("storage link is open") || said.contains("link to ");
+    is_link.then(|| rest.split(' ').next()?.parse().ok()).flatten()
+}
+
 /// The library that gives a process a wall clock of its own.
 fn fake_clock() -> Result<PathBuf, FaultsError> {
     let folders = std::fs::read_dir(FAKE_CLOCK_FOLDER)?.filter_map(Result::ok);
     let mut found = folders.map(|folder| folder.path().join(FAKE_CLOCK_FILE)).filter(|path| path.is_file());
     found.next().ok_or(FaultsError::NoFakeClock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_links_are_read_from_logs() {
+        for (line, version) in [
+            ("INFO ringline_gateway::storage_client::link: storage link is open node=2 version=1", Some(1)),
+            ("INFO storage_node::server::peers: link to 10.9.0.2:7000 opened node=2 version=2", Some(2)),
+            ("INFO storage_node::server::peers: link to 10.9.0.2:7000 opened node=2", None),
+            ("INFO ringline: hello version=3", None),
+        ] {
+            assert_eq!(opened(line), version, "{line}");
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub struct Observed {
     pub whole: bool,
     /// Servers that did not run at the end.
     pub missing: Vec<String>,
+    /// Link versions that were spoken until then.
+    pub link_versions: Vec<u32>,
 }
 
 impl Injector<'_> {
@@ -71,6 +73,7 @@ impl Injector<'_> {
             streams: self.probes.look(),
             whole,
             missing: fleet.missing(),
+            link_versions: fleet.link_versions(),
         })
     }
 

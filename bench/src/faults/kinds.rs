@@ -37,6 +37,9 @@ pub enum Kind {
     ZoneLoss,
     /// Each process is told to end (SIGTERM), and started again once it has; storage nodes first.
     RollingRestart,
+    /// The fleet runs the release before this one; each process ends and is started again as this release, storage nodes
+    /// first. The first of each kind goes back once more before the next one's turn.
+    RollingUpgrade,
 }
 
 /// Who is hit.
@@ -49,7 +52,7 @@ pub struct Victim {
 }
 
 impl Kind {
-    /// All, in the order of a long run.
+    /// All that need one release alone, in the order of a long run.
     pub const ALL: [Kind; 14] = [
         Self::Kill,
         Self::Stop,
@@ -84,12 +87,13 @@ impl Kind {
             Self::KillGateway => "kill-gateway",
             Self::ZoneLoss => "zone-loss",
             Self::RollingRestart => "rolling-restart",
+            Self::RollingUpgrade => "rolling-upgrade",
         }
     }
 
     /// By its name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().chain([Self::RollingUpgrade]).find(|kind| kind.name() == name)
     }
 
     /// Whether the hit node cannot lead, so that another copy has to.
@@ -108,7 +112,8 @@ impl Kind {
             | Self::ClockAhead
             | Self::ClockBehind
             | Self::KillGateway
-            | Self::RollingRestart => false,
+            | Self::RollingRestart
+            | Self::RollingUpgrade => false,
         }
     }
 
@@ -117,7 +122,7 @@ impl Kind {
         match self {
             Self::KillGateway => Victim { storage: None, gateway: Some(0) },
             Self::ZoneLoss => Victim { storage: Some(busiest), gateway: Some(0) },
-            Self::RollingRestart => Victim { storage: None, gateway: None },
+            Self::RollingRestart | Self::RollingUpgrade => Victim { storage: None, gateway: None },
             _ => Victim { storage: Some(busiest), gateway: None },
         }
     }
@@ -156,6 +161,7 @@ impl Kind {
                 fleet.cut_off(&fleet.gateway(victim.gateway.unwrap_or(0)))?;
             }
             Self::RollingRestart => fleet.restart_in_turn()?,
+            Self::RollingUpgrade => fleet.upgrade_in_turn()?,
         }
         Ok(())
     }
@@ -176,7 +182,7 @@ impl Kind {
                 fleet.set_clocks(0)?;
             }
             Self::KillGateway => drop(fleet.cluster.gateways[victim.gateway.unwrap_or(0)].restart()?),
-            Self::RollingRestart => {}
+            Self::RollingRestart | Self::RollingUpgrade => {}
         }
         Ok(())
     }
@@ -185,7 +191,7 @@ impl Kind {
     pub fn hold(self, length: Length) -> Duration {
         match (self, length) {
             // It lasts as long as it takes.
-            (Self::RollingRestart, _) => Duration::ZERO,
+            (Self::RollingRestart | Self::RollingUpgrade, _) => Duration::ZERO,
             // The other nodes give a silent link up after 9 s, and that is to be seen, too.
             (_, Length::Long) => Duration::from_secs(15),
             (_, Length::Short) => Duration::from_secs(4),
@@ -215,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_name_of_its_own() {
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().chain([Kind::RollingUpgrade]) {
             assert_eq!(Kind::named(kind.name()), Some(kind));
         }
         assert_eq!(Kind::named("flood"), None);

@@ -27,12 +27,12 @@ use crate::coordinator::network::NetworkError;
 use crate::coordinator::run::{Drivers, Onlook, Run, RunError};
 use crate::report::progress::Output;
 use crate::workload::plan::Plan;
+pub use fleet::Binaries;
 use fleet::Fleet;
 use injector::{Injector, Observed};
 use kinds::{Kind, Length};
 use outcome::Outcome;
 use probe::Probes;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 /// The phase of the plan in which things break.
@@ -78,8 +78,8 @@ pub struct Faults {
     pub length: Length,
     /// The load.
     pub plan: Plan,
-    /// Where the binaries are; `None`: beside the running one.
-    pub bin_dir: Option<PathBuf>,
+    /// Where the servers' binaries are.
+    pub binaries: Binaries,
     /// As it was given.
     pub command_line: Vec<String>,
     /// Where progress is shown.
@@ -96,7 +96,7 @@ impl Faults {
         if !self.plan.ledger.keep || self.plan.phases.iter().all(|phase| phase.name != PHASE) {
             return Err(FaultsError::Plan(self.plan.name.clone()));
         }
-        let mut fleet = Fleet::start(enclosure, &self.plan, self.bin_dir.as_deref(), &self.kinds)?;
+        let mut fleet = Fleet::start(enclosure, &self.plan, &self.binaries, &self.kinds)?;
         let mut outcomes = Vec::new();
         for kind in &self.kinds {
             let outcome = self.one(*kind, &mut fleet)?;

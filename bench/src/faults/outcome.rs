@@ -38,6 +38,8 @@ pub struct Outcome {
     pub whole: bool,
     /// Servers that did not run at the end.
     pub missing: Vec<String>,
+    /// Versions that links were opened with, until then.
+    pub link_versions: Vec<u32>,
     /// Messages of the streams that were not answered for 5 s over a connection that stood.
     pub unanswered: u64,
     /// Connections of streams that broke or were given up.
@@ -92,6 +94,7 @@ impl Outcome {
             held_s: (heal_us - begin_us) as f64 / 1e6,
             whole: observed.whole,
             missing: observed.missing.clone(),
+            link_versions: observed.link_versions.clone(),
             unanswered: others.iter().map(|stream| stream.unanswered).sum(),
             reconnects: observed.streams.iter().map(|stream| stream.reconnects).sum(),
             wrong: observed.streams.iter().flat_map(|stream| stream.wrong.clone()).collect(),

@@ -15,7 +15,7 @@ use wire_protocol::frame::{FrameDecoder, encode_message};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
-use wire_protocol::link::{CallerEvent, CallerLink};
+use wire_protocol::link::{CallerEvent, CallerLink, Versions};
 
 /// First pause before connecting again, in milliseconds.
 const RETRY_MS_MIN: u64 = 50;
@@ -38,6 +38,7 @@ pub(super) struct NodeLink {
     node: NodeFacts,
     links: LinksById,
     hello: LinkHello,
+    versions: Versions,
     stage: Stage,
     /// Times in a row that no link came about.
     failures: u32,
@@ -64,8 +65,13 @@ impl NodeLink {
         hello: LinkHello,
         jitter_seed: u64,
     ) -> Self {
-        let stage = Stage::Down { retry_at_ms: 0 };
-        Self { index, node, links, hello, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+        let (stage, versions) = (Stage::Down { retry_at_ms: 0 }, Versions::OURS);
+        Self { index, node, links, hello, versions, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+    }
+
+    /// The same with these versions.
+    pub(super) fn speaking(self, versions: Versions) -> Self {
+        Self { versions, ..self }
     }
 
     /// To which node.
@@ -111,7 +117,7 @@ impl NodeLink {
                 } else if pipe.is_connected() {
                     let live = Live {
                         pipe: pipe.clone(),
-                        caller: CallerLink::new(self.hello, now_ms),
+                        caller: CallerLink::speaking(self.versions, self.hello, now_ms),
                         decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
                     };
                     self.stage = Stage::Live(Box::new(live));
@@ -136,10 +142,10 @@ impl NodeLink {
         let was_up = live.caller.welcome().is_some();
         let turned =
             live.receive(now_ms, self.index, self.node, &self.links, events).and_then(|()| live.send(now_ms));
-        let is_up = live.caller.welcome().is_some();
-        if turned.is_ok() && !was_up && is_up {
+        let welcome = live.caller.welcome();
+        if let (Ok(()), false, Some(LinkWelcome { version, .. })) = (&turned, was_up, welcome) {
             self.failures = 0;
-            tracing::info!(node = self.node.id, "storage link is open");
+            tracing::info!(node = self.node.id, version, "storage link is open");
             events.push(StorageEvent::LinkUp(self.index));
         }
         if let Err(why) = turned {

@@ -14,6 +14,7 @@ use std::rc::Rc;
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{LinkHello, ShardRequest, link_hello};
+use wire_protocol::link::Versions;
 
 /// Why there are no links. The process does not start.
 pub type NodesStartError = LinkIdentityError;
@@ -105,11 +106,13 @@ impl Nodes {
         wake: WakeHandle,
     ) -> Self {
         let hello = hello(peer);
+        let versions = Versions::up_to(std::env::var(Versions::TEST_VARIABLE).ok().as_deref());
         let indexes = (0..).map(LinkIndex);
         let by_id: LinksById = Rc::new(nodes.iter().map(|(node, _)| node.id).zip(indexes).collect());
         let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
             let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
-            (NodeLink::new(LinkIndex(index as u16), node, Rc::clone(&by_id), hello, seed), address)
+            let link = NodeLink::new(LinkIndex(index as u16), node, Rc::clone(&by_id), hello, seed);
+            (link.speaking(versions), address)
         };
         let links = nodes.into_iter().enumerate().map(link).collect();
         Self { connector, wake, links }

@@ -13,7 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
-use wire_protocol::link::{CallerLink, ServingLink};
+use wire_protocol::link::{CallerLink, ServingLink, Versions};
 
 /// Links look at the clock this often, in milliseconds; it also bounds how late a stop is noticed.
 const LOOK_EVERY_MS: u64 = 500;
@@ -31,10 +31,11 @@ pub(super) struct Driver {
     pub peers: RefCell<HashMap<u32, Rc<Connection<CallerLink>>>>,
     pub wake: Wake,
     pub ends: Ends,
+    pub versions: Versions,
 }
 
 impl Driver {
-    pub fn new(core: StorageCore, wake: Wake, ends: Ends) -> Rc<Self> {
+    pub fn new(core: StorageCore, wake: Wake, ends: Ends, versions: Versions) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(core),
             serving: RefCell::default(),
@@ -42,6 +43,7 @@ impl Driver {
             peers: RefCell::default(),
             wake,
             ends,
+            versions,
         })
     }
 

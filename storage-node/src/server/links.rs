@@ -60,7 +60,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
             shard_count: core.shard_count(),
         }
     };
-    let connection = Connection::new(ServingLink::new(welcome, clock::now_ms()), tls);
+    let connection = Connection::new(ServingLink::speaking(driver.versions, welcome, clock::now_ms()), tls);
     driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
     let link = Cell::new(None);
     let peer = Cell::new(0);

@@ -37,6 +37,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use wake::Wake;
+use wire_protocol::link::Versions;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1_024;
@@ -109,6 +110,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         0 => cpus.len().max(1),
         cores => cores,
     };
+    let versions = versions();
     let listeners = bind(listen, cores).map_err(|error| refused(format!("listen at {listen}"), error))?;
     let listen = listeners[0].local_addr().map_err(|error| refused("listen".to_owned(), error))?;
     let metrics_listen = config.metrics_listen;
@@ -130,6 +132,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
             tls: tls.clone(),
             wake: wake.clone(),
             ends: ends.clone(),
+            versions,
         };
         threads.push(start_core(parts, cpu, news.clone())?);
         wakes.push(wake);
@@ -153,6 +156,15 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         Some(failure) => Err(ServeError::Failed(failure)),
         None => result,
     }
+}
+
+/// Link versions that this process speaks.
+fn versions() -> Versions {
+    let max = std::env::var(Versions::TEST_VARIABLE);
+    if let Ok(max) = &max {
+        tracing::warn!("{} is set: no link version above {max} is spoken", Versions::TEST_VARIABLE);
+    }
+    Versions::up_to(max.ok().as_deref())
 }
 
 fn refused(what: String, error: io::Error) -> ServeError {
@@ -184,6 +196,7 @@ struct CoreThread {
     tls: LinkTlsConfigs,
     wake: Wake,
     ends: Ends,
+    versions: Versions,
 }
 
 fn start_core(
@@ -222,7 +235,7 @@ fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
         RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
     let result = runtime.block_on(async {
         let listener = monoio::net::TcpListener::from_std(parts.listener)?;
-        let driver = Driver::new(parts.core, parts.wake, parts.ends);
+        let driver = Driver::new(parts.core, parts.wake, parts.ends, parts.versions);
         for node in driver.others() {
             let core = parts.number as u32;
             monoio::spawn(peers::keep(Rc::clone(&driver), node, core, parts.tls.clone()));

@@ -72,7 +72,7 @@ async fn serve(
             ..LinkHello::default()
         }
     };
-    let connection = Connection::new(CallerLink::new(hello, clock::now_ms()), tls);
+    let connection = Connection::new(CallerLink::speaking(driver.versions, hello, clock::now_ms()), tls);
     connection.notify();
     driver.peers.borrow_mut().insert(node.id, Rc::clone(&connection));
     let take = |_: &Rc<Connection<CallerLink>>, events: Vec<CallerEvent>| {
@@ -93,7 +93,7 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
     match event {
         CallerEvent::Welcome(welcome) => {
             check(&welcome, node, core.shard_count())?;
-            tracing::info!(node = node.id, "link to {} opened", node.address);
+            tracing::info!(node = node.id, version = welcome.version, "link to {} opened", node.address);
             core.peer_link_changed(node.id);
         }
         CallerEvent::FeedAck(ack) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),

@@ -63,6 +63,16 @@ impl Versions {
     /// What this code speaks.
     pub const OURS: Self = Self { min: LINK_VERSION_MIN, max: LINK_VERSION };
 
+    /// For fleets of two releases in tests: a process whose environment has this variable speaks no link version above
+    /// its value, as the release before it did.
+    pub const TEST_VARIABLE: &str = "RINGLINE_LINK_VERSION_MAX";
+
+    /// [`Self::OURS`], but none above the one that [`Self::TEST_VARIABLE`] was found to have.
+    pub fn up_to(max: Option<&str>) -> Self {
+        let max = max.and_then(|text| text.parse().ok()).unwrap_or(LINK_VERSION);
+        Self { min: LINK_VERSION_MIN, max: max.clamp(LINK_VERSION_MIN, LINK_VERSION) }
+    }
+
     /// The highest version that both speak.
     pub fn common(self, theirs: Self) -> Result<u32, LinkFault> {
         let version = negotiate(self.min..=self.max, theirs.min..=theirs.max);

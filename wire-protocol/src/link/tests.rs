@@ -345,6 +345,20 @@ fn two_releases_side_by_side_agree_and_those_too_far_apart_hear_both_versions() 
 }
 
 #[test]
+fn a_test_may_have_a_process_speak_as_the_release_before_it() {
+    let spoken = |max| Versions { min: LINK_VERSION_MIN, max };
+    for (text, max) in [
+        (None, LINK_VERSION),
+        (Some("1"), 1),
+        (Some("0"), LINK_VERSION_MIN),
+        (Some("99"), LINK_VERSION),
+        (Some("x"), LINK_VERSION),
+    ] {
+        assert_eq!(Versions::up_to(text), spoken(max), "{text:?}");
+    }
+}
+
+#[test]
 #[should_panic(expected = "request ids of a link differ")]
 fn an_id_is_not_used_twice() {
     let (mut caller, _) = open(2);
