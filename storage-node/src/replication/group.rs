@@ -135,6 +135,8 @@ pub struct Group {
     /// Ticks since the opening, and when each other replica was heard of last.
     ticks: u64,
     heard: BTreeMap<u64, u64>,
+    /// What others have on disk and this replica has not, and since which tick.
+    outrun: Option<(u64, u64)>,
 }
 
 impl Group {
@@ -180,6 +182,7 @@ impl Group {
             restoring: None,
             ticks: 0,
             heard: BTreeMap::new(),
+            outrun: None,
         };
         group.look_at_role();
         Ok(group)
@@ -314,6 +317,7 @@ impl Group {
     pub fn tick(&mut self) {
         self.ticks += 1;
         self.node.tick();
+        self.look_at_disk();
         self.look_at_role();
     }
 

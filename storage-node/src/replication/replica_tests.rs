@@ -271,6 +271,40 @@ fn who_could_lead_is_who_is_heard_and_has_the_log() {
 }
 
 #[test]
+fn a_leader_whose_disk_is_slow_knows_it_and_no_other_does() {
+    let mut net = Net::new();
+    net.ticks(12);
+    // The others write, the leader does not.
+    let tick = |net: &mut Net| {
+        for _ in 0..3 {
+            for node in NODES {
+                let messages = net.replica(node).poll();
+                net.messages.extend(messages);
+                if node != 1 {
+                    net.replica(node).sync();
+                    let messages = net.replica(node).poll();
+                    net.messages.extend(messages);
+                }
+            }
+            for message in std::mem::take(&mut net.messages) {
+                net.replica(message.to).group.step(message).expect("replicas send what they should");
+            }
+        }
+        net.replicas.iter_mut().for_each(|replica| replica.group.tick());
+    };
+    net.replica(1).group.propose(record(7)).expect("it leads");
+    for ticks in 0..=11 {
+        assert!(!net.replica(1).group.is_outrun(), "after {ticks} ticks");
+        tick(&mut net);
+    }
+    assert!(net.replica(1).group.is_outrun());
+    assert!(!net.replica(2).group.is_outrun());
+    net.settle();
+    net.ticks(1);
+    assert!(!net.replica(1).group.is_outrun(), "it has written");
+}
+
+#[test]
 fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
     let mut net = Net::new();
     net.ticks(12);

@@ -22,7 +22,11 @@ pub const HAND_OVER_SETTLE_MS: u64 = 100;
 /// proposed.
 pub const HAND_OVER_MS_MAX: u64 = 500;
 
+/// A leader with a slow disk tries to hand over this often, in milliseconds.
+pub const HAND_OVER_FOR_DISK_EVERY_MS: u64 = 5_000;
+
 const _: () = {
+    assert!(HAND_OVER_FOR_DISK_EVERY_MS > HAND_OVER_MS_MAX);
     assert!(HAND_OVER_SETTLE_MS < HAND_OVER_MS_MAX);
     assert!(HAND_OVER_MS_MAX < crate::placement::HAND_OVER_MS_MAX);
 };
@@ -41,6 +45,8 @@ pub(super) struct HandOver {
     under_way: Option<HandingOver>,
     /// This node leaves: copies that were asked already. At most one for each copy.
     leaving: Option<Vec<u32>>,
+    /// When leadership was last to go because of a slow disk.
+    disk_ms: u64,
 }
 
 impl HandOver {
@@ -98,6 +104,19 @@ impl Shard {
         self.pipeline.group().successor(asked)
     }
 
+    /// The others have on disk what this node's is too slow for: one of them leads better.
+    fn look_at_disk(&mut self, now_ms: u64) {
+        let is_due = now_ms.saturating_sub(self.handing_over.disk_ms) >= HAND_OVER_FOR_DISK_EVERY_MS;
+        if self.handing_over.under_way.is_some() || !is_due || !self.pipeline.group().is_outrun() {
+            return;
+        }
+        if let Some(to) = self.pipeline.group().successor(&[]) {
+            tracing::warn!(shard = %self.id, "this node's disk is slow");
+            self.handing_over.disk_ms = now_ms;
+            self.hand_over(now_ms, to);
+        }
+    }
+
     pub(super) fn turn_hand_over(&mut self, now_ms: u64) {
         if self.leads_in.is_none() {
             self.handing_over.under_way = None;
@@ -109,6 +128,7 @@ impl Shard {
             self.handing_over.leaving.get_or_insert_default().push(to);
             self.hand_over(now_ms, to);
         }
+        self.look_at_disk(now_ms);
         let Some(under_way) = &mut self.handing_over.under_way else { return };
         let waited_ms = now_ms.saturating_sub(under_way.begun_ms);
         if waited_ms >= HAND_OVER_MS_MAX {

@@ -7,7 +7,28 @@ const BEHIND_ENTRIES_MAX: u64 = 256;
 /// Time since a replica was heard of, in milliseconds: two heartbeats and a half.
 const UNHEARD_MS_MAX: u64 = 500;
 
+/// A leader whose disk has not got within so long what most of the others' have is slow, in milliseconds: it holds up
+/// every answer, since only what it has itself is applied.
+const OUTRUN_MS_MAX: u64 = 1_000;
+
 impl Group {
+    /// Whether this leader's disk is slower than those of a majority by more than a shard should wait.
+    pub fn is_outrun(&self) -> bool {
+        let waits_ms = |(_, since): (u64, u64)| (self.ticks - since) * TICK_MS;
+        matches!(self.role, Role::Leader { .. }) && self.outrun.is_some_and(|it| waits_ms(it) >= OUTRUN_MS_MAX)
+    }
+
+    /// Looks whether something is committed, without this replica, that is not on its disk.
+    pub(super) fn look_at_disk(&mut self) {
+        let log = &self.node.raft.raft_log;
+        if self.outrun.is_some_and(|(index, _)| log.persisted >= index) {
+            self.outrun = None;
+        }
+        if self.outrun.is_none() && log.committed > log.persisted {
+            self.outrun = Some((log.committed, self.ticks));
+        }
+    }
+
     /// Whether this node's replica could lead at once: it votes, was heard of lately, has next to all of the log, and is
     /// not about to become another one's snapshot.
     pub fn could_lead(&self, node: u32) -> bool {
