@@ -200,10 +200,12 @@ impl Shard {
         matches!(self.stage, Stage::Serving(_))
     }
 
-    /// Whether requests for the shard are answered, here or by the leader that this copy knows.
+    /// Whether requests for the shard are answered, here or by the leader that this copy knows, in whose place it could
+    /// serve before long.
     pub fn is_led(&self) -> bool {
         let knows_leader = matches!(self.pipeline.role(), Role::Follower { leader: Some(_) });
-        self.is_serving() || (matches!(self.stage, Stage::Following) && knows_leader)
+        let follows = matches!(self.stage, Stage::Following) && knows_leader;
+        self.is_serving() || (follows && self.pipeline.has_applied_most())
     }
 
     /// What its replica here is and how far.

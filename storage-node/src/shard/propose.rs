@@ -136,6 +136,10 @@ impl Pipeline {
         self.group.role()
     }
 
+    pub fn has_applied_most(&self) -> bool {
+        self.group.has_applied_most()
+    }
+
     pub fn term(&self) -> u64 {
         self.group.term()
     }

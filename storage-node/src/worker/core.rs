@@ -369,7 +369,7 @@ impl StorageCore {
     }
 
     /// Whether every shard of this core has taken over what the log held, and answers; of one with several copies it
-    /// is enough that a leader is known.
+    /// is enough that a leader is known and that little is left to be applied.
     pub fn is_serving(&self) -> bool {
         self.shards.iter().all(Shard::is_led)
     }

@@ -35,6 +35,12 @@ impl Group {
         self.entries_behind(node).is_some_and(|behind| behind <= BEHIND_ENTRIES_MAX)
     }
 
+    /// Whether this replica has applied next to all of what it knows to be committed: leading, it would serve at once.
+    pub fn has_applied_most(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        log.committed.saturating_sub(log.applied) <= BEHIND_ENTRIES_MAX
+    }
+
     /// Whom to hand leadership: of those who could lead, but for these, the one that has most of the log, and of
     /// several the one of the lowest id.
     pub fn successor(&self, passed_over: &[u32]) -> Option<u32> {
