@@ -44,8 +44,8 @@ impl Group {
     /// Whom to hand leadership: of those who could lead, but for these, the one that has most of the log, and of
     /// several the one of the lowest id.
     pub fn successor(&self, passed_over: &[u32]) -> Option<u32> {
-        let voters = self.node.raft.prs().conf().voters().ids().iter();
-        let others = voters.filter_map(|id| u32::try_from(id).ok()).filter(|id| !passed_over.contains(id));
+        let voters = self.node.raft.prs().conf().voters().ids();
+        let others = voters.iter().filter_map(|id| u32::try_from(id).ok()).filter(|id| !passed_over.contains(id));
         let could = others.filter(|id| self.could_lead(*id));
         could.min_by_key(|id| (self.entries_behind(*id), *id))
     }
