@@ -5,9 +5,9 @@ use super::run::{plan, scale_rates};
 use bench::coordinator::control::flags::Flags;
 use bench::coordinator::enclosure::{Enclosure, NOT_PERMITTED, Side};
 use bench::coordinator::network::NetworkError;
-use bench::faults::{Binaries, Faults};
 use bench::faults::kinds::{Kind, Length};
 use bench::faults::outcome::{Outcome, table};
+use bench::faults::{Binaries, Faults};
 use bench::report::progress::Output;
 use std::process::ExitCode;
 
@@ -39,7 +39,10 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         kinds.push(Kind::RollingUpgrade);
     }
     if previous.is_some() != kinds.contains(&Kind::RollingUpgrade) {
-        return Err("rolling-upgrade, and nothing else, needs --previous: a folder with the release before this one".into());
+        return Err(
+            "rolling-upgrade, and nothing else, needs --previous: a folder with the release before this one"
+                .into(),
+        );
     }
     if kinds.is_empty() {
         kinds = if length == Length::Short { SHORT.to_vec() } else { Kind::ALL.to_vec() };

@@ -193,12 +193,7 @@ impl Cluster {
     }
 
     /// From its next start on a server runs the binary of this folder; `None`: the one beside the running program.
-    pub fn run_from(
-        &mut self,
-        tier: Tier,
-        index: usize,
-        bin_dir: Option<&Path>,
-    ) -> Result<(), ClusterError> {
+    pub fn run_from(&mut self, tier: Tier, index: usize, bin_dir: Option<&Path>) -> Result<(), ClusterError> {
         self.bin_dir = bin_dir.map(Path::to_owned);
         let (server, binary_name) = match tier {
             Tier::Storage => (&self.storages[index], "ringline-storage"),

@@ -174,12 +174,7 @@ pub(super) fn send(turn: &mut Turn<'_, '_>, command: &SendMessage) -> Answered {
 
 fn applied(first: FirstAnswer, repeated_send: bool) -> outcome::Kind {
     let FirstAnswer { seq, time_ms } = first;
-    outcome::Kind::MessageApplied(MessageApplied {
-        seq,
-        time_ms,
-        repeated_send,
-        ..MessageApplied::default()
-    })
+    outcome::Kind::MessageApplied(MessageApplied { seq, time_ms, repeated_send, ..MessageApplied::default() })
 }
 
 /// What the members hear of an entry.

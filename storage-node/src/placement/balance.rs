@@ -240,7 +240,8 @@ mod tests {
             }
         }
         assert_eq!(handed_over[0], 100 + LEFT_ALONE_MS);
-        let apart: Vec<u64> = handed_over.windows(2).map(|pair| (pair[1] - pair[0]) / LEFT_ALONE_MS).collect();
+        let apart: Vec<u64> =
+            handed_over.windows(2).map(|pair| (pair[1] - pair[0]) / LEFT_ALONE_MS).collect();
         assert_eq!(apart, [2, 4, 8, 16, 32, 64, 64]);
     }
 

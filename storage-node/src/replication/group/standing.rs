@@ -15,7 +15,8 @@ impl Group {
     /// Whether this leader's disk is slower than those of a majority by more than a shard should wait.
     pub fn is_outrun(&self) -> bool {
         let waits_ms = |(_, since): (u64, u64)| (self.ticks - since) * TICK_MS;
-        matches!(self.role, Role::Leader { .. }) && self.outrun.is_some_and(|it| waits_ms(it) >= OUTRUN_MS_MAX)
+        matches!(self.role, Role::Leader { .. })
+            && self.outrun.is_some_and(|it| waits_ms(it) >= OUTRUN_MS_MAX)
     }
 
     /// Looks whether something is committed, without this replica, that is not on its disk.
@@ -45,7 +46,8 @@ impl Group {
     /// several the one of the lowest id.
     pub fn successor(&self, passed_over: &[u32]) -> Option<u32> {
         let voters = self.node.raft.prs().conf().voters().ids();
-        let others = voters.iter().filter_map(|id| u32::try_from(id).ok()).filter(|id| !passed_over.contains(id));
+        let others =
+            voters.iter().filter_map(|id| u32::try_from(id).ok()).filter(|id| !passed_over.contains(id));
         let could = others.filter(|id| self.could_lead(*id));
         could.min_by_key(|id| (self.entries_behind(*id), *id))
     }

@@ -22,7 +22,8 @@ use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
     AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, MessageApplied, Query,
-    RaftMessage, SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query, shard_error,
+    RaftMessage, SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query,
+    shard_error,
 };
 use wire_protocol::v1::ConversationKind;
 
