@@ -232,7 +232,7 @@ fn other_answers() -> Vec<(&'static str, ServerFrame)> {
     vec![
         answer("server-accepted", 1, Body::Accepted(synced)),
         answer("server-accepted-quorum", 2, Body::Accepted(quorum)),
-        answer("server-accepted-zones", 2, Body::Accepted(zones)),
+        answer("server-accepted-zones", 11, Body::Accepted(zones)),
         answer("server-pong", 3, Body::Pong(Pong { server_time_ms: TIME_MS })),
         answer("server-done", 8, Body::Done(Done {})),
         answer("server-users", 9, Body::Users(Users { users: vec![user] })),
