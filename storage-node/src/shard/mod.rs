@@ -18,6 +18,7 @@ mod feed;
 mod role;
 mod hand_over;
 mod snapshots;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use propose::{
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, LOG_WRITES_IN_FLIGHT_MAX,
 };
 pub use reads::REQUESTS_WAITING_MAX;
+pub use standing::Standing;
 
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
@@ -42,7 +44,7 @@ use reads::{Attaching, Deferred};
 use role::Lead;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
@@ -57,7 +59,7 @@ const RETRY_UNAVAILABLE_MS: u32 = 500;
 /// election is nearer its end.
 const RETRY_NOT_LEADER_MS: u32 = 100;
 
-/// How far a shard is, for the thread that cuts the log.
+/// How far a shard is, for the thread that cuts the log and for whoever runs the node.
 #[derive(Debug, Default)]
 pub(crate) struct ShardMarks {
     /// Applied and readable; written by the store thread.
@@ -68,6 +70,12 @@ pub(crate) struct ShardMarks {
     pub log_cut: AtomicU64,
     /// For whom the log is kept, as a [`KeptFor`]; written by the thread that cuts it.
     kept_for: AtomicU8,
+    /// What this copy does, as a [`Standing`]; written by the core, as the next two.
+    standing: AtomicU8,
+    /// The node that leads; 0: not known.
+    pub leader: AtomicU32,
+    /// Of the last election that this copy knows.
+    pub term: AtomicU64,
 }
 
 /// What of a shard's log is not needed any more, as its leader knows.
@@ -312,6 +320,7 @@ impl Shard {
         if self.feed_due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             self.send_feed(now_ms, effects);
         }
+        self.tell_standing();
         Ok(())
     }
 
@@ -339,6 +348,7 @@ impl Shard {
     /// The shard takes no more requests; those it has are answered as unavailable.
     pub fn fail(&mut self, effects: &mut Effects) {
         self.stage = Stage::Failed;
+        self.tell_standing();
         let Abandoned { untouched, unknown } = self.everyone_who_waits();
         for origin in untouched.into_iter().chain(unknown) {
             self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects);

@@ -6,6 +6,7 @@ use super::read_threads::{READ_THREADS, ReadRequest, run_read_thread};
 use super::reread::open_source;
 use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::{StoreRequest, run_store_thread};
+use crate::admin::AdminServer;
 use crate::config::{ConfigError, StorageConfig};
 use crate::disk::Disk;
 use crate::domain;
@@ -21,6 +22,7 @@ use crate::snapshots::{
 };
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -82,7 +84,27 @@ impl StorageNode {
         let (shared, opened) = open_node(&config, cores, &Disk::Real, open_store)?;
         let mut node = StorageNode { shared, threads: Vec::new(), stops: Vec::new() };
         let cores = node.start_threads(opened, config.log.keep_bytes)?;
+        node.start_admin(&config.data_dir)?;
         Ok((node, cores))
+    }
+
+    /// A node whose folder has too long a name does without: whoever calls it finds the reason in its log.
+    fn start_admin(&mut self, data_dir: &Path) -> Result<(), StartError> {
+        let failed =
+            |error| StartError::Io { what: format!("admin socket in {}", data_dir.display()), error };
+        let server = match AdminServer::bind(data_dir) {
+            Ok(server) => server,
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+                tracing::error!("no admin commands: {}", failed(error));
+                return Ok(());
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let stop = server.stop_handle().map_err(failed)?;
+        let shared = Arc::clone(&self.shared);
+        self.spawn("admin".to_owned(), move || server.run(&shared))?;
+        self.stops.push(Box::new(move || stop.stop()));
+        Ok(())
     }
 
     fn start_threads(

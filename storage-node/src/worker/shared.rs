@@ -135,6 +135,7 @@ pub(crate) struct NodeShared {
     pub reads_in_flight: AtomicUsize,
     pub metrics: Arc<NodeMetrics>,
     failure: OnceLock<String>,
+    is_stopping: AtomicBool,
 }
 
 /// The parts of a node that are there before its threads.
@@ -167,7 +168,18 @@ impl NodeShared {
             reads_in_flight: AtomicUsize::new(0),
             metrics: Arc::new(NodeMetrics::new(parts.cores)),
             failure: OnceLock::new(),
+            is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// The node ends: what would take long gives up.
+    pub fn stop_long_work(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+    }
+
+    /// See [`Self::stop_long_work`].
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
     /// Log, store or a thread failed: nothing is accepted any more, and every core learns of it.

@@ -15,6 +15,7 @@ mod slow_disk;
 mod small_disk;
 mod fleet;
 mod full_disk;
+mod admin;
 mod bad_disks;
 mod crash;
 mod failpoints;

@@ -1,0 +1,47 @@
+//! What can be asked of a running node, and what it says.
+
+use super::status::NodeStatus;
+use serde::{Deserialize, Serialize};
+
+/// One line to the node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// What the node is, and how far each of its shards is.
+    Status {},
+}
+
+/// One line from the node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdminReply {
+    /// It is at it; more lines follow.
+    Progress {
+        /// How far it is, for a person.
+        detail: String,
+    },
+    /// Done; the last line.
+    Ok(AdminDone),
+    /// Not done; the last line.
+    Error {
+        /// Why, and what a person can do about it.
+        detail: String,
+    },
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "did", rename_all = "kebab-case")]
+pub enum AdminDone {
+    /// Of [`AdminRequest::Status`].
+    Status(NodeStatus),
+}
+
+impl AdminDone {
+    /// For a person.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Status(status) => status.to_table(),
+        }
+    }
+}

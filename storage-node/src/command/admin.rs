@@ -1,0 +1,40 @@
+//! `ringline-storage admin`: a question to a running node.
+
+use super::{Words, data_dir};
+use std::path::PathBuf;
+use storage_node::admin::{AdminRequest, call};
+
+/// What to ask, and where.
+pub struct Question {
+    data_dir: PathBuf,
+    request: AdminRequest,
+    is_json: bool,
+}
+
+impl Question {
+    pub(super) fn parse(mut words: Words) -> Result<Self, String> {
+        let is_json = words.flag("--json");
+        let data_dir = data_dir(&mut words)?;
+        let request = request(&mut words)?;
+        words.end()?;
+        Ok(Self { data_dir, request, is_json })
+    }
+
+    /// Asks; gives what is to be printed. How far the node is goes to standard error meanwhile.
+    pub fn ask(&self) -> Result<String, String> {
+        let done = call(&self.data_dir, &self.request, |detail| eprintln!("{detail}"));
+        let done = done.map_err(|error| error.to_string())?;
+        match self.is_json {
+            true => serde_json::to_string(&done).map_err(|error| error.to_string()),
+            false => Ok(done.to_text().trim_end().to_owned()),
+        }
+    }
+}
+
+fn request(words: &mut Words) -> Result<AdminRequest, String> {
+    match words.word().as_deref() {
+        Some("status") => Ok(AdminRequest::Status {}),
+        Some(other) => Err(format!("unknown command {other}")),
+        None => Err("a command is missing".to_owned()),
+    }
+}
