@@ -4,7 +4,7 @@
 //! ([`worker`]), which finds its shard ([`placement`]), packs it into a log entry ([`shard`]), has the entry
 //! synced ([`replication`]), applies it ([`domain`]) to the stored rows ([`engine`]), answers, and hands the events
 //! to whom they concern ([`feed`]). A replica that was away too long for the log gets the whole shard ([`snapshots`]). What is not on that way is in [`jobs`] and [`observe`].
-//! Whoever runs the node speaks to it over a socket in its folder ([`admin`]).
+//! Whoever runs the node speaks to it over a socket in its folder ([`admin`]); what it makes for the worst day is in [`backup`].
 
 #![forbid(unsafe_code)]
 
@@ -22,6 +22,7 @@ pub mod engine;
 pub mod feed;
 pub mod snapshots;
 pub mod jobs;
+pub mod backup;
 pub mod observe;
 pub mod admin;
 #[cfg(any(test, feature = "sim"))]

@@ -17,6 +17,11 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print(USAGE),
         Ok(Command::Serve { file, is_new_fleet }) => run(&file, is_new_fleet),
         Ok(Command::Admin(question)) => question.ask().and_then(|answer| print(&answer)),
+        Ok(Command::Backup(work)) => match work.carry_out() {
+            Ok((text, true)) => print(&text),
+            Ok((text, false)) => print(&text).and(Err("these backups are not whole".to_owned())),
+            Err(detail) => Err(detail),
+        },
         Err(detail) => {
             eprintln!("{detail}\n{USAGE}");
             return ExitCode::FAILURE;

@@ -2,18 +2,20 @@
 
 use super::request::{AdminDone, AdminRequest};
 use super::status::NodeStatus;
+use crate::backup::{self, BackupOrder, Progress};
 use crate::worker::NodeShared;
-
-/// Tells how far it is. An error: nobody listens any more, or the node ends; what is at work gives up.
-pub(crate) type Progress<'a> = &'a mut dyn FnMut(String) -> Result<(), String>;
 
 /// `progress` fails when nobody listens any more, or the node ends: what is at work gives up. An error is for a person.
 pub(super) fn answer(
     shared: &NodeShared,
     request: AdminRequest,
-    _progress: Progress<'_>,
+    progress: Progress<'_>,
 ) -> Result<AdminDone, String> {
     match request {
         AdminRequest::Status {} => Ok(AdminDone::Status(NodeStatus::of(shared))),
+        AdminRequest::Backup { to, keep } => {
+            let order = BackupOrder { to, keep };
+            backup::make(shared, &order, progress).map(AdminDone::Backup)
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! What can be asked of a running node, and what it says.
 
 use super::status::NodeStatus;
+use crate::backup::BackupReport;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// One line to the node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -9,6 +11,13 @@ use serde::{Deserialize, Serialize};
 pub enum AdminRequest {
     /// What the node is, and how far each of its shards is.
     Status {},
+    /// Make a backup of the node.
+    Backup {
+        /// Where backups of all nodes are: an absolute path, as the node sees it.
+        to: PathBuf,
+        /// So many backups of this node stay.
+        keep: u32,
+    },
 }
 
 /// One line from the node.
@@ -35,6 +44,8 @@ pub enum AdminReply {
 pub enum AdminDone {
     /// Of [`AdminRequest::Status`].
     Status(NodeStatus),
+    /// Of [`AdminRequest::Backup`].
+    Backup(BackupReport),
 }
 
 impl AdminDone {
@@ -42,6 +53,7 @@ impl AdminDone {
     pub fn to_text(&self) -> String {
         match self {
             Self::Status(status) => status.to_table(),
+            Self::Backup(report) => report.to_text(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::{Words, data_dir};
 use std::path::PathBuf;
 use storage_node::admin::{AdminRequest, call};
+use storage_node::backup::BACKUPS_KEPT_DEFAULT;
 
 /// What to ask, and where.
 pub struct Question {
@@ -34,7 +35,17 @@ impl Question {
 fn request(words: &mut Words) -> Result<AdminRequest, String> {
     match words.word().as_deref() {
         Some("status") => Ok(AdminRequest::Status {}),
+        Some("backup") => backup(words),
         Some(other) => Err(format!("unknown command {other}")),
         None => Err("a command is missing".to_owned()),
     }
+}
+
+fn backup(words: &mut Words) -> Result<AdminRequest, String> {
+    let to = words.value("--to")?.ok_or("--to is missing")?;
+    // The node may stand in another folder.
+    let to = std::path::absolute(&to).map_err(|error| format!("{to}: {error}"))?;
+    let keep =
+        words.value("--keep")?.map(|keep| keep.parse().map_err(|_| format!("--keep {keep}: no number")));
+    Ok(AdminRequest::Backup { to, keep: keep.transpose()?.unwrap_or(BACKUPS_KEPT_DEFAULT) })
 }

@@ -1,6 +1,7 @@
 //! The words of `ringline-storage`'s command line.
 
 mod admin;
+mod backup;
 
 use std::path::PathBuf;
 use storage_node::StorageConfig;
@@ -8,12 +9,21 @@ use storage_node::StorageConfig;
 /// What is told to whoever asks, or errs.
 pub const USAGE: &str = "usage: ringline-storage --config FILE [--new-fleet]
        ringline-storage admin (--config FILE | --data-dir DIR) [--json] COMMAND
+       ringline-storage backup verify [--json] DIR
+       ringline-storage backup restore --from DIR --config FILE
 
   --new-fleet  this node's folder may be empty although other nodes have copies of its shards: none of them ever ran
 
 admin: asks the running node of this configuration, or of this data folder (a gateway's embedded node: DATA/storage)
   --json       the answer as one JSON object
-  status       what the node is, and how far each of its shards is";
+  status       what the node is, and how far each of its shards is
+  backup --to DIR [--keep N]
+               makes a backup into DIR/node-ID, and removes older ones but for N-1 (7 are kept without --keep)
+
+backup: works on a folder of backups; no node is needed
+  verify       reads everything: whether it is whole, and a fleet can be made of it; exit code 1: it is not
+  restore      makes this node's empty data folder of the newest backups of all nodes; the nodes of the configuration may
+               be others than those that made them. Only for a fleet that is lost, and for all of its nodes";
 
 /// What is to be done.
 pub enum Command {
@@ -28,6 +38,8 @@ pub enum Command {
     },
     /// Ask a running node.
     Admin(admin::Question),
+    /// Look at backups, or use them.
+    Backup(backup::Work),
 }
 
 impl Command {
@@ -39,6 +51,9 @@ impl Command {
         }
         if words.verb("admin") {
             return admin::Question::parse(words).map(Self::Admin);
+        }
+        if words.verb("backup") {
+            return backup::Work::parse(words).map(Self::Backup);
         }
         let is_new_fleet = words.flag("--new-fleet");
         let file = words.value("--config")?.ok_or("--config is missing")?.into();

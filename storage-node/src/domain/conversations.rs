@@ -28,15 +28,18 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn load(reader: &dyn Reader, id: ConversationId) -> Result<Option<Room>, StoreError> {
-        let Some(row) = reader.value(&keys::conversation(id))? else { return Ok(None) };
-        let mut row = RowReader::new("conversation", row)?;
+        reader.value(&keys::conversation(id))?.map(Self::parse).transpose()
+    }
+
+    pub(super) fn parse(value: Bytes) -> Result<Room, StoreError> {
+        let mut row = RowReader::new("conversation", value)?;
         let kind = ConversationKind::try_from(i32::from(row.byte()?))
             .map_err(|_| row.damaged("unknown kind of conversation"))?;
         let created_ms = row.varint()?;
         let count = usize::try_from(row.varint()?).map_err(|_| row.damaged("members beyond counting"))?;
         let bytes = count.checked_mul(16).ok_or_else(|| row.damaged("members beyond counting"))?;
         let members = row.bytes(bytes)?;
-        Ok(Some(Room { kind, created_ms, members, title: row.rest() }))
+        Ok(Room { kind, created_ms, members, title: row.rest() })
     }
 
     fn to_row(&self) -> Bytes {

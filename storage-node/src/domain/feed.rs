@@ -7,6 +7,7 @@
 use super::Event;
 use super::row::{RowReader, RowWriter};
 use super::turn::{Answered, Stop, Turn, conversation_id, invalid, user_id};
+use crate::engine::keys::Key;
 use crate::engine::{Direction, Reader, StoreError, keys};
 use bytes::Bytes;
 use std::collections::BTreeSet;
@@ -63,7 +64,7 @@ pub(super) fn checkpoint(turn: &mut Turn<'_, '_>, command: &FeedCheckpoint) -> A
         let key = keys::feed_position(turn.shard, ShardId(position.source_shard));
         let stored = turn.overlay.value(&key)?.map(parse_position).transpose()?;
         if stored.unwrap_or(0) < position.log_index {
-            turn.overlay.put(key, RowWriter::new(10).varint(position.log_index).finish());
+            turn.overlay.put(key, position_row(position.log_index));
         }
     }
     turn.events.push(Event::Checkpointed(command.clone()));
@@ -101,6 +102,21 @@ fn store_row(
     Ok(())
 }
 
+/// The rows of a conversation that a user's feed does not know yet.
+pub(super) fn new_rows(
+    user: UserId,
+    id: ConversationId,
+    version: u64,
+    (top_seq, activity_ms): (u64, u64),
+) -> [(Key, Bytes); 3] {
+    let standing = Standing { version, top_seq, activity_ms };
+    [
+        (keys::feed(user, id), standing.to_row()),
+        (keys::feed_by_version(user, version), version_row(id, standing)),
+        (keys::feed_by_activity(user, activity_ms, id), Bytes::new()),
+    ]
+}
+
 fn version_row(id: ConversationId, standing: Standing) -> Bytes {
     RowWriter::new(36).bytes(&id.0).varint(standing.top_seq).varint(standing.activity_ms).finish()
 }
@@ -111,6 +127,10 @@ fn parse_version_row(user: UserId, key: &[u8], value: &[u8]) -> Result<FeedRow, 
     let id = ConversationId::from_slice(&row.bytes(16)?).ok_or_else(|| row.damaged("conversation id"))?;
     let standing = Standing { version, top_seq: row.varint()?, activity_ms: row.varint()? };
     Ok(standing.into_feed_row(user, id))
+}
+
+pub(super) fn position_row(log_index: u64) -> Bytes {
+    RowWriter::new(10).varint(log_index).finish()
 }
 
 fn parse_position(value: Bytes) -> Result<u64, StoreError> {

@@ -18,6 +18,7 @@ pub mod names;
 pub mod devices;
 pub mod feed;
 mod replay;
+mod restored;
 mod row;
 mod turn;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use crate::engine::Overlay;
 pub(crate) use feed::Hidden;
 pub use feed::feed_positions;
 pub use replay::replay_events;
+pub(crate) use restored::Restored;
 pub(crate) use turn::Stop;
 
 use crate::engine::{Reader, StoreError, keys};

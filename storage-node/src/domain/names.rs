@@ -94,6 +94,16 @@ pub(super) fn confirm(turn: &mut Turn<'_, '_>, command: &ConfirmName) -> Answere
     }
 }
 
+/// Who has a confirmed name.
+pub(super) fn owner(reader: &dyn Reader, name: &str) -> Result<Option<UserId>, StoreError> {
+    Ok(NameRow::load(reader, name)?.filter(|row| row.confirmed).map(|row| row.user))
+}
+
+/// The row of a name that is this user's for ever.
+pub(super) fn confirmed_row(user: UserId, name: &str, claimed_ms: u64) -> Bytes {
+    NameRow { user, claimed_ms, confirmed: true }.to_row(name)
+}
+
 /// Whose a confirmed name is.
 pub(super) fn read(reader: &dyn Reader, query: &ReadName) -> Result<answer::Kind, Stop> {
     check(&query.name)?;

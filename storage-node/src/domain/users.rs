@@ -6,6 +6,7 @@ use super::devices;
 use super::fits_chars;
 use super::turn::{Answered, Stop, Turn, invalid, user_id};
 use crate::engine::{Reader, StoreError, keys};
+use bytes::Bytes;
 use prost::Message;
 use wire_protocol::ids::{UserId, normal_username};
 use wire_protocol::internal::{
@@ -19,9 +20,12 @@ const PASSWORD_HASH_BYTES_MAX: usize = 512;
 
 /// The account, if there is one.
 pub(super) fn load(reader: &dyn Reader, id: UserId) -> Result<Option<UserRecord>, StoreError> {
-    let Some(row) = reader.value(&keys::user(id))? else { return Ok(None) };
+    reader.value(&keys::user(id))?.map(parse).transpose()
+}
+
+pub(super) fn parse(row: Bytes) -> Result<UserRecord, StoreError> {
     let damaged = |_| StoreError::Damaged { table: "user", detail: "no user record" };
-    UserRecord::decode(row).map(Some).map_err(damaged)
+    UserRecord::decode(row).map_err(damaged)
 }
 
 pub(super) fn store(turn: &mut Turn<'_, '_>, id: UserId, user: &UserRecord) {

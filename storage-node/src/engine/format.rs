@@ -1,6 +1,6 @@
 //! The database's format row: what wrote this folder, and whether this program may open it.
 
-use super::{Store, StoreError, WriteBatch, keys};
+use super::{Reader, Store, StoreError, WriteBatch, keys};
 use std::path::Path;
 
 /// Version of keys and values in the database. Every change of either raises it and brings a migration, or a
@@ -12,21 +12,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub fn check(store: &dyn Store, folder: &Path, is_new: IsNew, shard_count: u32) -> Result<(), StoreError> {
     let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
     match (store.value(&keys::format())?, is_new) {
-        (Some(row), _) => {
-            let (found_version, found_shards) = decode(&row)
-                .ok_or_else(|| unusable(format!("its format row is damaged ({} bytes)", row.len())))?;
-            if found_version != FORMAT_VERSION {
-                return Err(unusable(format!(
-                    "it has format version {found_version}, this program reads and writes {FORMAT_VERSION}"
-                )));
-            }
-            if found_shards != shard_count {
-                return Err(unusable(format!(
-                    "it was made for {found_shards} shards, the configuration says {shard_count}"
-                )));
-            }
-            Ok(())
-        }
+        (Some(row), _) => check_row(&row, folder, shard_count),
         (None, IsNew::Yes) => {
             let mut batch = WriteBatch::new();
             batch.put(keys::format(), encode(FORMAT_VERSION, shard_count));
@@ -37,6 +23,30 @@ pub fn check(store: &dyn Store, folder: &Path, is_new: IsNew, shard_count: u32) 
             "it holds rows but no format row, so it is no store of this program (format version {FORMAT_VERSION})"
         ))),
     }
+}
+
+/// Checks rows that somebody wrote before, without writing any.
+pub fn check_shards(reader: &dyn Reader, folder: &Path, shard_count: u32) -> Result<(), StoreError> {
+    let missing =
+        || StoreError::Unusable { folder: folder.to_owned(), detail: "it has no format row".to_owned() };
+    check_row(&reader.value(&keys::format())?.ok_or_else(missing)?, folder, shard_count)
+}
+
+fn check_row(row: &[u8], folder: &Path, shard_count: u32) -> Result<(), StoreError> {
+    let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
+    let (found_version, found_shards) =
+        decode(row).ok_or_else(|| unusable(format!("its format row is damaged ({} bytes)", row.len())))?;
+    if found_version != FORMAT_VERSION {
+        return Err(unusable(format!(
+            "it has format version {found_version}, this program reads and writes {FORMAT_VERSION}"
+        )));
+    }
+    if found_shards != shard_count {
+        return Err(unusable(format!(
+            "it was made for {found_shards} shards, the configuration says {shard_count}"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether the database was empty when it was opened.

@@ -280,11 +280,28 @@ pub fn slot_range(slot: Slot) -> ([u8; 2], [u8; 2]) {
     (slot.index().to_be_bytes(), (slot.index() + 1).to_be_bytes())
 }
 
+/// Slots of a shard.
+pub fn slots_of_shard(shard: ShardId, shard_count: u32) -> std::ops::Range<u16> {
+    let first_slot = |shard: u32| (shard * u32::from(SLOT_COUNT)).div_ceil(shard_count) as u16;
+    first_slot(shard.0)..first_slot(shard.0 + 1)
+}
+
+/// First key of a table in a slot and first key behind it.
+pub fn table_range(slot: u16, table: u8) -> ([u8; 3], [u8; 3]) {
+    let [high, low] = slot.to_be_bytes();
+    ([high, low, table], [high, low, table + 1])
+}
+
+/// The id of the entity that a key is of; `None` when it is too short to be one.
+pub fn entity(key: &[u8]) -> Option<[u8; 16]> {
+    key.get(3..PREFIX_BYTES)?.try_into().ok()
+}
+
 /// Ranges of keys that hold all rows of a shard, ascending: those of its slots, and those about the shard itself. Each is
 /// its first key and the first key behind it.
 pub fn ranges_of_shard(shard: ShardId, shard_count: u32) -> [(Vec<u8>, Vec<u8>); 3] {
-    let first_slot = |shard: u32| (shard * u32::from(SLOT_COUNT)).div_ceil(shard_count) as u16;
-    let slots = (first_slot(shard.0).to_be_bytes(), first_slot(shard.0 + 1).to_be_bytes());
+    let slots = slots_of_shard(shard, shard_count);
+    let slots = (slots.start.to_be_bytes(), slots.end.to_be_bytes());
     let (applied, positions) = (applied(shard), feed_positions(shard));
     [
         (slots.0.to_vec(), slots.1.to_vec()),

@@ -32,9 +32,10 @@ pub use hot::HotRows;
 pub use memory::MemoryStore;
 pub use overlay::Overlay;
 pub use rocks::{RocksOptions, RocksStore};
+pub(crate) use rocks_view::open_files;
 
 use bytes::Bytes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Order of a scan.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +76,12 @@ pub trait Rows {
 pub trait View: Reader + Rows + Send {}
 impl<V: Reader + Rows + Send> View for V {}
 
+/// A view that is files, which never change.
+pub trait FileView: View {
+    /// What holds them, and nothing else that an engine needs. It goes with the view.
+    fn folder(&self) -> &Path;
+}
+
 /// Rows that survive crashes as the module's contract says.
 pub trait Store: Reader + Rows + Send + Sync {
     /// Writes all rows of the batch, or none. Readable on return, durable only after [`Store::sync`].
@@ -85,6 +92,11 @@ pub trait Store: Reader + Rows + Send + Sync {
 
     /// The rows as they are now. It holds space on the disk until it is dropped.
     fn view(&self) -> Result<Box<dyn View>, StoreError>;
+
+    /// The rows as they are now, as files to be copied. It holds space on the disk until it is dropped.
+    fn files(&self) -> Result<Box<dyn FileView>, StoreError> {
+        Err(StoreError::Engine("this engine keeps no files".to_owned()))
+    }
 
     /// What it takes, for whoever watches the node.
     fn usage(&self) -> StoreUsage {

@@ -6,7 +6,8 @@
 
 use super::rocks_view::{RocksView, Views, database_rows, database_scan, database_value};
 use super::{
-    Direction, Reader, Rows, Store, StoreError, StoreUsage, View, Visit, WriteBatch, expiry, format, keys,
+    Direction, FileView, Reader, Rows, Store, StoreError, StoreUsage, View, Visit, WriteBatch, expiry,
+    format, keys,
 };
 use crate::config::MemoryConfig;
 use bytes::Bytes;
@@ -214,6 +215,10 @@ impl Store for RocksStore {
 
     /// A checkpoint: links to the tables of this moment, which a flush has just completed.
     fn view(&self) -> Result<Box<dyn View>, StoreError> {
+        Ok(Box::new(RocksView::of(&self.database, &self.views)?))
+    }
+
+    fn files(&self) -> Result<Box<dyn FileView>, StoreError> {
         Ok(Box::new(RocksView::of(&self.database, &self.views)?))
     }
 

@@ -4,7 +4,7 @@
 //! and holds the space of tables that compactions replace meanwhile. Its folder goes with it.
 
 use super::rocks::engine_failed;
-use super::{Direction, Reader, Rows, StoreError, Visit, keys};
+use super::{Direction, FileView, Reader, Rows, StoreError, View, Visit, keys};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBRawIterator, Options, ReadOptions, SliceTransform};
@@ -41,6 +41,13 @@ impl Views {
     }
 }
 
+/// The rows of a checkpoint whose files somebody put into this folder. It goes with the view.
+pub(crate) fn open_files(folder: PathBuf) -> Result<Box<dyn View>, StoreError> {
+    let mut view = RocksView { database: None, folder };
+    view.open()?;
+    Ok(Box::new(view))
+}
+
 /// The rows of a checkpoint.
 pub(super) struct RocksView {
     /// Closed before the folder goes.
@@ -55,14 +62,19 @@ impl RocksView {
         let mut view = Self { database: None, folder };
         let checkpoint = Checkpoint::new(database).map_err(engine_failed)?;
         checkpoint.create_checkpoint(&view.folder).map_err(engine_failed)?;
+        view.open()?;
+        Ok(view)
+    }
+
+    fn open(&mut self) -> Result<(), StoreError> {
         let mut options = Options::default();
         options.set_max_open_files(VIEW_OPEN_FILES_MAX);
         options.set_prefix_extractor(SliceTransform::create_fixed_prefix(keys::PREFIX_BYTES));
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(VIEW_CACHE_BYTES));
         options.set_block_based_table_factory(&blocks);
-        view.database = Some(DB::open_for_read_only(&options, &view.folder, false).map_err(engine_failed)?);
-        Ok(view)
+        self.database = Some(DB::open_for_read_only(&options, &self.folder, false).map_err(engine_failed)?);
+        Ok(())
     }
 
     fn database(&self) -> &DB {
@@ -78,6 +90,12 @@ impl Drop for RocksView {
         {
             tracing::warn!("{}: {error}", self.folder.display());
         }
+    }
+}
+
+impl FileView for RocksView {
+    fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

@@ -30,6 +30,13 @@ const ROWS_PER_MS: u64 = 4;
 /// Bits of the counter within a version: 2^40 changes of one shard between two restarts.
 const COUNTER_BITS: u32 = 40;
 
+/// The version of a shard's change number `counter` in a term.
+pub(crate) fn version_of(term: u64, counter: u64) -> u64 {
+    assert!(term < 1 << (u64::BITS - COUNTER_BITS), "a shard is not elected 16 million times");
+    assert!(counter < 1 << COUNTER_BITS, "2^40 changes since the last start");
+    term << COUNTER_BITS | counter
+}
+
 /// What became of a batch.
 #[derive(Debug, PartialEq)]
 pub struct Taken {
@@ -92,13 +99,12 @@ impl HomeFeed {
     /// `term` must be higher than at any earlier start of this shard; `positions` are from
     /// `domain::feed_positions`.
     pub fn new(shard: ShardId, term: u64, positions: Vec<FeedPosition>) -> Self {
-        assert!(term < 1 << (u64::BITS - COUNTER_BITS), "a shard is not elected 16 million times");
         let position = |FeedPosition { source_shard, log_index }| {
             (source_shard, Position { received: log_index, durable: log_index })
         };
         Self {
             shard,
-            version: term << COUNTER_BITS,
+            version: version_of(term, 0),
             rows: BTreeMap::new(),
             positions: positions.into_iter().map(position).collect(),
             round: None,

@@ -131,6 +131,13 @@ impl ShardMap {
         self.shards().filter(|shard| self.copies[shard.0 as usize].contains(&node)).collect()
     }
 
+    /// All storage nodes of the fleet, ascending.
+    pub fn nodes(&self) -> Vec<u32> {
+        let mut nodes: Vec<u32> = self.others.iter().map(|other| other.id).chain([self.own]).collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
     /// The other storage nodes.
     pub fn others(&self) -> &[OtherNode] {
         &self.others

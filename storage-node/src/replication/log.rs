@@ -325,6 +325,27 @@ impl Log {
         self.write_snapshot(batch, shard, entries)
     }
 
+    /// Begins the logs of shards that were never in one: each as if it had been cut off up to an entry of this index and
+    /// term, with nobody voted for. Synced, as every write.
+    pub fn begin_at(&self, shards: &[ShardId], index: u64, term: u64) -> Result<(), ReplicationError> {
+        let mut batch = LogBatch::default();
+        let entry = Entry { index, term, ..Entry::default() };
+        let vote = Vote { term, voted_for: 0 };
+        for &shard in shards {
+            let group = group_id(shard);
+            batch
+                .add_entries::<EntryIndex>(group, std::slice::from_ref(&entry))
+                .map_err(|error| self.failed(&error))?;
+            batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
+        }
+        self.write_synced(&mut batch).map(drop)
+    }
+
+    /// The newest term that this replica has voted in or has an entry of.
+    pub fn newest_term(&self, shard: ShardId) -> Result<u64, ReplicationError> {
+        Ok(self.vote(shard)?.term)
+    }
+
     /// Entries behind the last one. Synced, as every write.
     pub fn extend(&self, shard: ShardId, entries: Vec<RaftEntry>) -> Result<(), ReplicationError> {
         self.write_snapshot(LogBatch::default(), shard, entries)

@@ -8,7 +8,9 @@
 //! ```
 
 use super::node::StartError;
+use crate::config::StorageConfig;
 use crate::disk::Disk;
+use crate::placement::ShardMap;
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,6 +59,18 @@ pub(crate) struct Owner {
     pub shards: Vec<u32>,
     /// Nodes that hold copies of each of them; empty: this one alone.
     pub copies: Vec<Vec<u32>>,
+}
+
+impl Owner {
+    /// As the configuration says.
+    pub fn of(config: &StorageConfig, map: &ShardMap) -> Self {
+        let copies = match map.is_replicated() {
+            true => map.own_shards().into_iter().map(|shard| map.replicas(shard).voters).collect(),
+            false => Vec::new(),
+        };
+        let shards = map.own_shards().into_iter().map(|shard| shard.0).collect();
+        Self { node_id: config.node_id, shard_count: config.shard_count, shards, copies }
+    }
 }
 
 /// A checked data folder.

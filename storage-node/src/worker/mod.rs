@@ -31,6 +31,7 @@ pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX
 
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::core::Threads;
+pub(crate) use data_folder::{DataFolder, Owner};
 pub(crate) use link::{Origin, SessionKey};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use node::{OpenedShards, open_node, report_synced};

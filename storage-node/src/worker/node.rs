@@ -235,12 +235,7 @@ pub(crate) fn open_node(
     open_store: impl FnOnce(&Path) -> Result<Box<dyn Store>, StoreError>,
 ) -> Result<(Arc<NodeShared>, Vec<OpenedShards>), StartError> {
     let map = ShardMap::new(config, cores)?;
-    let shards: Vec<u32> = map.own_shards().into_iter().map(|shard| shard.0).collect();
-    let copies = match map.is_replicated() {
-        true => map.own_shards().into_iter().map(|shard| map.replicas(shard).voters).collect(),
-        false => Vec::new(),
-    };
-    let owner = Owner { node_id: config.node_id, shard_count: config.shard_count, shards, copies };
+    let owner = Owner::of(config, &map);
     let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.is_new_fleet)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;

@@ -134,6 +134,8 @@ pub(crate) struct NodeShared {
     pub marks: Vec<Arc<ShardMarks>>,
     pub reads_in_flight: AtomicUsize,
     pub metrics: Arc<NodeMetrics>,
+    /// Held while a backup is made.
+    pub backing_up: Mutex<()>,
     failure: OnceLock<String>,
     is_stopping: AtomicBool,
 }
@@ -167,6 +169,7 @@ impl NodeShared {
             inboxes,
             reads_in_flight: AtomicUsize::new(0),
             metrics: Arc::new(NodeMetrics::new(parts.cores)),
+            backing_up: Mutex::default(),
             failure: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
         }

@@ -12,8 +12,10 @@ use storage_node::admin::{
 use storage_node::shard::Standing;
 
 fn status(folder: &Path) -> Result<NodeStatus, AdminCallError> {
-    let AdminDone::Status(status) = call(folder, &AdminRequest::Status {}, |_| {})?;
-    Ok(status)
+    match call(folder, &AdminRequest::Status {}, |_| {})? {
+        AdminDone::Status(status) => Ok(status),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// The answer to these bytes.

@@ -1,9 +1,11 @@
 //! Several nodes as processes, a link to each, and calls to whichever serves the shard.
 
 use crate::certificates;
-use crate::process::{Link, PATIENCE, Process, Setup, free_address};
+use crate::process::{Link, PATIENCE, Process, Setup, free_address, run};
 use crate::requests::{self, Call, Person};
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::Duration;
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::ids::{ConversationId, ShardId};
@@ -24,6 +26,31 @@ impl<'a> Fleet<'a> {
     /// Nodes that own the shards with which `owned` answers for their place; all share all shards if it is empty for
     /// all of them.
     pub fn start(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
+        let mut fleet = Self::prepare(folder, shards, nodes, owned);
+        fleet.start_all(Process::start_first);
+        fleet
+    }
+
+    /// As [`Self::start`], of a fleet that was lost: from its backups.
+    pub fn restore(
+        folder: &'a Path,
+        shards: u32,
+        nodes: usize,
+        owned: impl Fn(usize) -> Vec<u32>,
+        backups: &Path,
+    ) -> Self {
+        let mut fleet = Self::prepare(folder, shards, nodes, owned);
+        for place in 0..nodes {
+            let config = fleet.with_setup(place, |setup| setup.write_config());
+            let arguments = ["backup", "restore", "--from"].map(OsStr::new);
+            let end = [backups.as_os_str(), OsStr::new("--config"), config.as_os_str()];
+            run(&[&arguments[..], &end[..]].concat()).unwrap_or_else(|error| panic!("node {place}: {error}"));
+        }
+        fleet.start_all(Process::start_without_waiting);
+        fleet
+    }
+
+    fn prepare(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
         let node = |place| NodeConfig {
             id: place as u32 + 1,
             address: free_address(),
@@ -31,20 +58,27 @@ impl<'a> Fleet<'a> {
             zone: String::new(),
         };
         let tls = certificates::make(folder);
-        let mut fleet = Self {
+        Self {
             folder,
             tls,
             shards,
             nodes: (0..nodes).map(node).collect(),
             processes: (0..nodes).map(|_| None).collect(),
             links: (0..nodes).map(|_| None).collect(),
-        };
-        let children: Vec<_> =
-            (0..nodes).map(|place| fleet.with_setup(place, Process::start_first)).collect();
-        for (place, child) in children.into_iter().enumerate() {
-            fleet.is_ready(place, Process::ready(child));
         }
-        fleet
+    }
+
+    /// Each is ready when enough others are.
+    fn start_all(&mut self, start: impl Fn(&Setup<'_>) -> Child) {
+        let children: Vec<_> = (0..self.nodes.len()).map(|place| self.with_setup(place, &start)).collect();
+        for (place, child) in children.into_iter().enumerate() {
+            self.is_ready(place, Process::ready(child));
+        }
+    }
+
+    /// Where a node keeps what it has.
+    pub fn data(&self, place: usize) -> PathBuf {
+        self.folder.join(format!("{}", self.nodes[place].id)).join("data")
     }
 
     fn with_setup<T>(&self, place: usize, act: impl FnOnce(&Setup<'_>) -> T) -> T {

@@ -16,6 +16,8 @@ mod small_disk;
 mod fleet;
 mod full_disk;
 mod admin;
+mod backup;
+mod lost_fleet;
 mod bad_disks;
 mod crash;
 mod failpoints;

@@ -6,6 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -110,6 +111,11 @@ impl Process {
         Self::spawn_by(program, setup)
     }
 
+    /// Starts it without waiting.
+    pub fn start_without_waiting(setup: &Setup<'_>) -> Child {
+        Self::spawn(setup)
+    }
+
     /// Waits until a started one says that it is ready.
     pub fn ready(child: Child) -> Self {
         Self::ready_or_ended(child).unwrap_or_else(|status| panic!("not ready: {status:?}"))
@@ -192,6 +198,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Runs the program as a command; gives what it printed, or what it complained of.
+pub fn run(arguments: &[&OsStr]) -> Result<String, String> {
+    let output = Command::new(PROGRAM).args(arguments).output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 /// An address that is free now.

@@ -1,13 +1,13 @@
 //! Requests as a gateway would make them.
 
 use bytes::Bytes;
-use wire_protocol::ids::{ConversationId, DeviceId, ShardId, UserId};
+use wire_protocol::ids::{ConversationId, DeviceId, ShardId, UserId, name_slot};
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
-    AttachSession, Command, ConversationView, CreateConversation, CreateUser, Device, MessageApplied, Query,
-    ReadConversation, ReadFeed, SendMessage, SessionAddress, ShardResponse, answer, command, outcome, query,
-    read_conversation,
+    Answer, AttachSession, ClaimName, Command, ConfirmName, ConversationView, CreateConversation, CreateUser,
+    Device, MessageApplied, NameRecord, Query, ReadConversation, ReadFeed, ReadName, SendMessage,
+    SessionAddress, ShardResponse, answer, command, outcome, query, read_conversation,
 };
 use wire_protocol::v1::ConversationKind;
 
@@ -50,12 +50,39 @@ pub fn create_user(shards: u32, person: Person) -> Call {
     };
     let create = CreateUser {
         user_id: person.user.to_bytes(),
-        username: format!("u{}", person.user),
+        username: username(person),
         display_name: "Somebody".into(),
         password_hash: "hash".into(),
         device: Some(device),
     };
     command(person.user.slot().shard(shards), command::Kind::CreateUser(create))
+}
+
+fn username(person: Person) -> String {
+    format!("u{}", person.user)
+}
+
+pub fn claim_name(shards: u32, person: Person) -> Call {
+    let name = username(person);
+    let claim = ClaimName { user_id: person.user.to_bytes(), name: name.clone() };
+    command(name_slot(&name).shard(shards), command::Kind::ClaimName(claim))
+}
+
+pub fn confirm_name(shards: u32, person: Person) -> Call {
+    let name = username(person);
+    let confirm = ConfirmName { user_id: person.user.to_bytes(), name: name.clone() };
+    command(name_slot(&name).shard(shards), command::Kind::ConfirmName(confirm))
+}
+
+pub fn read_name(shards: u32, person: Person) -> Call {
+    let name = username(person);
+    ask(name_slot(&name).shard(shards), query::Kind::ReadName(ReadName { name }))
+}
+
+/// The answer to [`read_name`], of a name that the person has.
+pub fn named(person: Person) -> Option<Reply> {
+    let record = NameRecord { user_id: person.user.to_bytes() };
+    Some(Reply::Answer(Answer { kind: Some(answer::Kind::Name(record)) }))
 }
 
 pub fn create_direct(shards: u32, a: Person, b: Person) -> Call {

@@ -3,6 +3,7 @@
 
 mod generate;
 mod model;
+mod restored;
 mod rules;
 
 use super::{Event, Overlay, applied_index, apply, feed_positions, query, replay_events, set_applied_index};

@@ -1,0 +1,278 @@
+//! Making a backup, on the thread of whoever asked for it: the loops, the log thread and the store threads go on, but for
+//! the flush that the store makes anyway every few seconds.
+
+use super::files::{Pace, Sum, named, stamp, sync_folder};
+use super::folder::{NodeFolder, backup_name, names};
+use super::manifest::{BackupFile, Manifest, ShardPoint};
+use super::{BACKUP_BYTES_PER_S, BACKUPS_KEPT_MAX, Progress};
+use crate::clock;
+use crate::domain;
+use crate::engine::FileView;
+use crate::worker::NodeShared;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::TryLockError;
+use wire_protocol::ids::ShardId;
+
+/// What of a checkpoint makes a store of its tables.
+const HEADS: [&str; 2] = ["CURRENT", "MANIFEST-"];
+/// A table.
+const TABLE: &str = ".sst";
+/// A table that is not whole.
+const UNFINISHED_TABLE: &str = "table.unfinished";
+
+/// What is to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BackupOrder {
+    /// Where backups of all nodes are.
+    pub to: PathBuf,
+    /// So many of this node stay, the new one included.
+    pub keep: u32,
+}
+
+/// What was done.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct BackupReport {
+    /// The backup's number.
+    pub number: u64,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Shards in it.
+    pub shards: u32,
+    /// Files that it consists of,
+    pub files: u64,
+    /// and their bytes.
+    pub bytes: u64,
+    /// Files that no earlier backup had,
+    pub files_copied: u64,
+    /// and their bytes.
+    pub bytes_copied: u64,
+    /// Older backups that went.
+    pub removed: Vec<u64>,
+}
+
+impl BackupReport {
+    /// For a person.
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "backup {} of {} shards is in {}: {} files, {} bytes; {} files, {} bytes of them new",
+            self.number,
+            self.shards,
+            self.folder.display(),
+            self.files,
+            self.bytes,
+            self.files_copied,
+            self.bytes_copied
+        );
+        if !self.removed.is_empty() {
+            text.push_str(&format!("; older ones removed: {:?}", self.removed));
+        }
+        text
+    }
+}
+
+/// Makes a backup of the node. What an error leaves behind the next backup removes.
+pub(crate) fn make(
+    shared: &NodeShared,
+    order: &BackupOrder,
+    progress: Progress<'_>,
+) -> Result<BackupReport, String> {
+    if order.keep == 0 || order.keep > BACKUPS_KEPT_MAX {
+        return Err(format!("1 to {BACKUPS_KEPT_MAX} backups can be kept, not {}", order.keep));
+    }
+    let _alone = match shared.backing_up.try_lock() {
+        Ok(alone) => alone,
+        Err(TryLockError::Poisoned(after_panic)) => after_panic.into_inner(),
+        Err(TryLockError::WouldBlock) => return Err("another backup of this node is being made".to_owned()),
+    };
+    let folder = NodeFolder::new(&order.to, shared.node_id);
+    let made_ms = clock::now_ms();
+    progress("the store writes its newest rows into tables".to_owned())?;
+    let view = view_of_whole_shards(shared)?;
+    let shards = points(shared, &*view)?;
+    let mut making = Making::begin(&folder, Pace::new(Some(BACKUP_BYTES_PER_S), progress))?;
+    let files = making.copy(view.folder())?;
+    // It holds space on the store's disk.
+    drop(view);
+    let manifest = Manifest {
+        format: Manifest::format(),
+        number: making.number,
+        node_id: shared.node_id,
+        shard_count: shared.map.shard_count(),
+        made_ms,
+        nodes: shared.map.nodes(),
+        shards,
+        files,
+    };
+    making.finish(&manifest)?;
+    let removed = remove_old(&folder, order.keep)?;
+    Ok(BackupReport {
+        number: manifest.number,
+        folder: folder.backup(manifest.number),
+        shards: manifest.shards.len() as u32,
+        files: manifest.files.len() as u64,
+        bytes: manifest.files.iter().map(|file| file.bytes).sum(),
+        files_copied: making.files_copied,
+        bytes_copied: making.pace.bytes(),
+        removed,
+    })
+}
+
+/// While a snapshot takes the place of a shard's rows they are half of two states.
+fn view_of_whole_shards(shared: &NodeShared) -> Result<Box<dyn FileView>, String> {
+    let installed = || shared.metrics.snapshots_installed.value();
+    let being_installed = || {
+        let files = &shared.snapshot_files;
+        shared.map.own_shards().into_iter().find(|shard| files.disk().exists(&files.installing(*shard)))
+    };
+    let (before, installed_before) = (being_installed(), installed());
+    let view = shared.store.files().map_err(|error| error.to_string())?;
+    match before.or_else(being_installed) {
+        Some(shard) => Err(format!("shard {shard} is just being replaced by a snapshot: try again later")),
+        None if installed() != installed_before => {
+            Err("a shard was just replaced by a snapshot: try again".to_owned())
+        }
+        None => Ok(view),
+    }
+}
+
+fn points(shared: &NodeShared, view: &dyn FileView) -> Result<Vec<ShardPoint>, String> {
+    let point = |shard: ShardId| {
+        let (applied, time_ms) = domain::applied_index(view, shard).map_err(|error| error.to_string())?;
+        // Read after the rows: it is of no earlier election than they are.
+        let term = shared.log.newest_term(shard).map_err(|error| error.to_string())?;
+        let copies = shared.map.replicas(shard).voters;
+        Ok(ShardPoint { shard: shard.0, applied, time_ms, term, copies })
+    };
+    shared.map.own_shards().into_iter().map(point).collect()
+}
+
+/// A backup under way.
+struct Making<'a> {
+    folder: &'a NodeFolder,
+    number: u64,
+    pace: Pace<'a>,
+    /// Tables that are there, by stamp.
+    tables: BTreeMap<String, BackupFile>,
+    files_copied: u64,
+}
+
+impl<'a> Making<'a> {
+    fn begin(folder: &'a NodeFolder, pace: Pace<'a>) -> Result<Self, String> {
+        let tables = folder.tables();
+        fs::create_dir_all(&tables).map_err(|error| named(&tables, &error))?;
+        for left in folder.all_unfinished()? {
+            fs::remove_dir_all(&left).map_err(|error| named(&left, &error))?;
+        }
+        sync_folder(folder.path())?;
+        if let Some(above) = folder.path().parent() {
+            sync_folder(above)?;
+        }
+        let number = folder.numbers()?.last().map_or(1, |last| last + 1);
+        let unfinished = folder.unfinished(number);
+        fs::create_dir(&unfinished).map_err(|error| named(&unfinished, &error))?;
+        let tables = tables_in(folder)?;
+        Ok(Self { folder, number, pace, tables, files_copied: 0 })
+    }
+
+    /// Everything of a checkpoint that is not there yet.
+    fn copy(&mut self, checkpoint: &Path) -> Result<Vec<BackupFile>, String> {
+        let mut files = Vec::new();
+        for name in names(checkpoint)? {
+            let from = checkpoint.join(&name);
+            if name.ends_with(TABLE) {
+                files.push(BackupFile { name, ..self.copy_table(&from)? });
+            } else if HEADS.iter().any(|head| name.starts_with(head)) {
+                let sum = self.pace.copy(&from, &self.folder.unfinished(self.number).join(&name))?;
+                self.files_copied += 1;
+                let path = format!("{}/{name}", backup_name(self.number));
+                files.push(BackupFile { path, name, bytes: sum.bytes, sha256: sum.sha256 });
+            }
+        }
+        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        sync_folder(&self.folder.tables())?;
+        Ok(files)
+    }
+
+    fn copy_table(&mut self, from: &Path) -> Result<BackupFile, String> {
+        let stamp = stamp(from)?;
+        if let Some(there) = self.tables.get(&stamp) {
+            return Ok(there.clone());
+        }
+        let unfinished = self.folder.tables().join(UNFINISHED_TABLE);
+        let Sum { bytes, sha256 } = self.pace.copy(from, &unfinished)?;
+        let path = format!("tables/{stamp}-{sha256}{TABLE}");
+        let to = self.folder.path().join(&path);
+        fs::rename(&unfinished, &to).map_err(|error| named(&to, &error))?;
+        self.files_copied += 1;
+        let file = BackupFile { name: String::new(), path, bytes, sha256 };
+        self.tables.insert(stamp, file.clone());
+        Ok(file)
+    }
+
+    /// From here on it is a backup.
+    fn finish(&self, manifest: &Manifest) -> Result<(), String> {
+        let unfinished = self.folder.unfinished(self.number);
+        let file = unfinished.join("backup.json");
+        let write = || -> io::Result<()> {
+            let mut new = File::create(&file)?;
+            new.write_all(manifest.to_text().as_bytes())?;
+            new.sync_all()
+        };
+        write().map_err(|error| named(&file, &error))?;
+        sync_folder(&unfinished)?;
+        let whole = self.folder.backup(self.number);
+        fs::rename(&unfinished, &whole).map_err(|error| named(&whole, &error))?;
+        sync_folder(self.folder.path())
+    }
+}
+
+/// Tables of earlier backups, by stamp.
+fn tables_in(folder: &NodeFolder) -> Result<BTreeMap<String, BackupFile>, String> {
+    let mut tables = BTreeMap::new();
+    for name in names(&folder.tables())? {
+        let Some((stamp, sha256)) = name.strip_suffix(TABLE).and_then(|name| name.split_once('-')) else {
+            continue;
+        };
+        let path = format!("tables/{name}");
+        let file = folder.path().join(&path);
+        let bytes = fs::metadata(&file).map_err(|error| named(&file, &error))?.len();
+        let there = BackupFile { name: String::new(), path, bytes, sha256: sha256.to_owned() };
+        tables.insert(stamp.to_owned(), there);
+    }
+    Ok(tables)
+}
+
+/// All but the newest backups go, and the tables that no other has.
+fn remove_old(folder: &NodeFolder, keep: u32) -> Result<Vec<u64>, String> {
+    let numbers = folder.numbers()?;
+    let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep as usize));
+    for number in old {
+        // First it loses its name: half a backup must not look like one.
+        let (whole, unfinished) = (folder.backup(*number), folder.unfinished(*number));
+        fs::rename(&whole, &unfinished).map_err(|error| named(&whole, &error))?;
+        sync_folder(folder.path())?;
+        fs::remove_dir_all(&unfinished).map_err(|error| named(&unfinished, &error))?;
+    }
+    let mut used = BTreeSet::new();
+    for number in kept {
+        // One that cannot be read may need any of the tables.
+        let manifest = Manifest::read(&folder.manifest(*number)).map_err(|detail| {
+            format!("the backup was made, but old tables stay, since another is damaged: {detail}")
+        })?;
+        used.extend(manifest.files.into_iter().map(|file| file.path));
+    }
+    for name in names(&folder.tables())? {
+        if !used.contains(&format!("tables/{name}")) {
+            let file = folder.tables().join(name);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(named(&file, &error)),
+                _ => {}
+            }
+        }
+    }
+    Ok(old.to_vec())
+}
