@@ -1,5 +1,6 @@
 //! What a storage node is told at start. Parsed once; later code never revalidates it.
 
+use crate::backup::{BACKUP_EVERY_S_MIN, BACKUPS_KEPT_DEFAULT, BACKUPS_KEPT_MAX};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,8 @@ pub struct StorageConfig {
     pub log: LogConfig,
     /// Sizes of what is kept in memory.
     pub memory: MemoryConfig,
+    /// Backups that the node makes by itself; `None`: it makes those that it is told to.
+    pub backup: Option<BackupConfig>,
 }
 
 impl Default for StorageConfig {
@@ -60,6 +63,7 @@ impl Default for StorageConfig {
             cores: 0,
             log: LogConfig::default(),
             memory: MemoryConfig::default(),
+            backup: None,
         }
     }
 }
@@ -97,6 +101,23 @@ pub struct LinkTls {
 
 fn server_name_default() -> String {
     SERVER_NAME_DEFAULT.to_owned()
+}
+
+/// Backups that the node makes by itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupConfig {
+    /// Where backups of all nodes are.
+    pub to: PathBuf,
+    /// Seconds from one to the next.
+    pub every_s: u64,
+    /// Backups of this node that are kept.
+    #[serde(default = "keep_default")]
+    pub keep: u32,
+}
+
+fn keep_default() -> u32 {
+    BACKUPS_KEPT_DEFAULT
 }
 
 /// Sizes of the log's files.
@@ -200,6 +221,14 @@ impl StorageConfig {
             return invalid("log.file_bytes is at least 1 MiB, log.keep_bytes twice that".to_owned());
         }
         self.memory.check()?;
+        if let Some(backup) = &self.backup {
+            if backup.every_s < BACKUP_EVERY_S_MIN {
+                return invalid(format!("backup.every_s is at least {BACKUP_EVERY_S_MIN}"));
+            }
+            if backup.keep == 0 || backup.keep > BACKUPS_KEPT_MAX {
+                return invalid(format!("backup.keep {} is not within 1..={BACKUPS_KEPT_MAX}", backup.keep));
+            }
+        }
         if (self.listen.is_some() || self.nodes.len() > 1) && self.tls.is_none() {
             return invalid("tls is needed to listen and to reach other nodes".to_owned());
         }
@@ -229,6 +258,8 @@ mod tests {
             "log.file_bytes = 1",
             "memory.memtable_bytes = 1",
             "memory.block_cache_bytes = 1",
+            "backup = { to = '/b', every_s = 59 }",
+            "backup = { to = '/b', every_s = 60, keep = 0 }",
         ] {
             let config: StorageConfig = toml::from_str(text).expect("fits");
             assert!(config.check().is_err(), "{text}");

@@ -28,7 +28,7 @@ pub mod admin;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
-pub use config::{LinkTls, LogConfig, MemoryConfig, NodeConfig, StorageConfig};
+pub use config::{BackupConfig, LinkTls, LogConfig, MemoryConfig, NodeConfig, StorageConfig};
 pub use worker::{
     LinkId, LinkOutput, LinkPeer, PeerMessage, PeerOutput, StartError, StorageCore, StorageNode, Waker,
 };

@@ -90,7 +90,6 @@ impl AdminServer {
                 false => refuse(stream),
             }
         }
-        shared.stop_long_work();
         for (_, stream) in &connections {
             // It fails if the other side has gone.
             let _ = stream.shutdown(Shutdown::Both);

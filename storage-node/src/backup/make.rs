@@ -80,6 +80,26 @@ pub(crate) fn make(
     order: &BackupOrder,
     progress: Progress<'_>,
 ) -> Result<BackupReport, String> {
+    let made_ms = clock::now_ms();
+    let made = make_at(shared, order, made_ms, progress);
+    let metrics = &shared.metrics;
+    match &made {
+        Ok(_) => {
+            metrics.backups_made.increment();
+            metrics.backup_made_ms.set(made_ms);
+        }
+        Err(_) => metrics.backups_failed.increment(),
+    }
+    metrics.backup_failed.set(u64::from(made.is_err()));
+    made
+}
+
+fn make_at(
+    shared: &NodeShared,
+    order: &BackupOrder,
+    made_ms: u64,
+    progress: Progress<'_>,
+) -> Result<BackupReport, String> {
     if order.keep == 0 || order.keep > BACKUPS_KEPT_MAX {
         return Err(format!("1 to {BACKUPS_KEPT_MAX} backups can be kept, not {}", order.keep));
     }
@@ -89,7 +109,6 @@ pub(crate) fn make(
         Err(TryLockError::WouldBlock) => return Err("another backup of this node is being made".to_owned()),
     };
     let folder = NodeFolder::new(&order.to, shared.node_id);
-    let made_ms = clock::now_ms();
     progress("the store writes its newest rows into tables".to_owned())?;
     let view = view_of_whole_shards(shared)?;
     let shards = points(shared, &*view)?;

@@ -23,11 +23,13 @@ mod open;
 mod verify;
 mod plan;
 mod restore;
+mod schedule;
 
 pub use make::BackupReport;
 pub(crate) use make::{BackupOrder, make};
 pub use manifest::{BackupFile, Manifest, ShardPoint};
 pub use restore::{RestoreReport, restore};
+pub(crate) use schedule::run_backups;
 pub use verify::{VerifyReport, verify};
 
 /// Bytes that a backup reads of the store's disk and writes to its own in a second, so that both keep time for messages:
@@ -37,6 +39,8 @@ pub const BACKUP_BYTES_PER_S: u64 = 64 * 1024 * 1024;
 pub const BACKUPS_KEPT_DEFAULT: u32 = 7;
 /// Backups of a node that can be kept.
 pub const BACKUPS_KEPT_MAX: u32 = 1_000;
+/// Shortest time between two backups that the configuration may ask for, in seconds.
+pub const BACKUP_EVERY_S_MIN: u64 = 60;
 /// Bytes of a manifest: 200 for each file, of which a store of 64 TiB has a million.
 pub const MANIFEST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 

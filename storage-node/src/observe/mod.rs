@@ -109,6 +109,14 @@ pub struct NodeMetrics {
     pub snapshots_given_up: Count,
     /// Bytes of parts sent, repeated ones included.
     pub snapshot_bytes: Count,
+    /// Backups of this node.
+    pub backups_made: Count,
+    /// Backups of this node that came to nothing.
+    pub backups_failed: Count,
+    /// Whether the last one came to nothing: 1, else 0.
+    pub backup_failed: Count,
+    /// When the newest one was begun, in milliseconds since 1970; 0: none is known.
+    pub backup_made_ms: Count,
     /// One query, from the read thread's taking it, in microseconds.
     pub read_us: Histogram,
 }

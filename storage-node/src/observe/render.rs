@@ -83,6 +83,19 @@ const NODE_COLUMNS: &[Column<NodeMetrics>] = &[
     ("ringline_storage_snapshot_bytes_total", "counter", "Bytes of snapshots sent to other nodes.", |node| {
         node.snapshot_bytes.value()
     }),
+    ("ringline_storage_backups_made_total", "counter", "Backups made.", |node| node.backups_made.value()),
+    ("ringline_storage_backups_failed_total", "counter", "Backups that came to nothing.", |node| {
+        node.backups_failed.value()
+    }),
+    ("ringline_storage_backup_failed", "gauge", "Whether the last backup came to nothing.", |node| {
+        node.backup_failed.value()
+    }),
+    (
+        "ringline_storage_backup_made_timestamp_seconds",
+        "gauge",
+        "When the newest backup was begun, in seconds since 1970; 0: none is known.",
+        |node| node.backup_made_ms.value() / 1_000,
+    ),
 ];
 
 impl NodeMetrics {

@@ -7,6 +7,7 @@ use super::reread::open_source;
 use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::{StoreRequest, run_store_thread};
 use crate::admin::AdminServer;
+use crate::backup::run_backups;
 use crate::config::{ConfigError, StorageConfig};
 use crate::disk::Disk;
 use crate::domain;
@@ -85,6 +86,12 @@ impl StorageNode {
         let mut node = StorageNode { shared, threads: Vec::new(), stops: Vec::new() };
         let cores = node.start_threads(opened, config.log.keep_bytes)?;
         node.start_admin(&config.data_dir)?;
+        if let Some(backup) = config.backup {
+            let (stops, stop) = bounded(1);
+            let shared = Arc::clone(&node.shared);
+            node.spawn("backup".to_owned(), move || run_backups(&shared, &backup, &stop))?;
+            node.stop_with(&stops, ());
+        }
         Ok((node, cores))
     }
 
@@ -190,6 +197,7 @@ impl StorageNode {
     }
 
     fn stop(&mut self) {
+        self.shared.stop_long_work();
         self.stops.drain(..).for_each(|stop| stop());
         for thread in self.threads.drain(..) {
             let name = thread.thread().name().unwrap_or_default().to_owned();
