@@ -50,7 +50,7 @@ use self::gateway::GatewayHost;
 use agenda::{Agenda, Due};
 use device::{Device, Mood};
 use faults::Hosts;
-use network::{Going, Network, Parcel, Side};
+use network::{Going, Network, Parcel};
 use node::NodeHost;
 use outside::{End, Outside};
 use storage_node::sim::Crash;
@@ -172,8 +172,8 @@ impl World {
             }
             Due::Connect(id) => {
                 let Outside { now_ms, network, agenda, random } = &mut self.outside;
-                if let Some(host) = network.try_connect(*now_ms, id, random, agenda) {
-                    self.arrived(host, (id, Side::Accepter), Parcel::Accepted);
+                if let Some((host, side, parcel)) = network.try_connect(*now_ms, id, random, agenda) {
+                    self.arrived(host, (id, side), parcel);
                 }
             }
             Due::Arrive(id, side) => {

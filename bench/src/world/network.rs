@@ -183,38 +183,33 @@ impl Network {
         id
     }
 
-    /// A try to connect. `Some`: this host accepted.
+    /// A try to connect. What comes of it at once, and at which host: the other end accepts, or the caller's own machine
+    /// tells it that there is no connection, which nothing on the way can keep from it.
     pub fn try_connect(
         &mut self,
         now_ms: u64,
         id: ConnectionId,
         random: &mut Random,
         agenda: &mut Agenda,
-    ) -> Option<usize> {
+    ) -> Option<(usize, Side, Parcel)> {
         let connection = self.connections.get_mut(&id)?;
         let [from, to] = connection.hosts;
         if !connection.is_owned[Side::Caller as usize] {
             self.connections.remove(&id);
             return None;
         }
-        if self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from)) {
-            if now_ms < connection.asked_ms + CONNECT_MS_MAX {
-                agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Connect(id));
-                return None;
-            }
-            connection.is_reset = true;
-        }
-        if !self.is_up[to] {
-            connection.is_reset = true;
-        }
-        if connection.is_reset {
-            connection.parcels[Side::Caller as usize].push_back(Parcel::Closed);
-            agenda.plan(now_ms, Due::Arrive(id, Side::Caller));
+        let is_cut = self.cuts.contains(&(from, to)) || self.cuts.contains(&(to, from));
+        if is_cut && !connection.is_reset && now_ms < connection.asked_ms + CONNECT_MS_MAX {
+            agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Connect(id));
             return None;
+        }
+        if is_cut || connection.is_reset || !self.is_up[to] {
+            self.connections.remove(&id);
+            return Some((from, Side::Caller, Parcel::Closed));
         }
         connection.is_owned = [true; 2];
         self.send(now_ms, id, Side::Accepter, Parcel::Connected, random, agenda);
-        Some(to)
+        Some((to, Side::Accepter, Parcel::Accepted))
     }
 
     /// Sends bytes from one side to the other.
@@ -322,5 +317,45 @@ impl Network {
         *last_ms = (*last_ms).max(now_ms + DELAY_MS_MIN + delay_ms + more_ms);
         connection.parcels[side as usize].push_back(parcel);
         agenda.plan(*last_ms, Due::Arrive(id, side));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Connects while nothing comes back, and lets the other host's power fail at this time, counted from the beginning.
+    /// When the caller hears that there is no connection.
+    fn told_ms(fails_at_ms: u64, seed: u64) -> Option<u64> {
+        let (mut network, mut random, mut agenda) = (Network::new(2), Random::new(seed), Agenda::default());
+        network.host_came(1);
+        network.cut(1, 0);
+        let id = network.connect(0, 0, 1, &mut random, &mut agenda);
+        let mut has_failed = false;
+        while let Some((now_ms, due)) = agenda.next() {
+            if now_ms >= fails_at_ms && !std::mem::replace(&mut has_failed, true) {
+                network.host_went(now_ms, 1, Going::Power, &mut random, &mut agenda);
+            }
+            match due {
+                Due::Connect(_) => match network.try_connect(now_ms, id, &mut random, &mut agenda) {
+                    Some((0, Side::Caller, Parcel::Closed)) => return Some(now_ms),
+                    other => assert_eq!(other, None),
+                },
+                Due::Arrive(..) => panic!("nothing can arrive"),
+                other => panic!("{other:?}"),
+            }
+            assert!(now_ms < 2 * CONNECT_MS_MAX, "tried for ever");
+        }
+        None
+    }
+
+    #[test]
+    fn a_caller_hears_that_there_is_no_connection_whatever_becomes_of_the_other_end() {
+        for seed in 0..20 {
+            for fails_at_ms in [100, CONNECT_MS_MAX + 1, 2 * CONNECT_MS_MAX] {
+                let told_ms = told_ms(fails_at_ms, seed).expect("it hears");
+                assert!((CONNECT_MS_MAX..CONNECT_MS_MAX + 2 * RESEND_MS).contains(&told_ms), "{told_ms}");
+            }
+        }
     }
 }
