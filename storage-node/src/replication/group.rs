@@ -106,6 +106,18 @@ pub struct GroupOutput {
     pub restore: Option<u64>,
 }
 
+/// Where a replica stands in the election of its term, for simulations that watch elections.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The newest it knows.
+    pub term: u64,
+    /// Whether it won.
+    pub leads: bool,
+    /// The node it gave its vote to, if any; it may not be on disk yet.
+    pub voted_for: Option<u32>,
+}
+
 /// For whom a leader keeps its log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum KeptFor {
@@ -218,6 +230,14 @@ impl Group {
             self.restoring,
             progress.join("; ")
         )
+    }
+
+    /// Where it stands in the election of its term.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn standing(&self) -> Standing {
+        let raft = &self.node.raft;
+        let voted_for = u32::try_from(raft.vote).ok().filter(|node| *node > 0);
+        Standing { term: raft.term, leads: raft.state == StateRole::Leader, voted_for }
     }
 
     /// Grows with every election.

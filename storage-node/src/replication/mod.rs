@@ -27,6 +27,8 @@ mod replica_tests;
 
 #[cfg(test)]
 pub(crate) use damage::whole_batch_behind;
+#[cfg(any(test, feature = "sim"))]
+pub use group::Standing;
 pub use group::{Group, GroupOutput, KeptFor, Replicas, Role, TICK_MS};
 pub use log::{Log, LogRange, LogWrite};
 #[cfg(any(test, feature = "sim"))]

@@ -36,6 +36,8 @@ pub use standing::Standing;
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
+#[cfg(any(test, feature = "sim"))]
+use crate::replication::Standing;
 use crate::replication::{Group, KeptFor, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
 use hand_over::HandOver;
@@ -220,6 +222,12 @@ impl Shard {
     #[cfg(any(test, feature = "sim"))]
     pub fn status(&mut self) -> String {
         self.pipeline.group().status()
+    }
+
+    /// Where its replica here stands in the election of its term.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn standing(&mut self) -> Standing {
+        self.pipeline.group().standing()
     }
 
     fn has_copies(&self) -> bool {

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::engine::HotRows;
 use crate::jobs;
 use crate::placement::{Balance, Pace};
-use crate::replication::{KeptFor, LogRequest, QueuedWrites, SyncedWrite};
+use crate::replication::{KeptFor, LogRequest, QueuedWrites, Standing, SyncedWrite};
 use crate::snapshots::{SnapshotRequest, SnapshotWorker};
 use crate::worker::{
     Applier, NodeShared, OpenedShards, ReadRequest, StorageCore, StoreRequest, Threads, open_node,
@@ -201,6 +201,11 @@ impl SimNode {
     pub fn status(&mut self, shard: u32) -> String {
         let mut cores = self.cores.iter_mut();
         cores.find_map(|core| core.status(ShardId(shard))).unwrap_or_else(|| "not of this node".to_owned())
+    }
+
+    /// Where its replica of a shard stands in the election of its term.
+    pub fn standing(&mut self, shard: u32) -> Option<Standing> {
+        self.cores.iter_mut().find_map(|core| core.standing(ShardId(shard)))
     }
 
     /// Why the node stopped by itself.

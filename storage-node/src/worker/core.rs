@@ -380,6 +380,12 @@ impl StorageCore {
         self.shard_mut(shard).map(Shard::status)
     }
 
+    /// Where the replica of a shard of this core stands in the election of its term.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn standing(&mut self, shard: ShardId) -> Option<crate::replication::Standing> {
+        self.shard_mut(shard).map(Shard::standing)
+    }
+
     /// Whether every request that was received is answered.
     pub fn is_idle(&self) -> bool {
         self.shards.iter().all(Shard::is_idle)
