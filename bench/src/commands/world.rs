@@ -51,6 +51,10 @@ fn one(seed: u64, shows: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failure) => {
+            if shows {
+                failure.history.events.iter().for_each(|event| println!("{event:?}"));
+                failure.ends.iter().for_each(|end| println!("{end}"));
+            }
             println!("{failure}");
             ExitCode::FAILURE
         }

@@ -33,6 +33,13 @@ pub enum Due {
     Fault(usize),
     /// The numbered fault ends.
     Heal(usize),
+    /// The watched voter of the numbered fault goes: it has voted for this host.
+    Strike {
+        /// Which fault.
+        fault: usize,
+        /// Whom it voted for.
+        voted_for: usize,
+    },
 }
 
 /// Threads of a storage node beside its cores.

@@ -17,6 +17,8 @@ use wire_protocol::v1::{self, EntryKind, client_frame, server_frame};
 
 /// Longest time between two things that a device does by itself, in milliseconds.
 const IDLE_MS: u64 = 700;
+/// The same in haste.
+const HASTE_MS: u64 = 60;
 /// Time between syncs that nothing asked for, in milliseconds.
 const SYNC_EVERY_MS: u64 = 2_000;
 /// Longest wait before connecting again, in milliseconds.
@@ -27,6 +29,8 @@ const AGAIN_MS: u64 = 50;
 const HEARTBEAT_S: u32 = 5;
 /// An answer that is not there by then is not waited for, in milliseconds: the gateway gives up before.
 const ANSWER_MS_MAX: u64 = 15_000;
+/// Of sixteen things that come to its mind, those that are reads.
+const READS: Range<u64> = 11..14;
 /// Messages that a device repeats when all is over.
 const REPEATS: usize = 6;
 
@@ -35,6 +39,8 @@ const REPEATS: usize = 6;
 pub enum Mood {
     /// It writes, reads, repeats, leaves.
     Busy,
+    /// The same without much of a pause, and half of it reads.
+    Hasty,
     /// It only sees to what it has begun, and syncs.
     Quiet,
 }
@@ -60,6 +66,7 @@ struct Asked {
 /// A connection.
 struct Seat {
     id: ConnectionId,
+    gateway: usize,
     session: Option<ClientSession>,
     decoder: FrameDecoder,
     server_time_ms: u64,
@@ -73,8 +80,7 @@ pub struct Device {
     number: usize,
     token: String,
     gateways: Range<usize>,
-    /// What it does by itself.
-    pub mood: Mood,
+    mood: Mood,
     seat: Option<Seat>,
     connect_at_ms: u64,
     turn_at_ms: Option<u64>,
@@ -120,6 +126,20 @@ impl Device {
         (0..cast::ROOMS.len()).filter(move |room| cast::ROOMS[*room].contains(&user))
     }
 
+    /// The host of the gateway that it is connected to.
+    pub fn gateway(&self) -> Option<usize> {
+        self.seat.as_ref().map(|seat| seat.gateway)
+    }
+
+    /// From here on it does other things by itself.
+    pub fn turn_to(&mut self, mood: Mood, outside: &mut Outside) {
+        self.mood = mood;
+        if mood == Mood::Hasty {
+            self.act_at_ms = outside.now_ms;
+            self.plan(outside);
+        }
+    }
+
     /// Everything that this device has begun or was told of and that did not come to rest.
     pub fn unsettled(&self, story: &Story) -> Option<String> {
         let number = self.number;
@@ -143,6 +163,20 @@ impl Device {
         let open = waiting.or(asked.into_iter().find(is_work))?;
         let seat = if self.seat.is_some() { "connected" } else { "away" };
         Some(format!("device {} ({seat}) has no answer to {}", self.number, short(open)))
+    }
+
+    /// What it waits for, for a person.
+    pub fn end(&self, now_ms: u64) -> String {
+        let number = self.number;
+        let wishes: Vec<String> = self.wishes.iter().map(|(_, wish)| short(wish)).collect();
+        let Some(seat) = &self.seat else { return format!("device {number} is away and wants {wishes:?}") };
+        let asked = seat.asked.values().map(|it| format!("{} for {} ms", short(&it.wish), now_ms - it.at_ms));
+        let ready = seat.session.as_ref().map(ClientSession::is_ready);
+        let asked: Vec<String> = asked.collect();
+        format!(
+            "device {number} at gateway {}, ready {ready:?}, has asked {asked:?} and wants {wishes:?}",
+            seat.gateway
+        )
     }
 
     /// Whether it has read every room wholly, and has every answer.
@@ -215,7 +249,7 @@ impl Device {
                 let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
                 let id = outside.connect(self.host, gateway);
                 let asked = BTreeMap::new();
-                self.seat = Some(Seat { id, session: None, decoder, server_time_ms: 0, asked });
+                self.seat = Some(Seat { id, gateway, session: None, decoder, server_time_ms: 0, asked });
             }
             return;
         };
@@ -264,13 +298,15 @@ impl Device {
         if self.act_at_ms > now_ms {
             return;
         }
-        self.act_at_ms = now_ms + 1 + outside.up_to(IDLE_MS);
+        let is_hasty = self.mood == Mood::Hasty;
+        self.act_at_ms = now_ms + 1 + outside.up_to(if is_hasty { HASTE_MS } else { IDLE_MS });
         let known: Vec<usize> = self.heads.keys().copied().collect();
         if self.mood == Mood::Quiet || known.is_empty() {
             return;
         }
         let room = known[outside.random.below(known.len() as u64) as usize];
-        match outside.random.below(16) {
+        let chance = if is_hasty && outside.one_in(2) { READS.start } else { outside.random.below(16) };
+        match chance {
             0..9 => {
                 let message = story.write(self.number, room);
                 self.wish(now_ms, Wish::Send(message));
@@ -283,7 +319,7 @@ impl Device {
                     self.wish(now_ms, Wish::Send(message));
                 }
             }
-            11..14 => {
+            _ if READS.contains(&chance) => {
                 let head = self.heads.get(&room).copied().unwrap_or(0);
                 let after = if outside.one_in(2) { 0 } else { outside.up_to(head) };
                 self.wish(now_ms, Wish::Read { room, after });
@@ -454,10 +490,10 @@ impl Device {
                 story.tell(Event::Acked { message, room, seq, time_ms });
             }
             (Wish::Sync, server_frame::Body::SyncPage(page)) => self.synced(page, story, outside),
-            (Wish::Read { room, .. }, server_frame::Body::HistoryPage(page)) => {
+            (Wish::Read { room, after }, server_frame::Body::HistoryPage(page)) => {
                 let entries = page.entries.iter().map(story::seen).collect();
                 let (begun, head) = (asked.begun, page.head_seq);
-                story.tell(Event::Read { begun, device, room, head, entries });
+                story.tell(Event::Read { begun, device, room, after, head, entries });
             }
             (Wish::Whole { room, mut entries }, server_frame::Body::HistoryPage(page)) => {
                 let is_empty = page.entries.is_empty();

@@ -21,6 +21,15 @@ const STEPS_MAX: u64 = 12;
 /// What slow machines add, in milliseconds.
 const SLOW_MS_MAX: u64 = 250;
 
+/// How many faults are aimed at leaders.
+const AIMED: Range<u64> = 1..4;
+/// Room on a disk that is about to be full, in bytes: some log files.
+const ROOM_BYTES_MAX: u64 = 12 << 10;
+/// How long each lasts: an election and more; in milliseconds.
+const AIMED_LASTS_MS: Range<u64> = 2_500..6_000;
+/// Longest time between two of them, in milliseconds.
+const AIMED_APART_MS: u64 = 3_000;
+
 /// Something that goes wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
@@ -60,6 +69,30 @@ pub enum Fault {
     SlowMachine(usize, u64),
     /// A machine's clock jumps, and stays.
     Clock(usize, i64),
+    /// It happens to whoever leads a shard when it begins, or as soon as somebody does.
+    Aimed {
+        /// Which shard, counted on from the first again when there are fewer.
+        shard: u32,
+        /// What happens.
+        aim: Aim,
+    },
+}
+
+/// What happens to a leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// It is cut off from all others but one gateway and the devices there, and everybody is in haste: until it notices,
+    /// there is another leader at the other gateways, and both are asked.
+    Apart(usize),
+    /// It is cut off from the other storage nodes alone, and everybody is in haste.
+    Alone,
+    /// It and one gateway do not hear each other; everybody else does.
+    Unreached(usize),
+    /// Its disk has room for so many more bytes: it ends when it needs more, and whenever it is started meanwhile.
+    Full(usize),
+    /// It goes and is back at once, while the others are cut off from each other: so that it has the vote that each of
+    /// them needs. As soon as it has given it to one of them, it goes again, and comes back to the other one alone.
+    Voter(Crash),
 }
 
 /// A fault in its time.
@@ -96,11 +129,26 @@ impl Hosts {
     }
 }
 
-/// The faults of a run, and when the last of them is over, in milliseconds from the start.
-pub fn plan(hosts: Hosts, random: &mut Random) -> (Vec<Planned>, u64) {
+/// The faults of a run, and when the last of them is over, in milliseconds from the start. Every second run has faults
+/// that are aimed at leaders, every fourth has no others.
+pub fn plan(seed: u64, hosts: Hosts, random: &mut Random) -> (Vec<Planned>, u64) {
+    let mut planned = match seed % 4 {
+        3 => Vec::new(),
+        _ => blind(hosts, random),
+    };
+    if !seed.is_multiple_of(2) {
+        planned.extend(aimed(hosts, random));
+    }
+    planned.sort_by_key(|planned| planned.at_ms);
+    let over_ms = planned.iter().map(|planned| planned.at_ms + planned.lasts_ms).max().unwrap_or(0);
+    (planned, over_ms)
+}
+
+/// Whatever comes, wherever.
+fn blind(hosts: Hosts, random: &mut Random) -> Vec<Planned> {
     let within_ms = FAULTS_MS.start + random.below(FAULTS_MS.end - FAULTS_MS.start);
     let count = FAULTS.start + random.below(FAULTS.end - FAULTS.start);
-    let mut planned: Vec<Planned> = (0..count)
+    (0..count)
         .map(|_| {
             let longest_ms = if random.below(5) == 0 { LASTS_LONG_MS } else { LASTS_MS_MAX };
             Planned {
@@ -109,10 +157,30 @@ pub fn plan(hosts: Hosts, random: &mut Random) -> (Vec<Planned>, u64) {
                 fault: any(hosts, random),
             }
         })
-        .collect();
-    planned.sort_by_key(|planned| planned.at_ms);
-    let over_ms = planned.iter().map(|planned| planned.at_ms + planned.lasts_ms).max().unwrap_or(0);
-    (planned, over_ms)
+        .collect()
+}
+
+/// Faults aimed at leaders, one after another.
+fn aimed(hosts: Hosts, random: &mut Random) -> Vec<Planned> {
+    let mut at_ms = CALM_MS;
+    let count = AIMED.start + random.below(AIMED.end - AIMED.start);
+    let one = |_| {
+        let gateway = hosts.nodes + random.below(hosts.gateways as u64) as usize;
+        let crash = Crash::ALL[random.below(Crash::ALL.len() as u64) as usize];
+        let aim = match random.below(9) {
+            0..3 => Aim::Apart(gateway),
+            3 => Aim::Alone,
+            4 => Aim::Unreached(gateway),
+            5 => Aim::Full(random.below(ROOM_BYTES_MAX) as usize),
+            _ => Aim::Voter(crash),
+        };
+        at_ms += random.below(AIMED_APART_MS);
+        let lasts_ms = AIMED_LASTS_MS.start + random.below(AIMED_LASTS_MS.end - AIMED_LASTS_MS.start);
+        let planned = Planned { at_ms, lasts_ms, fault: Fault::Aimed { shard: random.draw() as u32, aim } };
+        at_ms += lasts_ms;
+        planned
+    };
+    (0..count).map(one).collect()
 }
 
 fn any(hosts: Hosts, random: &mut Random) -> Fault {
@@ -143,5 +211,37 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
             let falls = host < hosts.nodes && below(2) == 0;
             Fault::Clock(host, if falls { -by_ms } else { by_ms })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_run_is_aimed_at_leaders_and_every_fourth_at_nothing_else() {
+        let hosts = Hosts { nodes: 3, gateways: 2, devices: 5 };
+        let mut kinds = [0; 5];
+        for seed in 0..400 {
+            let (planned, over_ms) = plan(seed, hosts, &mut Random::new(seed));
+            assert!(planned.iter().all(|it| it.at_ms >= CALM_MS && it.at_ms + it.lasts_ms <= over_ms));
+            let aims = planned.iter().filter_map(|planned| match &planned.fault {
+                Fault::Aimed { aim, .. } => Some(aim),
+                _ => None,
+            });
+            let aims: Vec<&Aim> = aims.collect();
+            assert_eq!(aims.is_empty(), seed % 2 == 0, "seed {seed}: {planned:?}");
+            assert_eq!(aims.len() == planned.len(), seed % 4 == 3, "seed {seed}: {planned:?}");
+            for aim in aims {
+                kinds[match aim {
+                    Aim::Apart(_) => 0,
+                    Aim::Alone => 1,
+                    Aim::Unreached(_) => 2,
+                    Aim::Full(_) => 3,
+                    Aim::Voter(_) => 4,
+                }] += 1;
+            }
+        }
+        assert!(kinds.iter().all(|count| *count > 10), "{kinds:?}");
     }
 }

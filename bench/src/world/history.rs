@@ -1,4 +1,6 @@
-//! What clients did and saw, in the order in which it happened: all that the checkers know.
+//! What clients did and saw, in the order in which it happened, and what nodes were: all that the checkers know.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Something that a client did or saw. Devices, rooms and messages are numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,8 @@ pub enum Event {
         device: usize,
         /// Which room.
         room: usize,
+        /// Entries behind this one were asked for; 0: the newest.
+        after: u64,
         /// The newest number, as the server says.
         head: u64,
         /// Consecutive entries.
@@ -92,6 +96,10 @@ pub struct History {
     pub events: Vec<Event>,
     /// Devices in each room.
     pub rooms: Vec<Vec<usize>>,
+    /// By shard and term: the hosts that led.
+    pub leaders: BTreeMap<(u32, u64), BTreeSet<usize>>,
+    /// How copies differ that have applied the same entries.
+    pub differing: Vec<String>,
     /// What had not come to rest when time was up; empty: all had.
     pub unsettled: Vec<String>,
 }

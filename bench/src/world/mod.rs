@@ -5,6 +5,7 @@
 //!            seed -> Random
 //!                      |
 //!  faults.rs  what goes wrong, when      agenda.rs  what happens next
+//!  aimed.rs   and to which leader           |
 //!        \             |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
@@ -27,6 +28,7 @@
 //! gateway, threads that run at the same time.
 
 mod agenda;
+mod aimed;
 mod cast;
 mod clock;
 mod device;
@@ -42,12 +44,13 @@ mod story;
 #[cfg(test)]
 mod tests;
 
-pub use faults::{Fault, Planned};
+pub use faults::{Aim, Fault, Planned};
 pub use history::{Event, History, Seen};
 pub use runs::{Failure, Outcome, run, run_many};
 
 use self::gateway::GatewayHost;
 use agenda::{Agenda, Due};
+use aimed::Watch;
 use device::{Device, Mood};
 use faults::Hosts;
 use network::{Going, Network, Parcel};
@@ -97,6 +100,11 @@ struct World {
     gateways: Vec<GatewayHost>,
     devices: Vec<Device>,
     faults: Vec<Planned>,
+    /// What each of them has cut.
+    cut_by: Vec<Vec<(usize, usize)>>,
+    watch: Option<Watch>,
+    /// By fault: the host whose disk it has filled.
+    filled: Vec<Option<usize>>,
     /// What becomes of a disk that stops its node, and how long the node stays away.
     torn: [(Crash, u64); HOSTS.nodes],
     /// How long a node that was asked to stop stays away.
@@ -112,7 +120,7 @@ impl World {
     fn new(seed: u64, keys: &SimKeys) -> Self {
         let mut random = Random::new(seed);
         let shard_count = 1 + random.below(3) as u32;
-        let (faults, over_ms) = faults::plan(HOSTS, &mut random);
+        let (faults, over_ms) = faults::plan(seed, HOSTS, &mut random);
         let network = Network::new(HOSTS.count());
         let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
         for host in 0..HOSTS.nodes + HOSTS.gateways {
@@ -137,6 +145,9 @@ impl World {
             nodes: nodes.collect(),
             gateways: HOSTS.gateway_hosts().map(gateway).collect(),
             devices,
+            cut_by: vec![Vec::new(); faults.len()],
+            watch: None,
+            filled: vec![None; faults.len()],
             faults,
             torn: [(Crash::Process, 0); HOSTS.nodes],
             away_ms: [0; HOSTS.nodes],
@@ -167,7 +178,7 @@ impl World {
             Due::Work { host, life, thread } => {
                 if self.nodes[host].life == life {
                     self.nodes[host].work(thread, &mut self.outside);
-                    self.see_to_disk(host);
+                    self.see_to(host);
                 }
             }
             Due::Connect(id) => {
@@ -185,6 +196,7 @@ impl World {
             Due::Start(host) => self.start(host),
             Due::Fault(number) => self.begin(number),
             Due::Heal(number) => self.end(number),
+            Due::Strike { fault, voted_for } => self.strike(fault, voted_for),
         }
     }
 
@@ -192,7 +204,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(host) {
             if node.life == life {
                 node.turn(&mut self.outside);
-                self.see_to_disk(host);
+                self.see_to(host);
                 self.see_off(host);
             }
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
@@ -208,7 +220,7 @@ impl World {
     fn arrived(&mut self, host: usize, end: End, parcel: Parcel) {
         if let Some(node) = self.nodes.get_mut(host) {
             node.arrived(end, parcel, &mut self.outside);
-            self.see_to_disk(host);
+            self.see_to(host);
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
             gateway.arrived(end, parcel, &mut self.outside);
         } else {
@@ -221,7 +233,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(host) {
             if !node.is_up() {
                 node.start(&mut self.outside);
-                self.see_to_disk(host);
+                self.see_to(host);
             }
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes)
             && !gateway.is_up()
@@ -230,11 +242,13 @@ impl World {
         }
     }
 
-    /// A node whose disk stopped it is gone, and comes back.
-    fn see_to_disk(&mut self, host: usize) {
+    /// A node did something. If its disk stopped it, it is gone, and comes back.
+    fn see_to(&mut self, host: usize) {
         if self.nodes[host].is_stopped() {
             let (crash, away_ms) = self.torn[host];
             self.crash(host, crash, away_ms);
+        } else {
+            self.watch_elections(host);
         }
     }
 
@@ -291,11 +305,8 @@ impl World {
                 Some(node) => node.jump(by_ms, &mut self.outside),
                 None => self.gateways[host - HOSTS.nodes].clock.jump(by_ms),
             },
-            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => {
-                for (from, to) in cuts(&fault) {
-                    self.outside.network.cut(from, to);
-                }
-            }
+            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => self.cut(number, cuts(&fault)),
+            Fault::Aimed { shard, aim } => self.aim(number, shard, &aim),
         }
     }
 
@@ -305,12 +316,17 @@ impl World {
             Fault::SlowNetwork(host, _) => self.outside.network.slow(host, 0),
             Fault::SlowMachine(host, _) => self.slow_machine(host, 0),
             Fault::Torn { host, .. } => self.nodes[host].stop_within(None),
-            _ => {
-                for (from, to) in cuts(&fault) {
-                    self.outside.network.mend(from, to);
-                }
-            }
+            Fault::Aimed { .. } => self.end_aim(number),
+            _ => {}
         }
+        for (from, to) in std::mem::take(&mut self.cut_by[number]) {
+            self.outside.network.mend(from, to);
+        }
+    }
+
+    fn cut(&mut self, number: usize, pairs: Vec<(usize, usize)>) {
+        pairs.iter().for_each(|(from, to)| self.outside.network.cut(*from, *to));
+        self.cut_by[number].extend(pairs);
     }
 
     fn slow_machine(&mut self, host: usize, by_ms: u64) {
@@ -318,6 +334,10 @@ impl World {
             Some(node) => node.slow_ms = by_ms,
             None => self.gateways[host - HOSTS.nodes].slow_ms = by_ms,
         }
+    }
+
+    fn turn_devices_to(&mut self, mood: Mood) {
+        self.devices.iter_mut().for_each(|device| device.turn_to(mood, &mut self.outside));
     }
 
     /// Copies that lack what was applied elsewhere when everything was answered.
@@ -349,13 +369,24 @@ impl World {
         astray
     }
 
+    /// What is left of everything, for a person.
+    fn ends(&mut self) -> Vec<String> {
+        let mut ends: Vec<String> =
+            self.devices.iter().map(|device| device.end(self.outside.now_ms)).collect();
+        for (host, node) in self.nodes.iter_mut().enumerate() {
+            let copies = (0..self.applied.len() as u32).map(|shard| (shard, node.status(shard)));
+            ends.extend(copies.map(|(shard, status)| format!("host {host}, shard {shard}: {status}")));
+        }
+        ends
+    }
+
     /// Whether the run comes to its next stage.
     fn look(&mut self) {
         let now_ms = self.outside.now_ms;
         match self.stage {
             Stage::Busy { until_ms } if now_ms >= until_ms => {
                 self.outside.network.mend_all();
-                self.devices.iter_mut().for_each(|device| device.mood = Mood::Quiet);
+                self.turn_devices_to(Mood::Quiet);
                 self.stage = Stage::Settling { by_ms: now_ms + SETTLE_MS_MAX };
             }
             Stage::Settling { by_ms } => {
@@ -377,7 +408,8 @@ impl World {
                 let mut unread: Vec<String> = unread.collect();
                 unread.extend(self.copies_behind());
                 unread.extend(self.leaders_astray());
-                if unread.is_empty() || now_ms >= by_ms {
+                let is_compared = self.compare_copies();
+                if (unread.is_empty() && is_compared) || now_ms >= by_ms {
                     let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
                     self.story.history.unsettled = failures.chain(unread).collect();
                     self.stage = Stage::Over;
@@ -388,17 +420,24 @@ impl World {
     }
 }
 
-/// What is cut by a fault.
+/// Both ways between hosts that are to be apart.
+fn both_ways(apart: &dyn Fn(usize, usize) -> bool) -> Vec<(usize, usize)> {
+    let all = 0..HOSTS.count();
+    let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+    pairs.filter(|(from, to)| from != to && apart(*from, *to)).collect()
+}
+
+/// Both ways between some hosts and all others.
+fn around(part: &[usize]) -> Vec<(usize, usize)> {
+    both_ways(&|from, to| part.contains(&from) != part.contains(&to))
+}
+
+/// What is cut by a fault, whoever leads.
 fn cuts(fault: &Fault) -> Vec<(usize, usize)> {
-    let both = |apart: &dyn Fn(usize, usize) -> bool| {
-        let all = 0..HOSTS.count();
-        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
-        pairs.filter(|(from, to)| from != to && apart(*from, *to)).collect()
-    };
     match fault {
-        Fault::Isolate(host) => both(&|from, to| from == *host || to == *host),
+        Fault::Isolate(host) => around(&[*host]),
         Fault::OneWay(from, to) => vec![(*from, *to)],
-        Fault::Split(part) => both(&|from, to| part.contains(&from) != part.contains(&to)),
+        Fault::Split(part) => around(part),
         _ => Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use storage_node::sim::{Crash, SimDisk, SimNode, SimStore};
+use storage_node::sim::{Crash, SimDisk, SimNode, SimStore, Standing};
 use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, NodeConfig, PeerMessage, StorageConfig};
 use tempfile::TempDir;
 use wire_protocol::frame::{FrameDecoder, encode_message};
@@ -56,7 +56,9 @@ pub struct NodeHost {
     clock: Clock,
     /// Whatever its threads do takes up to so much longer, in milliseconds.
     pub slow_ms: u64,
-    /// Why it did not start, or ended by itself: never well.
+    /// Its disk may be full.
+    is_full: bool,
+    /// Why it did not start, or ended by itself: only a full disk is a good reason.
     pub failure: Option<String>,
 }
 
@@ -133,6 +135,7 @@ impl NodeHost {
             wall: Clock::default(),
             clock: Clock::default(),
             slow_ms: 0,
+            is_full: false,
             failure: None,
         }
     }
@@ -140,6 +143,16 @@ impl NodeHost {
     /// What its replica of a shard is and how far, for a person.
     pub fn status(&mut self, shard: u32) -> String {
         self.running.as_mut().map_or_else(|| "down".to_owned(), |running| running.node.status(shard))
+    }
+
+    /// Where its replica of a shard stands in the election of its term.
+    pub fn standing(&mut self, shard: u32) -> Option<Standing> {
+        self.running.as_mut()?.node.standing(shard)
+    }
+
+    /// Everything it has applied.
+    pub fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {
+        self.rows.memory().rows()
     }
 
     /// Whether its process runs.
@@ -163,10 +176,7 @@ impl NodeHost {
         let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
             Ok(node) => node,
             Err(_) if self.disk.is_stopped() => return,
-            Err(error) => {
-                self.failure = Some(format!("node {} does not start: {error}", self.config.node_id));
-                return;
-            }
+            Err(error) => return self.failed(format!("does not start: {error}")),
         };
         self.config.is_new_fleet = false;
         let woken = Arc::new(AtomicBool::new(true));
@@ -199,6 +209,21 @@ impl NodeHost {
     pub fn stop_within(&mut self, steps: Option<u64>) {
         if !self.disk.is_stopped() {
             self.disk.stop_after(steps);
+        }
+    }
+
+    /// Its disk has room for so many more bytes; `None`: for any number.
+    pub fn fill(&mut self, room_bytes: Option<usize>) {
+        self.is_full = room_bytes.is_some();
+        self.disk.set_bytes_max(room_bytes.map(|room_bytes| self.disk.bytes() + room_bytes));
+    }
+
+    /// The process ends by itself; while its disk may be full that is taken for the reason.
+    fn failed(&mut self, why: String) {
+        if self.is_full {
+            self.disk.stop();
+        } else {
+            self.failure = Some(format!("node {}: {why}", self.config.node_id));
         }
     }
 
@@ -287,8 +312,7 @@ impl NodeHost {
             return;
         }
         if let Err(error) = done {
-            self.failure = Some(format!("node {}: {error}", self.config.node_id));
-            return;
+            return self.failed(error);
         }
         self.settle(outside);
     }
@@ -324,8 +348,8 @@ impl NodeHost {
             return;
         }
         let Some(running) = &mut self.running else { return };
-        if let Some(failure) = running.node.failure() {
-            self.failure = Some(format!("node {} failed: {failure}", self.config.node_id));
+        if let Some(failure) = running.node.failure().map(str::to_owned) {
+            return self.failed(failure);
         }
         for (thread, most_ms) in running.work_to_plan(outside.now_ms) {
             running.planned.insert(thread, ());

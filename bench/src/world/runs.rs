@@ -32,6 +32,10 @@ pub struct Failure {
     pub broken: Broken,
     /// What went wrong before.
     pub faults: Vec<Planned>,
+    /// What devices did and saw.
+    pub history: History,
+    /// At the end: what each device waits for, and what each node's copies were.
+    pub ends: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -68,11 +72,13 @@ pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
             Err(Broken { promise: "assertions", how: format!("panicked: {said}") })
         }
     };
-    if let Err(broken) = checked {
-        return Err(Box::new(Failure { seed, broken, faults }));
-    }
     let messages = world.story.messages.iter().filter(|message| message.seq.is_some()).count();
     let history = std::mem::take(&mut world.story.history);
+    if let Err(broken) = checked {
+        // What panicked may do so again.
+        let ends = catch_unwind(AssertUnwindSafe(|| world.ends())).unwrap_or_default();
+        return Err(Box::new(Failure { seed, broken, faults, history, ends }));
+    }
     Ok(Outcome { messages, faults: faults.len(), simulated_ms, history })
 }
 

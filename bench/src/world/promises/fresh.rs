@@ -1,36 +1,74 @@
-//! Reads are not stale: what was acknowledged, or seen by anybody, before a read was begun is in the room that it
-//! shows.
+//! Reads and writes come after what was known when they began: what was acknowledged, or seen by anybody, before a read
+//! was begun is in the room that it shows, and a message has a higher number than all that was known before it was
+//! written. A page has what it says that there is.
 
-use crate::world::history::{Event, History};
+use crate::world::history::{Event, History, Seen};
 use std::collections::BTreeMap;
 
-pub(super) fn check(history: &History) -> Result<(), String> {
-    // By room: after which event the newest known number is which.
-    let mut known: BTreeMap<usize, Vec<(usize, u64)>> = BTreeMap::new();
-    for (at, event) in history.events.iter().enumerate() {
-        if let Event::Read { begun, device, room, head, .. } = event {
-            let steps = known.get(room).map_or(&[][..], Vec::as_slice);
-            let before = steps.partition_point(|(step, _)| step < begun);
-            if let Some((step, newest)) = before.checked_sub(1).and_then(|place| steps.get(place))
-                && newest > head
-            {
-                return Err(format!(
-                    "device {device} read room {room} up to {head}, after entry {newest} was known ({:?})",
-                    history.events[*step]
-                ));
-            }
+/// By room: after which event the newest known number is which.
+#[derive(Default)]
+struct Known(BTreeMap<usize, Vec<(usize, u64)>>);
+
+impl Known {
+    fn learn(&mut self, at: usize, room: usize, seq: u64) {
+        let steps = self.0.entry(room).or_default();
+        if seq > steps.last().map_or(0, |(_, newest)| *newest) {
+            steps.push((at, seq));
         }
+    }
+
+    /// What was known in a room before this event, and since which one.
+    fn before(&self, at: usize, room: usize) -> Option<(usize, u64)> {
+        let steps = self.0.get(&room)?;
+        let count = steps.partition_point(|(step, _)| *step < at);
+        steps.get(count.checked_sub(1)?).copied()
+    }
+}
+
+pub(super) fn check(history: &History) -> Result<(), String> {
+    let mut known = Known::default();
+    let mut written: BTreeMap<usize, usize> = BTreeMap::new();
+    for (at, event) in history.events.iter().enumerate() {
         let newest = match event {
-            Event::Acked { seq, .. } => *seq,
-            Event::Read { head, .. } | Event::Synced { head, .. } => *head,
+            Event::Sent { message, .. } => {
+                written.insert(*message, at);
+                0
+            }
+            Event::Acked { message, room, seq, .. } => {
+                let before = written.get(message).and_then(|begun| known.before(*begun, *room));
+                if let Some((step, newest)) = before.filter(|(_, newest)| newest >= seq) {
+                    let since = &history.events[step];
+                    return Err(format!("{event:?} was written after entry {newest} was known ({since:?})"));
+                }
+                *seq
+            }
+            Event::Read { begun, device, room, after, head, entries } => {
+                check_page(*after, *head, entries)
+                    .map_err(|how| format!("device {device}, room {room}: {how}"))?;
+                if let Some((step, newest)) = known.before(*begun, *room).filter(|(_, newest)| newest > head)
+                {
+                    let since = &history.events[step];
+                    return Err(format!(
+                        "device {device} read room {room} up to {head}, after entry {newest} was known ({since:?})"
+                    ));
+                }
+                *head
+            }
+            Event::Synced { head, .. } => *head,
             _ => 0,
         };
         let (room, entries) = History::seen(event);
-        let newest = entries.iter().map(|entry| entry.seq).max().unwrap_or(0).max(newest);
-        let steps = known.entry(room).or_default();
-        if newest > steps.last().map_or(0, |(_, newest)| *newest) {
-            steps.push((at, newest));
-        }
+        known.learn(at, room, entries.iter().map(|entry| entry.seq).max().unwrap_or(0).max(newest));
     }
     Ok(())
+}
+
+/// Whether a page has the end that was asked for.
+fn check_page(after: u64, head: u64, entries: &[Seen]) -> Result<(), String> {
+    let (first, last) = (entries.first().map(|entry| entry.seq), entries.last().map(|entry| entry.seq));
+    let is_whole = match after {
+        0 => head == 0 || last == Some(head),
+        _ => head <= after || first == Some(after + 1),
+    };
+    if is_whole { Ok(()) } else { Err(format!("a page behind {after} of {head} has {first:?} to {last:?}")) }
 }

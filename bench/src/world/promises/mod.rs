@@ -6,10 +6,14 @@
 //! | `order` | a room's entries are 1, 2, 3, … without gaps, the same for everybody, and never change |
 //! | `repeat` | a repeated message gets its first answer, and is there once |
 //! | `fresh` | a read begun after an acknowledgement, or after anybody saw an entry, shows it |
+//! | `elections` | a term of a shard has one leader |
+//! | `copies` | copies that have applied the same entries have the same rows |
 //! | `feed` | every device learns of everything by syncing |
 //! | `heals` | once the faults are over everything is answered, every copy catches up, and nothing was refused |
 
+mod copies;
 mod durable;
+mod elections;
 mod feed;
 mod fresh;
 mod heals;
@@ -30,13 +34,15 @@ pub struct Broken {
 type Checker = fn(&History) -> Result<(), String>;
 
 /// All of them, in the order in which they are asked.
-const CHECKERS: [(&str, Checker); 6] = [
+const CHECKERS: [(&str, Checker); 8] = [
+    ("elections", elections::check),
     ("order", order::check),
     ("repeat", repeat::check),
     ("fresh", fresh::check),
     ("heals", heals::check),
     ("durable", durable::check),
     ("feed", feed::check),
+    ("copies", copies::check),
 ];
 
 /// Whether every promise was kept; the first that was not.

@@ -12,7 +12,7 @@ fn acked(message: usize, seq: u64) -> Event {
 }
 
 fn read(begun: usize, head: u64) -> Event {
-    Event::Read { begun, device: 1, room: 0, head, entries: Vec::new() }
+    Event::Read { begun, device: 1, room: 0, after: head, head, entries: Vec::new() }
 }
 
 fn synced(device: usize, entries: &[Seen]) -> Event {
@@ -41,7 +41,7 @@ fn good() -> Vec<Event> {
 }
 
 fn judged(events: Vec<Event>) -> &'static str {
-    let history = History { events, rooms: vec![vec![0, 1]], unsettled: Vec::new() };
+    let history = History { events, rooms: vec![vec![0, 1]], ..History::default() };
     check(&history).map_or_else(|broken| broken.promise, |()| "kept")
 }
 
@@ -73,8 +73,44 @@ fn each_checker_finds_its_own() {
         assert_eq!(judged(events.clone()), promise, "{events:#?}");
     }
     let unsettled = vec!["message 7 has no answer".to_owned()];
-    let history = History { events: good(), rooms: vec![vec![0, 1]], unsettled };
+    let history = History { events: good(), rooms: vec![vec![0, 1]], unsettled, ..History::default() };
     assert_eq!(check(&history).map_err(|broken| broken.promise), Err("heals"));
+}
+
+#[test]
+fn two_leaders_of_one_term_are_found_and_copies_that_differ() {
+    let leaders = [((0, 3), [1].into()), ((0, 4), [0, 1].into())].into();
+    let history = History { events: good(), rooms: vec![vec![0, 1]], leaders, ..History::default() };
+    assert_eq!(check(&history).map_err(|broken| broken.promise), Err("elections"));
+    let differing = vec!["hosts 0 and 1".to_owned()];
+    let history = History { events: good(), rooms: vec![vec![0, 1]], differing, ..History::default() };
+    assert_eq!(check(&history).map_err(|broken| broken.promise), Err("copies"));
+}
+
+#[test]
+fn a_message_comes_after_what_was_known_when_it_was_written() {
+    let sent = Event::Sent { message: 8, device: 0, room: 0 };
+    let mut events = good();
+    events.insert(2, sent.clone());
+    assert_eq!(judged(events), "kept");
+    // Entry 2 is known before message 8 is written, which then turns out to be that entry.
+    let mut events = good();
+    events.splice(2..2, [Event::Synced { device: 0, room: 0, head: 2, entries: Vec::new() }, sent]);
+    assert_eq!(judged(events), "fresh");
+}
+
+#[test]
+fn a_page_has_what_it_says_that_there_is() {
+    let page = |after: u64, head: u64, entries: &[Seen]| {
+        with(4, Event::Read { begun: 4, device: 1, room: 0, after, head, entries: entries.to_vec() })
+    };
+    let both = [entry(1, 7), entry(2, 8)];
+    for (after, entries) in [(0, &both[..]), (0, &both[1..]), (1, &both[1..]), (2, &[])] {
+        assert_eq!(judged(page(after, 2, entries)), "kept", "{after} {entries:?}");
+    }
+    for (after, entries) in [(0, &both[..1]), (0, &[]), (1, &[])] {
+        assert_eq!(judged(page(after, 2, entries)), "fresh", "{after} {entries:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! Faults that are aimed at whoever leads, and what is watched of elections.
+
+use super::agenda::Due;
+use super::device::Mood;
+use super::faults::Aim;
+use super::{HOSTS, START_MS, Stage, World, around, both_ways};
+use storage_node::sim::{Crash, Standing};
+
+/// While nobody leads, it is looked again after so long, in milliseconds.
+const AIM_AGAIN_MS: u64 = 50;
+/// A voter is away no longer than this, in milliseconds: it is back before others stand for election, or soon enough to
+/// be asked by the next one.
+const VOTER_AWAY_MS: u64 = 60;
+/// A node that has no room for its log is tried again after so long, at most; in milliseconds.
+const FULL_AWAY_MS: u64 = 500;
+/// From a vote until its voter goes, at most, in milliseconds: before it is on disk, before it is sent, or after.
+const STRIKE_MS: u64 = 15;
+
+/// A voter that goes when it has voted.
+pub struct Watch {
+    fault: usize,
+    host: usize,
+    crash: Crash,
+    /// By shard: the term in which it is known to have voted, or not.
+    terms: Vec<u64>,
+    has_voted: bool,
+}
+
+impl World {
+    /// Who leads a shard; of two that think so, the one of the newer term.
+    fn leader(&mut self, shard: u32) -> Option<usize> {
+        let standings = self.nodes.iter_mut().map(|node| node.standing(shard)).enumerate();
+        let leading =
+            standings.filter_map(|(host, standing)| Some((standing.filter(|it| it.leads)?.term, host)));
+        leading.max().map(|(_, host)| host)
+    }
+
+    /// The numbered fault begins, if somebody leads.
+    pub(super) fn aim(&mut self, number: usize, shard: u32, aim: &Aim) {
+        let planned = &self.faults[number];
+        let ends_ms = START_MS + planned.at_ms + planned.lasts_ms;
+        let Some(leader) = self.leader(shard % self.applied.len() as u32) else {
+            let again_ms = self.outside.now_ms + AIM_AGAIN_MS;
+            if again_ms < ends_ms {
+                self.outside.agenda.plan(again_ms, Due::Fault(number));
+            }
+            return;
+        };
+        match aim {
+            Aim::Apart(gateway) => {
+                let devices = self.devices.iter().filter(|device| device.gateway() == Some(*gateway));
+                let mut part: Vec<usize> = devices.map(|device| device.host).collect();
+                part.extend([leader, *gateway]);
+                self.cut(number, around(&part));
+                self.turn_devices_to(Mood::Hasty);
+            }
+            Aim::Alone => {
+                let is_peer = |host: usize| host < HOSTS.nodes;
+                let from_peers =
+                    |a: usize, b: usize| (a == leader && is_peer(b)) || (b == leader && is_peer(a));
+                self.cut(number, both_ways(&from_peers));
+                self.turn_devices_to(Mood::Hasty);
+            }
+            Aim::Full(room_bytes) => {
+                let away_ms = 1 + self.outside.up_to(FULL_AWAY_MS);
+                self.torn[leader] = (Crash::Process, away_ms);
+                self.nodes[leader].fill(Some(*room_bytes));
+                self.filled[number] = Some(leader);
+                self.turn_devices_to(Mood::Hasty);
+            }
+            Aim::Unreached(gateway) => self.cut(number, between(leader, *gateway)),
+            Aim::Voter(crash) => self.watch_voter(number, leader, *crash),
+        }
+    }
+
+    /// The numbered fault ends.
+    pub(super) fn end_aim(&mut self, number: usize) {
+        if matches!(self.stage, Stage::Busy { .. }) {
+            self.turn_devices_to(Mood::Busy);
+        }
+        self.watch.take_if(|watch| watch.fault == number);
+        if let Some(host) = self.filled[number].take() {
+            self.nodes[host].fill(None);
+        }
+    }
+
+    fn watch_voter(&mut self, fault: usize, host: usize, crash: Crash) {
+        let others = move |other: usize| other < HOSTS.nodes && other != host;
+        self.cut(fault, both_ways(&|from, to| others(from) && others(to)));
+        let shards = 0..self.applied.len() as u32;
+        let node = &mut self.nodes[host];
+        let terms = shards.map(|shard| node.standing(shard).map_or(0, |standing| standing.term)).collect();
+        self.watch = Some(Watch { fault, host, crash, terms, has_voted: false });
+        let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
+        self.crash(host, crash, away_ms);
+    }
+
+    /// The voter has voted, and goes; whom it voted for does not hear of it again.
+    pub(super) fn strike(&mut self, fault: usize, voted_for: usize) {
+        let Some(Watch { host, crash, .. }) = self.watch.take_if(|watch| watch.fault == fault) else {
+            return;
+        };
+        self.cut(fault, between(host, voted_for));
+        if self.nodes[host].is_up() {
+            let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
+            self.crash(host, crash, away_ms);
+        }
+    }
+
+    /// A node did something: who leads is noted, and a voter that is watched may have voted.
+    pub(super) fn watch_elections(&mut self, host: usize) {
+        for shard in 0..self.applied.len() as u32 {
+            let Some(standing) = self.nodes[host].standing(shard) else { return };
+            if standing.leads {
+                self.story.history.leaders.entry((shard, standing.term)).or_default().insert(host);
+            }
+            self.watch_vote(host, shard, standing);
+        }
+    }
+
+    fn watch_vote(&mut self, host: usize, shard: u32, standing: Standing) {
+        let Some(watch) = self.watch.as_mut().filter(|watch| watch.host == host && !watch.has_voted) else {
+            return;
+        };
+        let voted_for = standing.voted_for.map(|node| node as usize - 1).filter(|other| *other != host);
+        if let Some(voted_for) = voted_for.filter(|_| standing.term > watch.terms[shard as usize]) {
+            watch.has_voted = true;
+            let strike = Due::Strike { fault: watch.fault, voted_for };
+            let at_ms = self.outside.now_ms + self.outside.up_to(STRIKE_MS);
+            self.outside.agenda.plan(at_ms, strike);
+        }
+    }
+
+    /// Holds copies against each other that have applied the same entries. False: none have at present.
+    pub(super) fn compare_copies(&mut self) -> bool {
+        let applied = |host: usize| -> Vec<u64> {
+            (0..self.applied.len() as u32).map(|shard| self.nodes[host].applied(shard)).collect()
+        };
+        let of_first = applied(0);
+        if (1..HOSTS.nodes).any(|host| applied(host) != of_first) {
+            return false;
+        }
+        let rows = self.nodes[0].rows();
+        let differs = |host: &usize| self.nodes[*host].rows() != rows;
+        let tell =
+            |host: usize| format!("hosts 0 and {host} have applied {of_first:?}, and their rows differ");
+        self.story.history.differing = (1..HOSTS.nodes).filter(differs).map(tell).collect();
+        true
+    }
+}
+
+fn between(one: usize, other: usize) -> Vec<(usize, usize)> {
+    vec![(one, other), (other, one)]
+}
