@@ -119,9 +119,9 @@ fn a_node_that_lost_everything_is_what_it_was_when_the_backup_was_made() {
         let again = applied(&node.call(again));
         assert_eq!((again.seq, again.repeated_send), (client_id + 1, true));
     }
+    let version = feed_page(node.call(requests::read_feed(SHARDS, ada, 0))).version;
     let new = applied(&node.call(requests::send(SHARDS, bob, conversation, 7)));
     assert_eq!((new.seq, new.repeated_send), (MESSAGES + 2, false));
-    let version = feed_page(node.call(requests::read_feed(SHARDS, ada, 0))).version;
     node.run_until("the feed tells of it", |node| {
         let page = feed_page(node.call(requests::read_feed(SHARDS, ada, version)));
         page.rows.iter().any(|row| row.top_seq == MESSAGES + 2)
