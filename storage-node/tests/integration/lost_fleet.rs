@@ -27,6 +27,7 @@ struct Talk {
 
 impl Talk {
     fn send(&mut self, fleet: &mut Fleet<'_>) {
+        fleet.pump();
         let call = self.call(self.seqs.len() as u64 + 1);
         self.seqs.push(applied(&fleet.call(call)).seq);
     }
@@ -40,6 +41,10 @@ impl Talk {
         for (client_id, seq) in (1..).zip(&self.seqs[..count]) {
             let again = applied(&fleet.call(self.call(client_id)));
             assert_eq!((again.seq, again.repeated_send), (*seq, true));
+            // The other nodes' links live of being heard.
+            if client_id % 10 == 0 {
+                fleet.pump();
+            }
         }
         let entries = self.entries(fleet);
         assert!(entries.iter().map(|entry| entry.0).eq(1..=entries.len() as u64), "no gaps");
@@ -55,6 +60,7 @@ impl Talk {
     fn entries(&self, fleet: &mut Fleet<'_>) -> Vec<(u64, bytes::Bytes)> {
         let mut entries: Vec<(u64, bytes::Bytes)> = Vec::new();
         loop {
+            fleet.pump();
             let after = entries.last().map_or(0, |entry| entry.0);
             let page = view(fleet.call(requests::read_after(SHARDS, self.to, self.conversation, after)));
             entries.extend(page.entries.into_iter().map(|entry| (entry.seq, entry.body)));
@@ -96,7 +102,11 @@ fn lose_a_fleet(folder: &Path, backups: &Path) -> (Vec<Talk>, usize, u64) {
     }
     // Twice: one when all are quiet, one while they write.
     for place in 0..3 {
-        assert!(begin_backup(&fleet.data(place), backups).wait().expect("it ends").success(), "node {place}");
+        let mut running = begin_backup(&fleet.data(place), backups);
+        while running.try_wait().expect("it can be asked").is_none() {
+            fleet.pump();
+        }
+        assert!(running.wait().expect("it ended").success(), "node {place}");
     }
     let before = talks[0].seqs.len();
     for place in 0..3 {
