@@ -197,13 +197,11 @@ fn follows_from_others(key: &[u8]) -> bool {
     keys::table(key).is_some_and(|table| others.contains(&table))
 }
 
+/// Takes a row, key and value.
+type Take<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>;
+
 /// As [`View::walk`], until an error.
-fn walk(
-    view: &dyn View,
-    from: &[u8],
-    to: &[u8],
-    take: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+fn walk(view: &dyn View, from: &[u8], to: &[u8], take: Take<'_>) -> Result<(), StoreError> {
     let mut taken = Ok(());
     view.walk(from, to, &mut |key, value| {
         taken = take(key, value);
