@@ -1,5 +1,6 @@
 //! `ringline-gateway`: reads its configuration, serves until it is told to stop, and says why if it cannot.
 
+use crossbeam_channel::Receiver;
 use gateway::config::GatewayConfig;
 use gateway::config::flags::{self, HELP, Invocation};
 use gateway::worker::start::{Addresses, Gateway};
@@ -37,9 +38,10 @@ fn fail(error: &dyn std::error::Error) -> ExitCode {
 
 fn serve(config: GatewayConfig) -> Result<(), Box<dyn std::error::Error>> {
     config.to_string().lines().for_each(|line| tracing::info!("{line}"));
+    let asks = end_asked_for()?;
     let gateway = Gateway::start(config)?;
     announce(gateway.addresses())?;
-    wait_for_the_end(&gateway)?;
+    wait_for_the_end(&gateway, &asks)?;
     tracing::info!("leaving");
     gateway.stop()?;
     tracing::info!("left");
@@ -56,25 +58,31 @@ fn announce(addresses: Addresses) -> std::io::Result<()> {
     out.flush()
 }
 
-/// Until a signal asks for it, or a core cannot go on.
-fn wait_for_the_end(gateway: &Gateway) -> Result<(), Box<dyn std::error::Error>> {
+/// Tells of the signal that asks for the end, from now on: whoever reads the ready line may send it at once.
+fn end_asked_for() -> std::io::Result<Receiver<()>> {
     let (asked, asks) = crossbeam_channel::bounded(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _context = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     std::thread::Builder::new().name("ringline-signals".into()).spawn(move || {
-        let waited = runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate())?;
-            let mut interrupt = signal(SignalKind::interrupt())?;
+        runtime.block_on(async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            Ok::<(), std::io::Error>(())
         });
         // The receiver lives as long as the process serves.
-        let _ = asked.send(waited);
+        let _ = asked.send(());
     })?;
+    Ok(asks)
+}
+
+/// Until the end is asked for, or a core cannot go on.
+fn wait_for_the_end(gateway: &Gateway, asks: &Receiver<()>) -> Result<(), Box<dyn std::error::Error>> {
     crossbeam_channel::select! {
-        recv(asks) -> asked => Ok(asked??),
+        recv(asks) -> asked => Ok(asked?),
         recv(gateway.ends()) -> end => Ok(end??),
     }
 }
