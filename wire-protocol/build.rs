@@ -17,6 +17,8 @@ fn main() {
     std::fs::write(described, compiler.encode_file_descriptor_set()).expect("OUT_DIR can be written");
     prost_build::Config::new()
         .bytes(["."])
+        // Few messages of replicas carry one, and all of them would be as large.
+        .boxed(".ringline.internal.v1.SnapshotPoint.replicas")
         .compile_fds(descriptors)
         .unwrap_or_else(|error| panic!("{error}"));
 }

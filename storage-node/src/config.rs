@@ -25,13 +25,12 @@ pub struct StorageConfig {
     pub shard_count: u32,
     /// All storage nodes. Empty: this node owns every shard, alone.
     pub nodes: Vec<NodeConfig>,
-    /// Copies of each shard, on as many nodes: 1, 3 or 5. With more than 1 the nodes list no shards: where the copies
-    /// are follows from the list of nodes.
+    /// Copies of each shard, on as many nodes: 1, 3 or 5. With more than 1 the first copies follow from the list of nodes,
+    /// or are those that the nodes list; from then on the fleet itself knows where they are.
     pub replicas: u32,
-    /// Whether an empty folder may become one of several copies: said on the command line, of the nodes of a fleet that
-    /// never ran.
+    /// Whether an empty folder may be the beginning of a node with copies: said on the command line.
     #[serde(skip)]
-    pub is_new_fleet: bool,
+    pub beginning: Beginning,
     /// Certificates of the links. Needed by `listen` and by more than one node.
     pub tls: Option<LinkTls>,
     /// Where links are accepted (standalone only).
@@ -56,7 +55,7 @@ impl Default for StorageConfig {
             shard_count: SHARD_COUNT_DEFAULT,
             nodes: Vec::new(),
             replicas: 1,
-            is_new_fleet: false,
+            beginning: Beginning::Known,
             tls: None,
             listen: None,
             metrics_listen: None,
@@ -66,6 +65,18 @@ impl Default for StorageConfig {
             backup: None,
         }
     }
+}
+
+/// What an empty data folder of a node with copies means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Beginning {
+    /// That it was lost: such a node must not come back.
+    #[default]
+    Known,
+    /// The fleet never ran; the first copies are as configured.
+    NewFleet,
+    /// The fleet runs, and this is a node that it is to get: it holds nothing yet.
+    Join,
 }
 
 /// One storage node of the fleet.

@@ -45,6 +45,10 @@ pub(crate) enum Failpoint {
     SnapshotDecided,
     /// Log and rows are the snapshot's; its file is still there.
     SnapshotInstalled,
+    /// What a replica left is to be removed; log and rows are there.
+    RemovalDecided,
+    /// Log and rows are gone; the file that says so is still there.
+    Removed,
 }
 
 impl Failpoint {
@@ -66,6 +70,8 @@ impl Failpoint {
             Self::SnapshotReceived => "snapshot-received",
             Self::SnapshotDecided => "snapshot-decided",
             Self::SnapshotInstalled => "snapshot-installed",
+            Self::RemovalDecided => "removal-decided",
+            Self::Removed => "removed",
         }
     }
 }

@@ -9,13 +9,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use storage_node::StorageConfig;
+use storage_node::config::Beginning;
 use storage_node::server::{Ready, serve};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let result = match Command::parse(std::env::args().skip(1)) {
         Ok(Command::Help) => print(USAGE),
-        Ok(Command::Serve { file, is_new_fleet }) => run(&file, is_new_fleet),
+        Ok(Command::Serve { file, beginning }) => run(&file, beginning),
         Ok(Command::Admin(question)) => question.ask().and_then(|answer| print(&answer)),
         Ok(Command::Backup(work)) => match work.carry_out() {
             Ok((text, true)) => print(&text),
@@ -36,11 +37,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(file: &Path, is_new_fleet: bool) -> Result<(), String> {
+fn run(file: &Path, beginning: Beginning) -> Result<(), String> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     let config = StorageConfig::read(file).map_err(|error| error.to_string())?;
-    let config = StorageConfig { is_new_fleet, ..config };
+    let config = StorageConfig { beginning, ..config };
     tracing::info!(?config, "configuration");
     serve(config, announce).map_err(|error| error.to_string())
 }

@@ -15,11 +15,14 @@ use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use storage_node::config::Beginning;
 use storage_node::sim::{Crash, SimDisk, SimNode, SimStore, Standing};
 use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, NodeConfig, PeerMessage, StorageConfig};
 use tempfile::TempDir;
 use wire_protocol::frame::{FrameDecoder, encode_message};
-use wire_protocol::internal::{LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, link_hello};
+use wire_protocol::internal::{
+    Fleet, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, link_hello,
+};
 use wire_protocol::limits::{LINK_CREDITS, LINK_FRAME_BYTES_MAX};
 use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, decode};
 
@@ -114,7 +117,7 @@ impl NodeHost {
             shard_count,
             nodes: (1..=nodes as u32).map(node).collect(),
             replicas: 3,
-            is_new_fleet: true,
+            beginning: Beginning::NewFleet,
             log: LogConfig {
                 file_bytes: LOG_FILE_BYTES,
                 keep_bytes: 3 * LOG_FILE_BYTES,
@@ -178,7 +181,7 @@ impl NodeHost {
             Err(_) if self.disk.is_stopped() => return,
             Err(error) => return self.failed(format!("does not start: {error}")),
         };
-        self.config.is_new_fleet = false;
+        self.config.beginning = Beginning::Known;
         let woken = Arc::new(AtomicBool::new(true));
         let mut wanted = BTreeMap::new();
         for core in 0..cores {
@@ -451,6 +454,7 @@ impl Running {
                 }
                 CallerEvent::FeedAck(ack) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
                 CallerEvent::Leader(leader) => owner.hear_of_leader(leader),
+                CallerEvent::Fleet(fleet) => owner.hear_of_fleet(fleet),
                 CallerEvent::Response(_) | CallerEvent::Delivery(_) => return Err(()),
             }
         }
@@ -488,6 +492,12 @@ impl Running {
                 (ServingEvent::SnapshotProgress(progress), _) => {
                     owner.receive_from_peer(now_ms, PeerMessage::Progress(progress));
                 }
+                (ServingEvent::ReplicaReport(report), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::Report(report));
+                }
+                (ServingEvent::FleetChange(fleet), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::FleetChange(Box::new(fleet)));
+                }
                 (ServingEvent::FeedAck(ack), _) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
                 (ServingEvent::Request(_), None) => {
                     unreachable!("the half takes requests after a hello only")
@@ -515,8 +525,10 @@ impl Running {
     fn take_outputs(&mut self, core: usize) {
         let owner = self.node.core(core);
         while let Some(output) = owner.poll_output() {
-            let (LinkOutput::Response(to, _) | LinkOutput::Delivery(to, _) | LinkOutput::Leader(to, _)) =
-                &output;
+            let (LinkOutput::Response(to, _)
+            | LinkOutput::Delivery(to, _)
+            | LinkOutput::Leader(to, _)
+            | LinkOutput::Fleet(to, _)) = &output;
             let Some(serving) = self.serving.values_mut().find(|serving| serving.link == Some(*to)) else {
                 continue;
             };
@@ -524,6 +536,7 @@ impl Running {
                 LinkOutput::Response(_, response) => serving.half.queue_response(response),
                 LinkOutput::Delivery(_, delivery) => drop(serving.half.queue_delivery(delivery)),
                 LinkOutput::Leader(_, leader) => serving.half.queue_leader(leader),
+                LinkOutput::Fleet(_, fleet) => serving.half.queue_fleet(Fleet::clone(&fleet)),
             }
         }
         while let Some(output) = owner.poll_peer_output() {
@@ -539,6 +552,8 @@ impl Running {
                 PeerMessage::Raft(message) => drop(half.queue_raft(message)),
                 PeerMessage::Part(part) => drop(half.queue_snapshot_part(*part)),
                 PeerMessage::Progress(progress) => drop(half.queue_snapshot_progress(progress)),
+                PeerMessage::Report(report) => drop(half.queue_replica_report(report)),
+                PeerMessage::FleetChange(fleet) => drop(half.queue_fleet_change(*fleet)),
             }
         }
     }

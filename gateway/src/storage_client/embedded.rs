@@ -104,7 +104,7 @@ impl EmbeddedCore {
                     events.push(StorageEvent::Delivered { link: LinkIndex(0), delivery });
                 }
                 // There is one link, whoever leads.
-                LinkOutput::Leader(..) => {}
+                LinkOutput::Leader(..) | LinkOutput::Fleet(..) => {}
             }
         }
     }

@@ -4,11 +4,11 @@
 //! down ── retry is due ──> connecting ──> open ── closed, silent, or against the protocol ──> down
 //! ```
 
+use super::known_nodes::KnownNodes;
 use super::link_io::Pipe;
 use super::{StorageEvent, refusal};
 use crate::router::LinkIndex;
 use prost::Message;
-use std::collections::HashMap;
 use std::rc::Rc;
 use wire_protocol::error::RequestError;
 use wire_protocol::frame::{FrameDecoder, encode_message};
@@ -29,14 +29,11 @@ pub(super) struct NodeFacts {
     pub(super) shard_count: u32,
 }
 
-/// Links by the ids of their nodes, of all nodes of the fleet.
-pub(super) type LinksById = Rc<HashMap<u32, LinkIndex>>;
-
 /// One link.
 pub(super) struct NodeLink {
     index: LinkIndex,
     node: NodeFacts,
-    links: LinksById,
+    nodes: Rc<KnownNodes>,
     hello: LinkHello,
     versions: Versions,
     stage: Stage,
@@ -46,7 +43,11 @@ pub(super) struct NodeLink {
 }
 
 enum Stage {
-    Down { retry_at_ms: u64 },
+    /// Its node is no more.
+    Over,
+    Down {
+        retry_at_ms: u64,
+    },
     Connecting(Rc<Pipe>),
     Live(Box<Live>),
 }
@@ -61,12 +62,12 @@ impl NodeLink {
     pub(super) fn new(
         index: LinkIndex,
         node: NodeFacts,
-        links: LinksById,
+        nodes: Rc<KnownNodes>,
         hello: LinkHello,
         jitter_seed: u64,
     ) -> Self {
         let (stage, versions) = (Stage::Down { retry_at_ms: 0 }, Versions::OURS);
-        Self { index, node, links, hello, versions, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+        Self { index, node, nodes, hello, versions, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
     }
 
     /// The same with these versions.
@@ -86,7 +87,7 @@ impl NodeLink {
     pub(super) fn submit(&mut self, request: ShardRequest) -> Result<(), RequestError> {
         match &mut self.stage {
             Stage::Live(live) => live.caller.queue_request(request).map_err(refusal::refused),
-            Stage::Down { .. } | Stage::Connecting(_) => Err(refusal::away("storage is away")),
+            Stage::Over | Stage::Down { .. } | Stage::Connecting(_) => Err(refusal::away("storage is away")),
         }
     }
 
@@ -110,7 +111,7 @@ impl NodeLink {
             Stage::Down { retry_at_ms } if *retry_at_ms <= now_ms => {
                 self.stage = Stage::Connecting(connect())
             }
-            Stage::Down { .. } => {}
+            Stage::Over | Stage::Down { .. } => {}
             Stage::Connecting(pipe) => {
                 if let Some(why) = pipe.closed() {
                     self.go_down(now_ms, &why, events);
@@ -132,7 +133,7 @@ impl NodeLink {
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
         match &self.stage {
             Stage::Down { retry_at_ms } => Some(*retry_at_ms),
-            Stage::Connecting(_) => None,
+            Stage::Over | Stage::Connecting(_) => None,
             Stage::Live(live) => live.caller.poll_timeout(),
         }
     }
@@ -141,7 +142,7 @@ impl NodeLink {
         let Stage::Live(live) = &mut self.stage else { return };
         let was_up = live.caller.welcome().is_some();
         let turned =
-            live.receive(now_ms, self.index, self.node, &self.links, events).and_then(|()| live.send(now_ms));
+            live.receive(now_ms, self.index, self.node, &self.nodes, events).and_then(|()| live.send(now_ms));
         let welcome = live.caller.welcome();
         if let (Ok(()), false, Some(LinkWelcome { version, .. })) = (&turned, was_up, welcome) {
             self.failures = 0;
@@ -151,6 +152,12 @@ impl NodeLink {
         if let Err(why) = turned {
             self.go_down(now_ms, &why, events);
         }
+    }
+
+    /// The fleet has no such node any more.
+    pub(super) fn end(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        self.go_down(now_ms, "the fleet has no such node any more", events);
+        self.stage = Stage::Over;
     }
 
     fn go_down(&mut self, now_ms: u64, why: &str, events: &mut Vec<StorageEvent>) {
@@ -172,7 +179,7 @@ impl NodeLink {
                 }
             }
             Stage::Connecting(pipe) => pipe.close(why),
-            Stage::Down { .. } => {}
+            Stage::Over | Stage::Down { .. } => {}
         }
         if self.failures == 0 {
             tracing::warn!(node = self.node.id, why, "storage link is down");
@@ -187,7 +194,7 @@ impl Live {
         now_ms: u64,
         link: LinkIndex,
         node: NodeFacts,
-        links: &HashMap<u32, LinkIndex>,
+        nodes: &KnownNodes,
         events: &mut Vec<StorageEvent>,
     ) -> Result<(), String> {
         self.decoder.push(&self.pipe.take_inbound());
@@ -203,12 +210,13 @@ impl Live {
                 CallerEvent::Delivery(delivery) => events.push(StorageEvent::Delivered { link, delivery }),
                 // Gateways send no feed.
                 CallerEvent::FeedAck(_) => {}
-                CallerEvent::Leader(leader) => match links.get(&leader.node_id) {
-                    Some(&link) => {
+                CallerEvent::Fleet(fleet) => nodes.learn(&fleet),
+                CallerEvent::Leader(leader) => match nodes.link(leader.node_id) {
+                    Some(link) => {
                         let (shard, term) = (ShardId(leader.shard), leader.term);
                         events.push(StorageEvent::Leader { link, shard, term });
                     }
-                    None => tracing::warn!(?leader, "leads, and is not among the configured nodes"),
+                    None => tracing::warn!(?leader, "leads, and is not among the nodes that are known"),
                 },
             };
             self.caller.handle_frame(now_ms, frame, &mut sink).map_err(|fault| fault.to_string())?;

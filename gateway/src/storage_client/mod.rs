@@ -6,6 +6,7 @@
 
 pub mod embedded;
 pub mod nodes;
+mod known_nodes;
 mod link;
 mod link_io;
 mod refusal;

@@ -1,7 +1,8 @@
 //! Links of one core to all storage nodes.
 
 use super::StorageEvent;
-use super::link::{LinksById, NodeFacts, NodeLink};
+use super::known_nodes::{KnownNodes, News};
+use super::link::{NodeFacts, NodeLink};
 use super::link_io::{self, Pipe};
 #[cfg(feature = "sim")]
 use super::simulated::SimWires;
@@ -72,10 +73,14 @@ impl Connector {
     }
 }
 
-/// Links of one core to all storage nodes, in the order of the configuration.
+/// Links of one core to all storage nodes, in the order of the configuration, then as the fleet got them.
 pub struct Nodes {
     connector: Connector,
     wake: WakeHandle,
+    peer: GatewayPeer,
+    versions: Versions,
+    shard_count: u32,
+    known: Rc<KnownNodes>,
     links: Vec<(NodeLink, SocketAddr)>,
 }
 
@@ -105,17 +110,43 @@ impl Nodes {
         peer: GatewayPeer,
         wake: WakeHandle,
     ) -> Self {
-        let hello = hello(peer);
         let versions = Versions::up_to(std::env::var(Versions::TEST_VARIABLE).ok().as_deref());
-        let indexes = (0..).map(LinkIndex);
-        let by_id: LinksById = Rc::new(nodes.iter().map(|(node, _)| node.id).zip(indexes).collect());
-        let link = |(index, (node, address)): (usize, (NodeFacts, SocketAddr))| {
-            let seed = peer.incarnation.rotate_left(peer.core) ^ u64::from(node.id) << 17;
-            let link = NodeLink::new(LinkIndex(index as u16), node, Rc::clone(&by_id), hello, seed);
-            (link.speaking(versions), address)
+        let known = Rc::new(KnownNodes::new(nodes.iter().map(|(node, _)| node.id)));
+        let shard_count = nodes.first().map_or(0, |(node, _)| node.shard_count);
+        let mut opened = Self {
+            connector,
+            wake,
+            peer,
+            versions,
+            shard_count,
+            known,
+            links: Vec::with_capacity(nodes.len()),
         };
-        let links = nodes.into_iter().enumerate().map(link).collect();
-        Self { connector, wake, links }
+        nodes.into_iter().for_each(|(node, address)| opened.add(node.id, address));
+        opened
+    }
+
+    /// The next link.
+    fn add(&mut self, id: u32, address: SocketAddr) {
+        let node = NodeFacts { id, shard_count: self.shard_count };
+        let seed = self.peer.incarnation.rotate_left(self.peer.core) ^ u64::from(id) << 17;
+        let index = LinkIndex(self.links.len() as u16);
+        let link = NodeLink::new(index, node, Rc::clone(&self.known), hello(self.peer), seed);
+        self.links.push((link.speaking(self.versions), address));
+    }
+
+    /// Follows the fleet, if a node told of a new one.
+    fn look_at_fleet(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        let News { new, gone } = self.known.take_news();
+        for (id, address) in new {
+            tracing::info!(node = id, %address, "a new storage node");
+            self.add(id, address);
+        }
+        for index in gone {
+            if let Some((link, _)) = self.links.get_mut(usize::from(index.0)) {
+                link.end(now_ms, events);
+            }
+        }
     }
 
     pub(super) fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
@@ -133,6 +164,7 @@ impl Nodes {
             let node = link.node();
             link.turn(now_ms, events, || self.connector.connect(node, *address, &self.wake));
         }
+        self.look_at_fleet(now_ms, events);
     }
 
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! How each request is done, on the thread of its connection: it may take long, and must not hold up the node.
 
+use super::fleet;
 use super::request::{AdminDone, AdminRequest};
 use super::status::NodeStatus;
 use crate::backup::{self, BackupOrder, Progress};
@@ -17,5 +18,10 @@ pub(super) fn answer(
             let order = BackupOrder { to, keep };
             backup::make(shared, &order, progress).map(AdminDone::Backup)
         }
+        AdminRequest::Fleet {} => fleet::status(shared).map(AdminDone::Fleet),
+        AdminRequest::ChangeFleet { wish, is_dry_run } => {
+            fleet::change(shared, &wish, is_dry_run, progress).map(AdminDone::Fleet)
+        }
+        AdminRequest::WaitForMoves {} => fleet::wait(shared, progress).map(AdminDone::Fleet),
     }
 }

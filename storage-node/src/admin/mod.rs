@@ -14,11 +14,13 @@
 
 mod request;
 mod status;
+mod fleet;
 mod answer;
 mod server;
 mod client;
 
 pub use client::{AdminCallError, call};
+pub use fleet::{FleetStatus, FleetWish, Move, NodeShare};
 pub use request::{AdminDone, AdminReply, AdminRequest};
 pub(crate) use server::AdminServer;
 pub use status::{NodeStatus, ShardStatus};

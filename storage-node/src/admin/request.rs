@@ -1,5 +1,6 @@
 //! What can be asked of a running node, and what it says.
 
+use super::fleet::{FleetStatus, FleetWish};
 use super::status::NodeStatus;
 use crate::backup::BackupReport;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,17 @@ pub enum AdminRequest {
         /// So many backups of this node stay.
         keep: u32,
     },
+    /// Nodes, where replicas are, and what moves.
+    Fleet {},
+    /// A node joins or leaves.
+    ChangeFleet {
+        /// What is wanted.
+        wish: FleetWish,
+        /// Only tell what it would be.
+        is_dry_run: bool,
+    },
+    /// As the fleet, once nothing moves any more.
+    WaitForMoves {},
 }
 
 /// One line from the node.
@@ -46,6 +58,8 @@ pub enum AdminDone {
     Status(NodeStatus),
     /// Of [`AdminRequest::Backup`].
     Backup(BackupReport),
+    /// Of all about the fleet.
+    Fleet(FleetStatus),
 }
 
 impl AdminDone {
@@ -54,6 +68,7 @@ impl AdminDone {
         match self {
             Self::Status(status) => status.to_table(),
             Self::Backup(report) => report.to_text(),
+            Self::Fleet(fleet) => fleet.to_text(),
         }
     }
 }

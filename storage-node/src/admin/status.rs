@@ -101,7 +101,7 @@ impl ShardStatus {
             applied: marks.applied.load(Ordering::Acquire),
             log_first,
             log_last,
-            copies: shared.map.replicas(shard).voters,
+            copies: shared.voters_now(shard),
         }
     }
 }

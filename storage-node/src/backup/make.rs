@@ -8,6 +8,7 @@ use super::{BACKUP_BYTES_PER_S, BACKUPS_KEPT_MAX, Progress};
 use crate::clock;
 use crate::domain;
 use crate::engine::FileView;
+use crate::replication::is_voter;
 use crate::worker::NodeShared;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +16,6 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::TryLockError;
-use wire_protocol::ids::ShardId;
 
 /// What of a checkpoint makes a store of its tables.
 const HEADS: [&str; 2] = ["CURRENT", "MANIFEST-"];
@@ -122,7 +122,7 @@ fn make_at(
         node_id: shared.node_id,
         shard_count: shared.map.shard_count(),
         made_ms,
-        nodes: shared.map.nodes(),
+        nodes: shared.nodes_now(),
         shards,
         files,
     };
@@ -145,12 +145,14 @@ fn view_of_whole_shards(shared: &NodeShared) -> Result<Box<dyn FileView>, String
     let installed = || shared.metrics.snapshots_installed.value();
     let being_installed = || {
         let files = &shared.snapshot_files;
-        shared.map.own_shards().into_iter().find(|shard| files.disk().exists(&files.installing(*shard)))
+        let is_half = |file: PathBuf| files.disk().exists(&file);
+        let mut shards = shared.map.own_shards().into_iter();
+        shards.find(|shard| is_half(files.installing(*shard)) || is_half(files.removing(*shard)))
     };
     let (before, installed_before) = (being_installed(), installed());
     let view = shared.store.files().map_err(|error| error.to_string())?;
     match before.or_else(being_installed) {
-        Some(shard) => Err(format!("shard {shard} is just being replaced by a snapshot: try again later")),
+        Some(shard) => Err(format!("shard {shard} just comes or goes with a whole copy: try again later")),
         None if installed() != installed_before => {
             Err("a shard was just replaced by a snapshot: try again".to_owned())
         }
@@ -159,14 +161,20 @@ fn view_of_whole_shards(shared: &NodeShared) -> Result<Box<dyn FileView>, String
 }
 
 fn points(shared: &NodeShared, view: &dyn FileView) -> Result<Vec<ShardPoint>, String> {
-    let point = |shard: ShardId| {
+    let mut points = Vec::new();
+    for shard in shared.map.own_shards() {
+        let set = domain::fleet::replicas(view, shard).map_err(|error| error.to_string())?;
+        let set = set.unwrap_or_else(|| shared.first_replicas(shard).set);
+        // One that is only on its way here is whole elsewhere.
+        if !is_voter(&set, shared.node_id) {
+            continue;
+        }
         let (applied, time_ms) = domain::applied_index(view, shard).map_err(|error| error.to_string())?;
         // Read after the rows: it is of no earlier election than they are.
         let term = shared.log.newest_term(shard).map_err(|error| error.to_string())?;
-        let copies = shared.map.replicas(shard).voters;
-        Ok(ShardPoint { shard: shard.0, applied, time_ms, term, copies })
-    };
-    shared.map.own_shards().into_iter().map(point).collect()
+        points.push(ShardPoint { shard: shard.0, applied, time_ms, term, copies: set.voters });
+    }
+    Ok(points)
 }
 
 /// A backup under way.

@@ -8,7 +8,7 @@ use super::manifest::Manifest;
 use super::open::open;
 use super::plan::Plan;
 use super::verify::{VerifyReport, check_files};
-use crate::config::StorageConfig;
+use crate::config::{Beginning, StorageConfig};
 use crate::disk::Disk;
 use crate::domain::Restored;
 use crate::engine::{RocksOptions, RocksStore, View};
@@ -57,6 +57,7 @@ impl RestoreReport {
 
 /// Makes the node's folder. After an error the folder is no whole one, and no node starts on it.
 pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> Result<RestoreReport, String> {
+    let config = &StorageConfig { beginning: Beginning::NewFleet, ..config.clone() };
     let map = ShardMap::new(config, 1).map_err(|error| error.to_string())?;
     refuse_used_folder(&config.data_dir)?;
     refuse_living_fleet(&map)?;
@@ -75,8 +76,9 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     let used: BTreeSet<usize> = plan.chosen.iter().copied().collect();
     check_used(&backups, &used, progress)?;
 
-    let identity = DataFolder::open(Disk::Real, &config.data_dir, Owner::of(config, &map), true)
-        .map_err(|error| error.to_string())?;
+    let identity =
+        DataFolder::open(Disk::Real, &config.data_dir, Owner::of(config, &map), Beginning::NewFleet)
+            .map_err(|error| error.to_string())?;
     let scratch = config.data_dir.join("restoring");
     let views: BTreeMap<usize, Box<dyn View>> = used
         .iter()
@@ -85,7 +87,8 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     let sources: Vec<&dyn View> = plan.chosen.iter().map(|place| &*views[place]).collect();
     let options = RocksOptions::with_memory(config.shard_count, config.memory);
     let store = RocksStore::open(&identity.rows(), &options).map_err(|error| error.to_string())?;
-    let own = map.own_shards();
+    let is_here = |shard: &ShardId| map.first_replicas(*shard).set.voters.contains(&config.node_id);
+    let own: Vec<ShardId> = map.own_shards().into_iter().filter(is_here).collect();
     let mut restored = Restored::new(&store, sources, &own, (plan.index, plan.term));
     let rows = fill(&mut restored, &plan, &manifests, &own, progress)?;
     progress("all of it becomes durable".to_owned())?;

@@ -2,7 +2,7 @@
 
 use super::{Words, data_dir};
 use std::path::PathBuf;
-use storage_node::admin::{AdminRequest, call};
+use storage_node::admin::{AdminRequest, FleetWish, call};
 use storage_node::backup::BACKUPS_KEPT_DEFAULT;
 
 /// What to ask, and where.
@@ -36,9 +36,28 @@ fn request(words: &mut Words) -> Result<AdminRequest, String> {
     match words.word().as_deref() {
         Some("status") => Ok(AdminRequest::Status {}),
         Some("backup") => backup(words),
+        Some("fleet") if words.flag("--wait") => Ok(AdminRequest::WaitForMoves {}),
+        Some("fleet") => Ok(AdminRequest::Fleet {}),
+        Some("add-node") => {
+            let zone = words.value("--zone")?.unwrap_or_default();
+            let id = node_id(words)?;
+            let address = words.word().ok_or("the node's address is missing")?;
+            let address = address.parse().map_err(|_| format!("{address}: no address and port"))?;
+            Ok(change(words, FleetWish::Add { id, address, zone }))
+        }
+        Some("remove-node") => node_id(words).map(|id| change(words, FleetWish::Remove { id })),
         Some(other) => Err(format!("unknown command {other}")),
         None => Err("a command is missing".to_owned()),
     }
+}
+
+fn change(words: &mut Words, wish: FleetWish) -> AdminRequest {
+    AdminRequest::ChangeFleet { wish, is_dry_run: words.flag("--dry-run") }
+}
+
+fn node_id(words: &mut Words) -> Result<u32, String> {
+    let id = words.word().ok_or("the node's id is missing")?;
+    id.parse().ok().filter(|id| *id > 0).ok_or(format!("{id}: no id of a node"))
 }
 
 fn backup(words: &mut Words) -> Result<AdminRequest, String> {

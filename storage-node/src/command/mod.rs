@@ -5,18 +5,26 @@ mod backup;
 
 use std::path::PathBuf;
 use storage_node::StorageConfig;
+use storage_node::config::Beginning;
 
 /// What is told to whoever asks, or errs.
-pub const USAGE: &str = "usage: ringline-storage --config FILE [--new-fleet]
+pub const USAGE: &str = "usage: ringline-storage --config FILE [--new-fleet | --join]
        ringline-storage admin (--config FILE | --data-dir DIR) [--json] COMMAND
        ringline-storage backup verify [--json] DIR
        ringline-storage backup restore --from DIR --config FILE
 
   --new-fleet  this node's folder may be empty although other nodes have copies of its shards: none of them ever ran
+  --join       this node's folder may be empty: the fleet runs, and is to get this node
 
 admin: asks the running node of this configuration, or of this data folder (a gateway's embedded node: DATA/storage)
   --json       the answer as one JSON object
   status       what the node is, and how far each of its shards is
+  fleet [--wait]
+               nodes, what they hold, and what moves; with --wait once nothing moves any more
+  add-node ID ADDRESS [--zone ZONE] [--dry-run]
+               gives a node that runs with --join its share of replicas
+  remove-node ID [--dry-run]
+               moves a node's replicas to others, and retires its id; the node need not run
   backup --to DIR [--keep N]
                makes a backup into DIR/node-ID, and removes older ones but for N-1 (7 are kept without --keep)
 
@@ -34,7 +42,7 @@ pub enum Command {
         /// The configuration.
         file: PathBuf,
         /// See [`USAGE`].
-        is_new_fleet: bool,
+        beginning: Beginning,
     },
     /// Ask a running node.
     Admin(admin::Question),
@@ -55,10 +63,15 @@ impl Command {
         if words.verb("backup") {
             return backup::Work::parse(words).map(Self::Backup);
         }
-        let is_new_fleet = words.flag("--new-fleet");
+        let beginning = match (words.flag("--new-fleet"), words.flag("--join")) {
+            (true, true) => return Err("--new-fleet and --join: a fleet is new, or there already".to_owned()),
+            (true, false) => Beginning::NewFleet,
+            (false, true) => Beginning::Join,
+            (false, false) => Beginning::Known,
+        };
         let file = words.value("--config")?.ok_or("--config is missing")?.into();
         words.end()?;
-        Ok(Self::Serve { file, is_new_fleet })
+        Ok(Self::Serve { file, beginning })
     }
 }
 

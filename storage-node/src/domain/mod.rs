@@ -6,7 +6,7 @@
 //! batches and [`query`] from read threads; events go to `feed/` and to the registry.
 //!
 //! A module for each noun, with its commands, its queries and its rows: [`conversations`], [`messages`],
-//! [`receipts`], [`users`], [`names`], [`devices`], [`feed`]. Commands and queries that break a rule, be it only an
+//! [`receipts`], [`users`], [`names`], [`devices`], [`feed`], [`fleet`]. Commands and queries that break a rule, be it only an
 //! id of the wrong length, are refused by outcome; only the store failing is an error.
 #![deny(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -17,6 +17,7 @@ pub mod users;
 pub mod names;
 pub mod devices;
 pub mod feed;
+pub mod fleet;
 mod replay;
 mod restored;
 mod row;
@@ -35,7 +36,9 @@ use crate::engine::{Reader, StoreError, keys};
 use row::{RowReader, RowWriter};
 use turn::{Turn, refused};
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
-use wire_protocol::internal::{Answer, Command, CommandBatch, FeedCheckpoint, FeedItem, Outcome, Query};
+use wire_protocol::internal::{
+    Answer, Command, CommandBatch, FeedCheckpoint, FeedItem, Fleet, Outcome, Query,
+};
 use wire_protocol::internal::{answer, command, outcome, query as query_kind};
 use wire_protocol::v1::ErrorCode;
 
@@ -63,6 +66,8 @@ pub enum Event {
     },
     /// The home shard's rows are stored: hand it to `HomeFeed::checkpointed`.
     Checkpointed(FeedCheckpoint),
+    /// Nodes, or where replicas are, changed.
+    FleetChanged(Fleet),
 }
 
 /// Carries out a committed batch. Answers with one [`Applied`] for each command, in order.
@@ -107,6 +112,7 @@ fn carry_out(turn: &mut Turn<'_, '_>, command: &Command) -> turn::Answered {
         Some(command::Kind::RotateRefresh(command)) => devices::rotate_refresh(turn, command),
         Some(command::Kind::RemoveDevice(command)) => devices::remove(turn, command),
         Some(command::Kind::FeedCheckpoint(command)) => feed::checkpoint(turn, command),
+        Some(command::Kind::ChangeFleet(command)) => fleet::change(turn, command),
         None => Err(turn::invalid("command: unknown kind")),
     }
 }

@@ -39,10 +39,12 @@ pub const FEED_BY_VERSION: u8 = 0x22;
 pub const FEED_BY_ACTIVITY: u8 = 0x23;
 /// Directory entry of a unique name.
 pub const NAME: u8 = 0x30;
-/// A shard's applied log index and time.
+/// A shard's applied log index and time; behind it its replicas, and of shard 0 the fleet.
 pub const APPLIED: u8 = 0xf0;
 /// How far a home shard has durably taken over a conversation shard's feed.
 pub const FEED_POSITION: u8 = 0xf1;
+/// The newest fleet that the node has heard of.
+pub const KNOWN_FLEET: u8 = 0xf2;
 /// Version of the on-disk format.
 pub const FORMAT: u8 = 0xff;
 
@@ -249,6 +251,16 @@ pub fn applied(shard: ShardId) -> Key {
     Key::new(SLOT_OF_SHARDS, APPLIED, &shard_entity(shard))
 }
 
+/// Who holds a shard's replicas: beside its applied index, so that it goes wherever that goes.
+pub fn replicas(shard: ShardId) -> Key {
+    applied(shard).with(&[1])
+}
+
+/// Where the replicas of all shards are: of shard 0.
+pub fn fleet() -> Key {
+    applied(ShardId(0)).with(&[2])
+}
+
 /// How far `home` has taken over the feed of `source`.
 pub fn feed_position(home: ShardId, source: ShardId) -> Key {
     feed_positions(home).with(&source.0.to_be_bytes())
@@ -268,6 +280,11 @@ pub fn feed_position_source(key: &[u8]) -> Option<ShardId> {
 /// The database's format row.
 pub fn format() -> Key {
     Key::new(SLOT_OF_DATABASE, FORMAT, &[0; 16])
+}
+
+/// The fleet as a node has heard of it.
+pub fn known_fleet() -> Key {
+    Key::new(SLOT_OF_DATABASE, KNOWN_FLEET, &[0; 16])
 }
 
 /// The table of a key; `None` when it is too short to be one.

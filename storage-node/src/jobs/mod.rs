@@ -1,6 +1,8 @@
 //! What happens beside the way of a message: making the store durable, and cutting the log behind it.
 
 use crate::clock;
+use crate::domain;
+use crate::engine::{StoreError, WriteBatch};
 use crate::failpoint::{self, Failpoint};
 use crate::replication::{KeptFor, ReplicationError};
 use crate::worker::NodeShared;
@@ -35,13 +37,14 @@ pub(crate) fn run_maintenance(
         return Ok(());
     }
     let mut synced_at = clock::now();
-    let mut synced_bytes = 0;
+    let (mut synced_bytes, mut seen_fleet) = (0, shared.fleet.changes());
     while stop.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
         tell_usage(shared);
         decide_for_whom(shared, log_keep_bytes);
         let new_bytes = shared.metrics.log_bytes.value() - synced_bytes;
         let is_due = synced_at.elapsed() >= SYNC_EVERY || new_bytes >= log_keep_bytes / SYNC_PART_OF_LOG;
-        if new_bytes > 0 && is_due {
+        let is_new_fleet = std::mem::replace(&mut seen_fleet, shared.fleet.changes()) != seen_fleet;
+        if (new_bytes > 0 && is_due) || is_new_fleet {
             synced_bytes += new_bytes;
             persist(shared)?;
             synced_at = clock::now();
@@ -111,10 +114,23 @@ pub(crate) fn persist(shared: &NodeShared) -> Result<(), String> {
     let shards: Vec<ShardId> = shared.map.own_shards();
     let applied: Vec<u64> =
         shards.iter().map(|shard| shared.marks_of(*shard).applied.load(Ordering::Acquire)).collect();
+    keep_fleet(shared).map_err(|error| error.to_string())?;
     shared.store.sync().map_err(|error| error.to_string())?;
     failpoint::pass(Failpoint::Flushed);
     shared.metrics.store_syncs.increment();
     cut_log(shared, shards.into_iter().zip(applied)).map_err(|error| error.to_string())
+}
+
+/// A node that holds no replica of the shard that keeps the fleet must find the others at its next start, too.
+fn keep_fleet(shared: &NodeShared) -> Result<(), StoreError> {
+    let fleet = shared.fleet.get();
+    let kept = domain::fleet::known(&*shared.store)?.map_or(0, |kept| kept.epoch);
+    if fleet.epoch <= kept {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::new();
+    domain::fleet::keep(&mut batch, &fleet);
+    shared.store.write(batch)
 }
 
 fn cut_log(

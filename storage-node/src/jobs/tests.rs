@@ -5,12 +5,14 @@ use crate::config::{LogConfig, StorageConfig};
 use crate::disk::Disk;
 use crate::engine::{Direction, MemoryStore, Reader, Rows, Store, StoreError, View, Visit, WriteBatch};
 use crate::placement::ShardMap;
+use crate::placement::fleet::Heard;
 use crate::replication::{Group, Log, Replicas};
 use crate::snapshots::SnapshotFiles;
 use crate::worker::NodeParts;
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use wire_protocol::internal::Fleet;
 
 const SHARD: ShardId = ShardId(0);
 /// The entry that opens the term, and those that were proposed.
@@ -88,6 +90,8 @@ fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Watched>) {
             node_id: 1,
             epoch: 1,
             map,
+            fleet: (Fleet::default(), Heard::Once),
+            first_copies: Vec::new(),
             log,
             store,
             snapshot_files,

@@ -8,7 +8,7 @@ use wire_protocol::internal::ShardLeader;
 /// Terms that fit beside a node's id: 2^40 elections of one shard.
 const TERM_BITS: u32 = 40;
 /// Largest id of a node: what the other bits hold.
-const NODE_MAX: u64 = (1 << (64 - TERM_BITS)) - 1;
+pub(super) const NODE_MAX: u64 = (1 << (64 - TERM_BITS)) - 1;
 
 /// Leaders by shard.
 #[derive(Debug)]

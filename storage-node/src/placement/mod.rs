@@ -1,9 +1,11 @@
-//! Which nodes hold a shard, and which core of this node runs its copy. A plain table, from the configuration, that
-//! never changes while the process runs; who leads a shard does change, and is in [`Leaders`]. Nothing here knows what
-//! a shard does.
+//! Which core of this node runs a shard, and, where there is one copy of each, which node holds it: plain tables, from
+//! the configuration, that never change while the process runs. Where shards have several copies, every node has a place
+//! for each shard; who holds one is in the [`fleet`], who leads in [`Leaders`]. Nothing here knows what a shard does.
 
 mod balance;
+pub mod fleet;
 mod leaders;
+pub mod moves;
 mod spread;
 
 pub use balance::{
@@ -13,7 +15,7 @@ pub use balance::{
 pub use leaders::Leaders;
 pub use spread::{SpreadNode, spans_zones, spread};
 
-use crate::config::{ConfigError, StorageConfig};
+use crate::config::{Beginning, ConfigError, StorageConfig};
 use crate::replication::Replicas;
 use std::net::SocketAddr;
 use wire_protocol::ids::ShardId;
@@ -43,16 +45,17 @@ pub struct OtherNode {
 #[derive(Clone, Debug)]
 pub struct ShardMap {
     own: u32,
-    /// Copies of each shard, the preferred leader first.
+    /// Copies of each shard before any was moved, the preferred leader first.
     copies: Vec<Vec<u32>>,
+    is_replicated: bool,
     places: Vec<Place>,
-    nodes: Vec<SpreadNode>,
     others: Vec<OtherNode>,
 }
 
 impl ShardMap {
-    /// With one copy every shard must belong to exactly one node; with more, the copies are spread over the nodes.
-    /// This node must be among the nodes. Shards of this node are dealt out to its cores in turn.
+    /// With one copy every shard must belong to exactly one node; with more, the copies are spread over the nodes, or are
+    /// to grow from the one that the nodes list. This node must be among the nodes. Shards are dealt out to the cores in
+    /// turn.
     pub fn new(config: &StorageConfig, cores: usize) -> Result<Self, ConfigError> {
         assert!(cores > 0, "a node has at least one core");
         let invalid = |text: String| Err(ConfigError::Invalid(text));
@@ -67,11 +70,12 @@ impl ShardMap {
         if !config.nodes.is_empty() && config.nodes.iter().all(|node| node.id != config.node_id) {
             return invalid(format!("node_id {} is not exactly once among the nodes", config.node_id));
         }
-        let copies = if config.replicas == 1 { owners(config)? } else { spread_copies(config)? };
+        let is_replicated = config.replicas > 1;
+        let copies = if is_replicated { first_copies(config)? } else { owners(config)? };
         let mut own = 0;
         let mut places = Vec::with_capacity(copies.len());
         for holders in &copies {
-            places.push(if holders.contains(&config.node_id) {
+            places.push(if is_replicated || holders.contains(&config.node_id) {
                 own += 1;
                 Place::Core((own - 1) % cores)
             } else {
@@ -80,25 +84,22 @@ impl ShardMap {
         }
         let others = config.nodes.iter().filter(|node| node.id != config.node_id);
         let others = others.map(|node| OtherNode { id: node.id, address: node.address }).collect();
-        Ok(Self { own: config.node_id, copies, places, nodes: spread_nodes(config), others })
+        Ok(Self { own: config.node_id, copies, is_replicated, places, others })
     }
 
-    /// Who holds copies of a shard of this node.
-    pub fn replicas(&self, shard: ShardId) -> Replicas {
-        let copies = &self.copies[shard.0 as usize];
-        let mut voters = copies.clone();
-        voters.sort_unstable();
-        Replicas { own: self.own, voters, preferred: copies[0] }
+    /// Who held copies of a shard before any was moved.
+    pub fn first_replicas(&self, shard: ShardId) -> Replicas {
+        Replicas::of(self.own, &self.copies[shard.0 as usize])
     }
 
-    /// Whether a majority of the shard's copies is never in one zone alone.
-    pub fn spans_zones(&self, shard: ShardId) -> bool {
-        spans_zones(&self.nodes, &self.copies[shard.0 as usize])
+    /// The copies of all shards before any was moved, the preferred leader first.
+    pub fn first_copies(&self) -> &[Vec<u32>] {
+        &self.copies
     }
 
-    /// Whether shards have more than one copy: then their leaders change.
+    /// Whether shards have, or may get, more than one copy: then their leaders change.
     pub fn is_replicated(&self) -> bool {
-        self.copies.iter().any(|copies| copies.len() > 1)
+        self.is_replicated
     }
 
     /// Where the shard is; `None` if there is no such shard.
@@ -116,7 +117,7 @@ impl ShardMap {
         (0..self.shard_count()).map(ShardId)
     }
 
-    /// Shards of this node.
+    /// Shards that have a place on this node: all of them, where copies may come.
     pub fn own_shards(&self) -> Vec<ShardId> {
         self.shards().filter(|shard| matches!(self.place(*shard), Some(Place::Core(_)))).collect()
     }
@@ -126,7 +127,7 @@ impl ShardMap {
         self.shards().filter(|shard| self.place(*shard) == Some(Place::Core(core))).collect()
     }
 
-    /// Shards of which another node holds a copy.
+    /// Shards that another node alone holds, or held copies of before any was moved.
     pub fn shards_of_node(&self, node: u32) -> Vec<ShardId> {
         self.shards().filter(|shard| self.copies[shard.0 as usize].contains(&node)).collect()
     }
@@ -138,7 +139,7 @@ impl ShardMap {
         nodes
     }
 
-    /// The other storage nodes.
+    /// The other storage nodes of the configuration.
     pub fn others(&self) -> &[OtherNode] {
         &self.others
     }
@@ -168,23 +169,27 @@ fn owners(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
     }
 }
 
-fn spread_copies(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
+fn first_copies(config: &StorageConfig) -> Result<Vec<Vec<u32>>, ConfigError> {
     let replicas = config.replicas;
     let invalid = |text: String| Err(ConfigError::Invalid(text));
     if !REPLICAS_ALLOWED.contains(&replicas) {
         return invalid(format!("replicas {replicas} is none of {REPLICAS_ALLOWED:?}"));
     }
-    if config.nodes.len() < replicas as usize {
-        return invalid(format!("{replicas} replicas need as many nodes, not {}", config.nodes.len()));
+    if config.nodes.iter().any(|node| !node.shards.is_empty()) {
+        return owners(config);
     }
-    if let Some(node) = config.nodes.iter().find(|node| !node.shards.is_empty()) {
-        return invalid(format!("node {}: shards are listed only with one replica", node.id));
+    let is_new = config.beginning == Beginning::NewFleet;
+    if config.nodes.is_empty() || (is_new && config.nodes.len() < replicas as usize) {
+        return invalid(format!(
+            "{replicas} replicas need as many nodes, not {}, or one node for each shard, which lists it, to begin with",
+            config.nodes.len()
+        ));
     }
-    Ok(spread(config.shard_count, &spread_nodes(config), replicas as usize))
-}
-
-fn spread_nodes(config: &StorageConfig) -> Vec<SpreadNode> {
-    config.nodes.iter().map(|node| SpreadNode { id: node.id, zone: node.zone.clone() }).collect()
+    let nodes: Vec<SpreadNode> =
+        config.nodes.iter().map(|node| SpreadNode { id: node.id, zone: node.zone.clone() }).collect();
+    // What a node that joined lists are those that it may ask; where copies are it hears from them.
+    let copies = (replicas as usize).min(nodes.len());
+    Ok(spread(config.shard_count, &nodes, copies))
 }
 
 #[cfg(test)]
@@ -235,15 +240,22 @@ mod tests {
             .map(|config| ShardMap::new(&config, 2).expect("fits"))
             .collect();
         for shard in maps[0].shards() {
-            let Replicas { voters, preferred, .. } = maps[0].replicas(shard);
-            assert!(voters.len() == 3 && voters.is_sorted() && voters.contains(&preferred));
+            let Replicas { set, preferred, .. } = maps[0].first_replicas(shard);
+            assert!(set.voters.len() == 3 && set.voters.is_sorted() && set.voters.contains(&preferred));
             for (map, own) in maps.iter().zip(1..) {
-                let is_here = matches!(map.place(shard), Some(Place::Core(_)));
-                assert_eq!(is_here, voters.contains(&own), "shard {shard}, node {own}");
-                assert_eq!(map.replicas(shard), Replicas { own, voters: voters.clone(), preferred });
+                assert!(matches!(map.place(shard), Some(Place::Core(_))), "there is room for a copy");
+                assert_eq!(map.first_replicas(shard), Replicas { own, set: set.clone(), preferred });
                 assert!(map.is_replicated());
             }
         }
+    }
+
+    #[test]
+    fn copies_grow_from_the_one_that_nodes_list() {
+        let config = StorageConfig { replicas: 3, ..config(vec![node(1, &[0, 1, 2, 3])]) };
+        let map = ShardMap::new(&config, 1).expect("fits");
+        assert_eq!(map.first_replicas(ShardId(2)), Replicas::alone(1));
+        assert!(map.is_replicated());
     }
 
     #[test]
@@ -255,10 +267,10 @@ mod tests {
             (2, nodes(3), "replicas 2"),
             (3, nodes(2), "as many nodes"),
             (3, nodes(0), "as many nodes"),
-            (3, listed, "node 2: shards"),
+            (3, listed, "shard 0 belongs to no node"),
             (3, vec![node(0, &[]), node(1, &[]), node(2, &[])], "ids begin at 1"),
         ] {
-            let config = StorageConfig { replicas, ..config(nodes) };
+            let config = StorageConfig { replicas, beginning: Beginning::NewFleet, ..config(nodes) };
             let error = ShardMap::new(&config, 1).expect_err(culprit).to_string();
             assert!(error.contains(culprit), "{error}");
         }

@@ -4,22 +4,22 @@
 //! Messages of a leader go out at once, so that followers write while it writes (Ongaro 2014, 10.2.1); all others
 //! wait for the writes before them.
 
+mod shard_log;
 mod standing;
 
-use super::log::{Log, LogRange, LogWrite, Vote};
-use super::message::{MessageError, from_wire, snapshot, to_wire};
-use super::{LogEntry, ReplicationError};
-use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
-use raft::{
-    Config, GetEntriesContext, RaftState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole, Storage,
-    StorageError,
-};
-use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use super::log::{Log, LogWrite, Vote};
+use super::message::{MessageError, from_wire, point, replicas_of, snapshot, to_wire};
+use super::replicas::{ReplicaChange, Replicas, decode_change, from_conf_state, proposal};
+use super::{LogEntry, ReplicationError, is_holder, is_voter};
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use shard_log::ShardLog;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{RaftMessage, SnapshotPoint};
+use wire_protocol::internal::{RaftMessage, ReplicaSet};
 
 /// Bytes of committed entries that one `poll` hands out: bounds what a recovery holds in memory at once.
 const COMMITTED_BYTES_MAX: u64 = 1024 * 1024;
@@ -40,34 +40,6 @@ const ELECTION_TICKS_SPREAD: usize = 10;
 const SILENT_TICKS: u64 = 100;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
-
-/// Who holds copies of a shard.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Replicas {
-    /// This node's id.
-    pub own: u32,
-    /// Nodes that vote, ascending; the own one among them. One: there is nobody to wait for.
-    pub voters: Vec<u32>,
-    /// Who should lead while all are well.
-    pub preferred: u32,
-}
-
-impl Replicas {
-    /// One copy, here.
-    pub fn alone(own: u32) -> Self {
-        Self { own, voters: vec![own], preferred: own }
-    }
-
-    /// Ticks after which this replica stands for election.
-    fn election_ticks(&self) -> usize {
-        if self.own == self.preferred {
-            return ELECTION_TICKS;
-        }
-        let others = self.voters.iter().filter(|voter| **voter != self.preferred);
-        let place = others.take_while(|voter| **voter != self.own).count() + 1;
-        ELECTION_TICKS + ELECTION_TICKS_SPREAD * place / self.voters.len().max(2)
-    }
-}
 
 /// What a replica is, now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +121,8 @@ pub struct Group {
     heard: BTreeMap<u64, u64>,
     /// What others have on disk and this replica has not, and since which tick.
     outrun: Option<(u64, u64)>,
+    /// Replicas that went while this one has led in its term.
+    removed: BTreeSet<u64>,
 }
 
 impl Group {
@@ -161,7 +135,8 @@ impl Group {
     ) -> Result<Self, ReplicationError> {
         let storage = ShardLog::open(Arc::clone(&log), shard, applied, replicas)?;
         let vote = storage.vote;
-        let election_ticks = replicas.election_ticks();
+        let (before, of) = replicas.turn_of_election();
+        let election_ticks = ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of;
         let config = Config {
             id: u64::from(replicas.own),
             applied,
@@ -180,7 +155,7 @@ impl Group {
         let logger = slog::Logger::root(ToTracing { folder: log.folder().to_owned() }, slog::o!());
         let refused = |error: raft::Error| ReplicationError::Refused { shard, detail: error.to_string() };
         let mut node = RawNode::new(&config, storage, &logger).map_err(refused)?;
-        if replicas.voters == [replicas.own] {
+        if replicas.set.voters == [replicas.own] && replicas.set.voters_outgoing.is_empty() {
             node.campaign().map_err(refused)?;
         }
         let mut group = Self {
@@ -195,9 +170,15 @@ impl Group {
             ticks: 0,
             heard: BTreeMap::new(),
             outrun: None,
+            removed: BTreeSet::new(),
         };
         group.look_at_role();
         Ok(group)
+    }
+
+    /// The group anew, over a log that was removed.
+    pub fn reopen(&self, replicas: &Replicas) -> Result<Self, ReplicationError> {
+        Self::open(Arc::clone(&self.node.store().log), self.shard, 0, replicas)
     }
 
     /// What this replica is.
@@ -255,6 +236,7 @@ impl Group {
             (StateRole::Leader, Role::Leader { term, .. }) if term == raft.term => return,
             // The term's first entry was just appended, and nothing behind it yet.
             (StateRole::Leader, _) => {
+                self.removed.clear();
                 self.heard = raft.prs().iter().map(|(id, _)| (*id, self.ticks)).collect();
                 Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
             }
@@ -277,6 +259,42 @@ impl Group {
         Ok(self.node.raft.raft_log.last_index())
     }
 
+    /// The replicas as of what is committed here.
+    pub fn replicas(&self) -> &ReplicaSet {
+        &self.node.store().replicas
+    }
+
+    /// Whether this node holds a replica, as far as it knows.
+    pub fn is_holder(&self) -> bool {
+        is_holder(self.replicas(), self.own())
+    }
+
+    fn own(&self) -> u32 {
+        u32::try_from(self.node.raft.id).expect("ids of replicas are those of their nodes")
+    }
+
+    /// Proposes a change of the replicas. It may come to nothing: by a loss of the leader, or as one before it is not over.
+    pub fn propose_change(&mut self, changes: &[ReplicaChange]) -> Result<(), ReplicationError> {
+        assert!(matches!(self.role, Role::Leader { .. }), "only a leader proposes");
+        let proposed = self.node.propose_conf_change(Vec::new(), proposal(changes));
+        proposed.map_err(|error| self.refused(&error))
+    }
+
+    /// Whether a replica of this node went in the term that this one leads in. What it acknowledged may still be on its
+    /// way, and would count for a new one, which has nothing: that one has to wait for another term.
+    pub fn was_removed(&self, node: u32) -> bool {
+        self.removed.contains(&u64::from(node))
+    }
+
+    /// How far another replica is behind this leader's log, in entries; `None`: it has not been heard of lately, or
+    /// waits for a snapshot.
+    pub fn behind(&self, node: u32) -> Option<u64> {
+        let id = u64::from(node);
+        let progress = self.node.raft.prs().get(id)?;
+        let is_well = self.is_heard(id) && progress.state != ProgressState::Snapshot && progress.matched > 0;
+        is_well.then(|| self.node.raft.raft_log.last_index().saturating_sub(progress.matched))
+    }
+
     /// Takes another replica's message. What does not fit the present term is left, as Raft says.
     pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
         let (shard, own) = (self.shard, self.node.raft.id);
@@ -284,10 +302,27 @@ impl Group {
         if message.to != own {
             return Err(MessageError { shard, what: "another node" });
         }
-        if message.from == own || self.node.raft.prs().get(message.from).is_none() {
+        if message.from == own {
+            return Err(MessageError { shard, what: "its own" });
+        }
+        // A leader or a candidate may be newer than the set that is known here; answers come from those asked.
+        let is_answer = matches!(
+            message.msg_type,
+            MessageType::MsgAppendResponse
+                | MessageType::MsgHeartbeatResponse
+                | MessageType::MsgRequestVoteResponse
+                | MessageType::MsgRequestPreVoteResponse
+                | MessageType::MsgTransferLeader
+        );
+        if is_answer && self.node.raft.prs().get(message.from).is_none() {
             return Err(MessageError { shard, what: "a node that holds no replica" });
         }
-        if let Some(what) = self.contradiction(&message) {
+        let raft = &self.node.raft;
+        let is_second = ![0, message.from].contains(&raft.leader_id) && message.term == raft.term;
+        if is_second && is_of_leader(&message) {
+            return Err(MessageError { shard, what: "a second leader of one term" });
+        }
+        if let Some(what) = self.contradiction(&message).or_else(|| self.out_of_place(&message)) {
             return Err(MessageError { shard, what });
         }
         self.heard.insert(message.from, self.ticks);
@@ -321,16 +356,35 @@ impl Group {
             MessageType::MsgTransferLeader if raft.state != StateRole::Leader => {
                 Some("a hand-over to one that does not lead")
             }
-            MessageType::MsgSnapshot if self.is_of_others(message.get_snapshot()) => {
-                Some("a snapshot for replicas on other nodes")
-            }
             _ => None,
         }
     }
 
-    fn is_of_others(&self, snapshot: &Snapshot) -> bool {
-        let state = snapshot.get_metadata().get_conf_state();
-        state.voters != self.node.store().voters || !state.learners.is_empty()
+    /// What one that holds no replica must not take. It has nothing, or has forgotten it: it becomes a replica by a
+    /// snapshot as a learner alone. As a voter it would be one whose disk was lost, and whose vote and whose entries others
+    /// may count on.
+    fn out_of_place(&self, message: &Message) -> Option<&'static str> {
+        if message.msg_type == MessageType::MsgSnapshot {
+            let set = replicas_of(message.get_snapshot());
+            let own = self.own();
+            return match (is_voter(&set, own), self.is_holder()) {
+                (true, false) => {
+                    Some("a snapshot for a voter, which this node is not: has it lost its disk?")
+                }
+                _ if !is_holder(&set, own) => Some("a snapshot for replicas on other nodes"),
+                _ => None,
+            };
+        }
+        if self.is_holder() {
+            return None;
+        }
+        match message.msg_type {
+            MessageType::MsgHeartbeat => None,
+            // It is answered by how little there is here. Nothing else would say who the replicas are.
+            MessageType::MsgAppend if message.index > 0 => None,
+            MessageType::MsgAppend => Some("a log's beginning without a snapshot"),
+            _ => Some("a question to a node that holds no replica"),
+        }
     }
 
     /// [`TICK_MS`] have passed.
@@ -355,14 +409,11 @@ impl Group {
     /// without leaving one of them behind.
     pub fn matched(&self, kept_for: KeptFor) -> u64 {
         let raft = &self.node.raft;
-        let is_heard = |id: u64| {
-            self.heard.get(&id).is_some_and(|heard| self.ticks.saturating_sub(*heard) <= SILENT_TICKS)
-        };
         let progress = raft.prs().iter().filter(|(id, _)| **id != raft.id);
         progress
             .filter(|(id, _)| match kept_for {
                 KeptFor::All => true,
-                KeptFor::Heard => is_heard(**id),
+                KeptFor::Heard => self.is_heard(**id),
                 KeptFor::Own => false,
             })
             .map(|(_, progress)| progress.matched)
@@ -370,16 +421,19 @@ impl Group {
             .unwrap_or(u64::MAX)
     }
 
-    /// A snapshot for the replica of this node was made: it ends with the entry of this index and term. `false`: it is not led
-    /// from here any more.
-    pub fn offer_snapshot(&mut self, node: u32, index: u64, term: u64) -> bool {
+    /// Whether a replica has said anything within [`SILENT_TICKS`].
+    fn is_heard(&self, id: u64) -> bool {
+        self.heard.get(&id).is_some_and(|heard| self.ticks.saturating_sub(*heard) <= SILENT_TICKS)
+    }
+
+    /// A snapshot for the replica of this node was made: it ends with the entry of this index and term, and these are the
+    /// replicas as of it. `false`: it is not led from here any more.
+    pub fn offer_snapshot(&mut self, node: u32, index: u64, term: u64, replicas: ReplicaSet) -> bool {
         if !matches!(self.role, Role::Leader { .. }) {
             return false;
         }
-        let storage = self.node.mut_store();
-        let ids = |ids: &[u64]| ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let point = SnapshotPoint { index, term, voters: ids(&storage.voters), learners: Vec::new() };
-        storage.offered = Some((u64::from(node), snapshot(&point)));
+        let snapshot = snapshot(&point(index, term, replicas));
+        self.node.mut_store().offered = Some((u64::from(node), snapshot));
         true
     }
 
@@ -426,16 +480,13 @@ impl Group {
         let mut ready = self.node.ready();
         let number = ready.number();
         if !ready.snapshot().is_empty() {
-            let metadata = ready.snapshot().get_metadata();
-            output.restore = Some(metadata.index);
-            self.node.mut_store().restore(metadata.index, metadata.term);
+            output.restore = Some(ready.snapshot().get_metadata().index);
+            self.node.mut_store().restore(ready.snapshot());
             self.restoring = Some(number);
         }
         let entries = ready.take_entries();
         let vote = ready.hs().map(Vote::of).filter(|vote| *vote != self.vote);
-        let committed = ready.take_committed_entries().into_iter();
-        output.committed =
-            committed.map(|entry| LogEntry { index: entry.index, record: entry.data }).collect();
+        let committed = ready.take_committed_entries();
         output.readable = ready
             .take_read_states()
             .into_iter()
@@ -456,6 +507,7 @@ impl Group {
             output.write = Some(LogWrite { shard: self.shard, number, entries, vote });
         }
         self.node.advance_append_async(ready);
+        output.committed = committed.into_iter().map(|entry| self.committed(entry)).collect();
         if self.writing.is_empty() && self.restoring.is_none() {
             self.outgoing.extend(held);
             self.node.on_persist_ready(number);
@@ -463,6 +515,44 @@ impl Group {
             self.held.push_back((number, held));
         }
         self.look_at_role();
+    }
+
+    /// A committed entry as it goes out; a change of the replicas counts from here on.
+    fn committed(&mut self, entry: Entry) -> LogEntry {
+        let index = entry.index;
+        if entry.entry_type == EntryType::EntryNormal {
+            return LogEntry { index, record: entry.data, replicas: None };
+        }
+        let before: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
+        let changed = decode_change(self.shard, &entry.data)
+            .map_err(|error| error.to_string())
+            .and_then(|change| self.node.apply_conf_change(&change).map_err(|error| error.to_string()));
+        match changed {
+            Ok(state) => {
+                let storage = self.node.mut_store();
+                storage.replicas = from_conf_state(&state, index);
+                let (ticks, heard) = (self.ticks, &mut self.heard);
+                let prs = self.node.raft.prs();
+                for (id, _) in prs.iter() {
+                    heard.entry(*id).or_insert(ticks);
+                }
+                self.removed.extend(before.into_iter().filter(|id| prs.get(*id).is_none()));
+            }
+            // The same on all replicas: they have the same set and the same entry.
+            Err(error) => tracing::warn!(shard = %self.shard, index, "a change of replicas is none: {error}"),
+        }
+        self.give_way_if_gone();
+        LogEntry { index, record: Bytes::new(), replicas: Some(self.replicas().clone()) }
+    }
+
+    /// A leader that a change of an earlier leader took out leads no more: the library does not expect it to go on. The
+    /// others have the change, and elect one of their own.
+    fn give_way_if_gone(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
+            tracing::info!(shard = %self.shard, "is no replica any more, and led until now");
+            raft.become_follower(raft.term, 0);
+        }
     }
 
     /// The write of this number, and all before it, are on disk.
@@ -494,207 +584,9 @@ impl Group {
     }
 }
 
-/// A shard's log as raft-rs reads it: entries from memory until they are applied, from the files after a restart.
-struct ShardLog {
-    log: Arc<Log>,
-    shard: ShardId,
-    last: u64,
-    last_term: u64,
-    /// Entries that are not applied yet, consecutive up to `last`. Entries before them are in the files.
-    unapplied: VecDeque<Entry>,
-    vote: Vote,
-    /// Stored state's index at the opening.
-    applied: u64,
-    voters: Vec<u64>,
-    /// A snapshot is being installed: until then the files hold another log.
-    is_restoring: bool,
-    /// The replica that a snapshot is there for, and its point.
-    offered: Option<(u64, Snapshot)>,
-    /// A replica that the log does not reach, since it was last looked at.
-    wanted: Cell<Option<u64>>,
-}
-
-impl ShardLog {
-    fn open(
-        log: Arc<Log>,
-        shard: ShardId,
-        applied: u64,
-        replicas: &Replicas,
-    ) -> Result<Self, ReplicationError> {
-        let vote = log.vote(shard)?;
-        let first = log.cut_index(shard) + 1;
-        let last = log.span(shard).map_or(0, |(_, last)| last);
-        if applied > last || applied + 1 < first {
-            let detail =
-                format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
-            return Err(log.damaged(shard, detail));
-        }
-        let mut opened = Self {
-            log,
-            shard,
-            last,
-            last_term: 0,
-            unapplied: VecDeque::new(),
-            vote,
-            applied,
-            voters: replicas.voters.iter().map(|voter| u64::from(*voter)).collect(),
-            is_restoring: false,
-            offered: None,
-            wanted: Cell::new(None),
-        };
-        opened.last_term = opened.stored_term(last)?;
-        if opened.vote.term < opened.last_term {
-            let (vote, entry) = (opened.vote.term, opened.last_term);
-            let detail = format!("the vote is of term {vote}, the last entry of term {entry}");
-            return Err(opened.log.damaged(shard, detail));
-        }
-        opened.log.check_entries(shard, LogRange { above: applied, up_to: last })?;
-        Ok(opened)
-    }
-
-    /// The first index that raft may ask for; the one before it is known by its term alone. It grows as the log is cut, on
-    /// another thread.
-    fn first(&self) -> u64 {
-        if self.is_restoring { self.last + 1 } else { self.log.cut_index(self.shard) + 1 }
-    }
-
-    /// A snapshot takes the place of everything up to this point, and of what is behind it.
-    fn restore(&mut self, index: u64, term: u64) {
-        (self.last, self.last_term) = (index, term);
-        self.unapplied.clear();
-        self.is_restoring = true;
-    }
-
-    /// The files hold it. Gives its index.
-    fn restored(&mut self) -> u64 {
-        self.is_restoring = false;
-        self.last
-    }
-
-    /// What an unreadable entry at this index means: it was cut off meanwhile, or the log is damaged.
-    fn unreadable(&self, index: u64, error: ReplicationError) -> raft::Error {
-        match index < self.first() {
-            true => raft::Error::Store(StorageError::Compacted),
-            false => raft::Error::Store(StorageError::Other(Box::new(error))),
-        }
-    }
-
-    fn stored_term(&self, index: u64) -> Result<u64, ReplicationError> {
-        if index == 0 {
-            return Ok(0);
-        }
-        match self.log.entry(self.shard, index)? {
-            Some(entry) => Ok(entry.term),
-            None => Err(self.log.damaged(self.shard, format!("entry {index} is missing"))),
-        }
-    }
-
-    fn append(&mut self, entries: &[Entry]) {
-        let Some(first) = entries.first() else { return };
-        assert!(first.index <= self.last + 1, "a log has no gap");
-        // A new leader's entries take the place of those that its predecessor could not commit.
-        while self.unapplied.back().is_some_and(|entry| entry.index >= first.index) {
-            self.unapplied.pop_back();
-        }
-        self.unapplied.extend(entries.iter().cloned());
-        if let Some(entry) = self.unapplied.back() {
-            (self.last, self.last_term) = (entry.index, entry.term);
-        }
-    }
-
-    fn forget_up_to(&mut self, index: u64) {
-        while self.unapplied.front().is_some_and(|entry| entry.index <= index) {
-            self.unapplied.pop_front();
-        }
-    }
-
-    fn unapplied_at(&self, index: u64) -> Option<&Entry> {
-        let first = self.unapplied.front()?.index;
-        self.unapplied.get(usize::try_from(index.checked_sub(first)?).ok()?)
-    }
-}
-
-impl Storage for ShardLog {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let hard_state = HardState {
-            term: self.vote.term,
-            vote: self.vote.voted_for,
-            // At least this much is committed; the rest is committed again by this start's leader.
-            commit: self.applied,
-            ..HardState::default()
-        };
-        let mut state = ConfState::default();
-        state.voters.clone_from(&self.voters);
-        Ok(RaftState::new(hard_state, state))
-    }
-
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        if low < self.first() {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        let bytes_max = max_size.into().unwrap_or(u64::MAX);
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        let in_memory_from = self.unapplied.front().map_or(self.last + 1, |entry| entry.index);
-        if low < in_memory_from {
-            let high = high.min(in_memory_from);
-            let read = self.log.entries(self.shard, low, high, bytes_max);
-            return read.map_err(|error| self.unreadable(low, error));
-        }
-        let mut bytes = 0usize;
-        let mut entries = Vec::new();
-        for index in low..high {
-            let Some(entry) = self.unapplied_at(index) else {
-                return Err(raft::Error::Store(StorageError::Unavailable));
-            };
-            bytes = bytes.saturating_add(entry.data.len());
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry.clone());
-        }
-        Ok(entries)
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.last {
-            return Ok(self.last_term);
-        }
-        if index + 1 < self.first() {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        if index > self.last {
-            return Err(raft::Error::Store(StorageError::Unavailable));
-        }
-        match self.unapplied_at(index) {
-            Some(entry) => Ok(entry.term),
-            None => self.stored_term(index).map_err(|error| self.unreadable(index + 1, error)),
-        }
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.first())
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last)
-    }
-
-    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        if let Some((node, snapshot)) = &self.offered
-            && *node == to
-            && snapshot.get_metadata().index >= request_index
-        {
-            return Ok(snapshot.clone());
-        }
-        self.wanted.set(Some(to));
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
-    }
+/// Whether only a leader says such.
+fn is_of_leader(message: &Message) -> bool {
+    matches!(message.msg_type, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot)
 }
 
 /// raft-rs logs through slog; its warnings and errors go where all others go.

@@ -2,10 +2,12 @@
 
 use super::files::LogFiles;
 use super::message::{entries_from_wire, entry_to_wire};
+use super::replicas::decode_change;
 use super::{LogEntry, RECORD_VERSION, ReplicationError};
 use crate::config::LogConfig;
 use crate::disk::Disk;
-use raft::eraftpb::{Entry, HardState};
+use bytes::Bytes;
+use raft::eraftpb::{Entry, EntryType, HardState};
 use raft_engine::internals::FilePipeLog;
 use raft_engine::{Command, Config, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 use std::path::{Path, PathBuf};
@@ -201,7 +203,11 @@ impl Log {
                 if entry.index != above + 1 {
                     return Err(self.damaged(shard, format!("entry {} is missing", above + 1)));
                 }
-                if let Some(version) = entry.data.first().filter(|version| **version != RECORD_VERSION) {
+                if entry.entry_type != EntryType::EntryNormal {
+                    decode_change(shard, &entry.data)
+                        .map_err(|error| self.damaged(shard, format!("entry {}: {error}", entry.index)))?;
+                } else if let Some(version) = entry.data.first().filter(|version| **version != RECORD_VERSION)
+                {
                     let index = entry.index;
                     let detail =
                         format!("entry {index} is of format {version}, this program reads {RECORD_VERSION}");
@@ -216,7 +222,7 @@ impl Log {
         Ok(())
     }
 
-    /// Entries above `above` up to `up_to`, ascending: as many as fit `bytes_max`, one at least. Entries that are
+    /// Records of entries above `above` up to `up_to`, ascending: as many as fit `bytes_max`, one at least. Entries that are
     /// queued but not written yet are not there.
     pub fn read(
         &self,
@@ -225,7 +231,12 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Vec<LogEntry>, ReplicationError> {
         let entries = self.entries(shard, range.above + 1, range.up_to + 1, bytes_max)?;
-        Ok(entries.into_iter().map(|entry| LogEntry { index: entry.index, record: entry.data }).collect())
+        let record = |entry: Entry| match entry.entry_type {
+            EntryType::EntryNormal => entry.data,
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => Bytes::new(),
+        };
+        let read = |entry: Entry| LogEntry { index: entry.index, record: record(entry), replicas: None };
+        Ok(entries.into_iter().map(read).collect())
     }
 
     /// Raft's own entries `low..high`.
@@ -346,6 +357,16 @@ impl Log {
         Ok(self.vote(shard)?.term)
     }
 
+    /// Forgets all entries of a shard of which there is no replica here any more. The vote stays.
+    pub fn remove(&self, shard: ShardId) -> Result<(), ReplicationError> {
+        let vote = self.vote(shard)?;
+        let group = group_id(shard);
+        let mut batch = LogBatch::default();
+        batch.add_command(group, Command::Clean);
+        batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
+        self.write_synced(&mut batch).map(drop)
+    }
+
     /// Entries behind the last one. Synced, as every write.
     pub fn extend(&self, shard: ShardId, entries: Vec<RaftEntry>) -> Result<(), ReplicationError> {
         self.write_snapshot(LogBatch::default(), shard, entries)
@@ -357,8 +378,8 @@ impl Log {
         shard: ShardId,
         entries: Vec<RaftEntry>,
     ) -> Result<(), ReplicationError> {
-        let entries = entries_from_wire(entries)
-            .ok_or_else(|| self.damaged(shard, "an entry of a snapshot is of an unknown kind".to_owned()))?;
+        let entries = entries_from_wire(shard, entries)
+            .map_err(|error| self.damaged(shard, format!("an entry of a snapshot: {error}")))?;
         batch.add_entries::<EntryIndex>(group_id(shard), &entries).map_err(|error| self.failed(&error))?;
         self.write_synced(&mut batch).map(drop)
     }

@@ -3,10 +3,12 @@
 //! The library's own encoding is not used between nodes: its decoder is not made for bytes of others (RUSTSEC-2024-0437),
 //! and the wire format is ours to version. What may not come from another node is refused here.
 
-use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot, SnapshotMetadata};
+use super::replicas::{decode_change, first, to_conf_state};
+use prost::Message as _;
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::raft_message::Kind;
-use wire_protocol::internal::{RaftEntry, RaftMessage, SnapshotPoint};
+use wire_protocol::internal::{RaftEntry, RaftMessage, ReplicaSet, SnapshotPoint};
 
 /// A message that no replica sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -43,10 +45,9 @@ pub(super) fn to_wire(shard: ShardId, message: Message) -> Option<RaftMessage> {
     let Message { msg_type, to, from, term, log_term, index, entries, commit, commit_term, .. } = message;
     let (kind, _) = KINDS.into_iter().find(|(_, known)| *known == msg_type)?;
     let snapshot = message.snapshot.into_option().map(|snapshot| {
-        let SnapshotMetadata { conf_state, index, term, .. } = snapshot.metadata.unwrap_or_default();
-        let conf_state = conf_state.unwrap_or_default();
-        let ids = |ids: &[u64]| ids.iter().map(|id| node_id(*id)).collect();
-        SnapshotPoint { index, term, voters: ids(&conf_state.voters), learners: ids(&conf_state.learners) }
+        let set = replicas_of(&snapshot);
+        let metadata = snapshot.metadata.unwrap_or_default();
+        point(metadata.index, metadata.term, set)
     });
     Some(RaftMessage {
         shard: shard.0,
@@ -95,9 +96,7 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
     if !message.entries.iter().enumerate().all(follows) {
         return wrong("entries that do not follow each other");
     }
-    let Some(entries) = entries_from_wire(message.entries) else {
-        return wrong("an entry of an unknown kind");
-    };
+    let entries = entries_from_wire(shard, message.entries)?;
     let mut taken = Message {
         msg_type,
         from: message.from.into(),
@@ -120,6 +119,9 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
             if point.index == 0 || point.term == 0 || point.term > message.term {
                 return wrong("a snapshot of nothing");
             }
+            if point.voters.is_empty() || point.replicas.as_ref().is_some_and(|set| set.voters.is_empty()) {
+                return wrong("a snapshot of no replicas");
+            }
             taken.set_snapshot(snapshot(&point));
         }
         (None, Kind::Snapshot) => return wrong("a snapshot without its point"),
@@ -134,25 +136,35 @@ pub fn check_message(message: RaftMessage) -> Result<(), MessageError> {
     from_wire(message).map(drop)
 }
 
-/// The library's snapshot of a point: without rows.
+/// The library's snapshot of a point: without rows. Its data is the set of replicas, of which the library keeps a part.
 pub(super) fn snapshot(point: &SnapshotPoint) -> Snapshot {
-    let ids = |ids: &[u32]| ids.iter().map(|id| u64::from(*id)).collect();
-    let (voters, learners) = (ids(&point.voters), ids(&point.learners));
-    let state = ConfState { voters, learners, ..ConfState::default() };
-    let mut snapshot = Snapshot::default();
+    let old = || ReplicaSet { learners: point.learners.clone(), ..first(&point.voters) };
+    let set = point.replicas.as_deref().cloned().unwrap_or_else(old);
+    let mut snapshot = Snapshot { data: set.encode_to_vec().into(), ..Snapshot::default() };
     let metadata = snapshot.mut_metadata();
     (metadata.index, metadata.term) = (point.index, point.term);
-    metadata.set_conf_state(state);
+    metadata.set_conf_state(to_conf_state(&set));
     snapshot
+}
+
+/// Where a snapshot is taken.
+pub(super) fn point(index: u64, term: u64, set: ReplicaSet) -> SnapshotPoint {
+    let (voters, learners) = (set.voters.clone(), set.learners.clone());
+    SnapshotPoint { index, term, voters, learners, replicas: Some(Box::new(set)) }
+}
+
+/// The replicas of a snapshot that [`snapshot`] made.
+pub(super) fn replicas_of(snapshot: &Snapshot) -> ReplicaSet {
+    ReplicaSet::decode(snapshot.data.clone()).expect("it was encoded here")
 }
 
 fn node_id(id: u64) -> u32 {
     u32::try_from(id).expect("ids of replicas are those of their nodes")
 }
 
-/// `None`: one of them is of an unknown kind.
-pub(super) fn entries_from_wire(entries: Vec<RaftEntry>) -> Option<Vec<Entry>> {
-    entries.into_iter().map(entry_from_wire).collect()
+/// Refuses entries of unknown kinds, and changes of replicas that cannot be.
+pub(super) fn entries_from_wire(shard: ShardId, entries: Vec<RaftEntry>) -> Result<Vec<Entry>, MessageError> {
+    entries.into_iter().map(|entry| entry_from_wire(shard, entry)).collect()
 }
 
 pub(super) fn entry_to_wire(entry: Entry) -> RaftEntry {
@@ -163,13 +175,16 @@ pub(super) fn entry_to_wire(entry: Entry) -> RaftEntry {
     RaftEntry { kind, term: entry.term, index: entry.index, record: entry.data }
 }
 
-fn entry_from_wire(entry: RaftEntry) -> Option<Entry> {
+fn entry_from_wire(shard: ShardId, entry: RaftEntry) -> Result<Entry, MessageError> {
     let entry_type = match entry.kind {
         0 => EntryType::EntryNormal,
-        CHANGE_OF_REPLICAS => EntryType::EntryConfChangeV2,
-        _ => return None,
+        CHANGE_OF_REPLICAS => {
+            decode_change(shard, &entry.record)?;
+            EntryType::EntryConfChangeV2
+        }
+        _ => return Err(MessageError { shard, what: "an entry of an unknown kind" }),
     };
-    Some(Entry { entry_type, term: entry.term, index: entry.index, data: entry.record, ..Entry::default() })
+    Ok(Entry { entry_type, term: entry.term, index: entry.index, data: entry.record, ..Entry::default() })
 }
 
 #[cfg(test)]
@@ -197,7 +212,14 @@ mod tests {
 
     #[test]
     fn messages_come_back_as_they_went() {
-        let point = SnapshotPoint { index: 5, term: 2, voters: vec![1, 2, 3], learners: vec![4] };
+        let set = ReplicaSet {
+            voters: vec![1, 2, 3],
+            learners: vec![4],
+            voters_outgoing: vec![2, 3, 5],
+            changed_at: 4,
+            ..ReplicaSet::default()
+        };
+        let point = point(5, 2, set);
         let kind = Kind::Snapshot as i32;
         let snapshot = RaftMessage { kind, entries: Vec::new(), snapshot: Some(point), ..append() };
         let kind = Kind::AppendResponse as i32;
@@ -209,6 +231,13 @@ mod tests {
     }
 
     #[test]
+    fn points_of_nodes_that_know_no_changes_are_understood() {
+        let old = SnapshotPoint { index: 5, term: 2, voters: vec![1, 2], learners: vec![3], replicas: None };
+        let set = ReplicaSet { voters: vec![1, 2], learners: vec![3], ..ReplicaSet::default() };
+        assert_eq!(replicas_of(&snapshot(&old)), set);
+    }
+
+    #[test]
     fn what_no_replica_sends_is_refused() {
         let mut gap = append();
         gap.entries.remove(0);
@@ -216,6 +245,9 @@ mod tests {
         later.entries[1].term = 5;
         let mut strange = append();
         strange.entries[0].kind = 9;
+        let mut no_change = append();
+        no_change.entries[0].kind = CHANGE_OF_REPLICAS;
+        let no_replicas = SnapshotPoint { index: 5, term: 2, ..SnapshotPoint::default() };
         let mut falling = append();
         falling.entries[1].term = 2;
         let mut without_term = append();
@@ -227,6 +259,8 @@ mod tests {
             kind(2),
             kind(10),
             kind(Kind::Snapshot as i32),
+            RaftMessage { snapshot: Some(no_replicas), entries: vec![], ..kind(Kind::Snapshot as i32) },
+            no_change,
             kind(99),
             RaftMessage { from: 0, ..append() },
             RaftMessage { to: 0, ..append() },

@@ -19,6 +19,7 @@ mod files;
 mod log;
 mod log_thread;
 mod message;
+mod replicas;
 mod group;
 #[cfg(test)]
 mod tests;
@@ -29,25 +30,30 @@ mod replica_tests;
 pub(crate) use damage::whole_batch_behind;
 #[cfg(any(test, feature = "sim"))]
 pub use group::Standing;
-pub use group::{Group, GroupOutput, KeptFor, Replicas, Role, TICK_MS};
+pub use group::{Group, GroupOutput, KeptFor, Role, TICK_MS};
 pub use log::{Log, LogRange, LogWrite};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use log_thread::QueuedWrites;
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
 pub use message::{MessageError, check_message};
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
+pub use replicas::{ReplicaChange, Replicas, first as first_replicas, is_holder, is_joint, is_voter};
 
 use bytes::Bytes;
 use std::path::PathBuf;
 use wire_protocol::ids::ShardId;
+use wire_protocol::internal::ReplicaSet;
 
 /// A committed entry of a shard's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
     /// Position in the shard's log: 1, 2, 3, …
     pub index: u64,
-    /// A record (see [`decode_record`]), or nothing: the entry that a leader opens its term with.
+    /// A record (see [`decode_record`]), or nothing: the entry that a leader opens its term with, or one that
+    /// changes the replicas.
     pub record: Bytes,
+    /// The replicas from this entry on, if it changed them.
+    pub replicas: Option<ReplicaSet>,
 }
 
 /// Why log or consensus cannot serve. All of it is ours to act on; the node stops.

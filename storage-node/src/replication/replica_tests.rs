@@ -2,6 +2,8 @@
 //! replicas are cut off and die. What must hold: no two of them ever commit different entries at one place, and what a
 //! leader has seen committed stays.
 
+mod changes;
+
 use super::*;
 use crate::config::LogConfig;
 use crate::sim::Random;
@@ -19,10 +21,13 @@ fn open_log(folder: &Path) -> Arc<Log> {
 }
 
 fn replicas(own: u32) -> Replicas {
-    Replicas { own, voters: NODES.to_vec(), preferred: 1 }
+    Replicas::of(own, &NODES)
 }
 
 struct Replica {
+    own: u32,
+    /// Its first replicas, then each other set by the entry that made it.
+    sets: BTreeMap<u64, ReplicaSet>,
     folder: tempfile::TempDir,
     log: Arc<Log>,
     group: Group,
@@ -44,14 +49,21 @@ struct Taken {
     message: RaftMessage,
     entries: Vec<RaftEntry>,
     committed: BTreeMap<u64, Bytes>,
+    set: ReplicaSet,
 }
 
 impl Replica {
     fn new(own: u32) -> Self {
+        Self::with(replicas(own))
+    }
+
+    fn with(replicas: Replicas) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = open_log(folder.path());
-        let group = Group::open(Arc::clone(&log), SHARD, 0, &replicas(own)).expect("it opens");
+        let group = Group::open(Arc::clone(&log), SHARD, 0, &replicas).expect("it opens");
         Self {
+            own: replicas.own,
+            sets: BTreeMap::from([(0, replicas.set)]),
             folder,
             log,
             group,
@@ -66,7 +78,8 @@ impl Replica {
     }
 
     /// It dies and starts again; `applied` of its stored state is what it had applied, or less.
-    fn restart(&mut self, own: u32, applied: u64) {
+    fn restart(&mut self, applied: u64) {
+        let own = self.own;
         self.writes.clear();
         // A placeholder, so that the log is closed before it is opened again.
         let other = tempfile::tempdir().expect("a folder");
@@ -75,8 +88,13 @@ impl Replica {
         self.log = log;
         self.log = open_log(self.folder.path());
         self.applied = applied.min(self.applied).max(self.log.cut_index(SHARD));
-        self.group =
-            Group::open(Arc::clone(&self.log), SHARD, self.applied, &replicas(own)).expect("it opens");
+        let replicas = Replicas { set: self.set_at(self.applied), ..replicas(own) };
+        self.group = Group::open(Arc::clone(&self.log), SHARD, self.applied, &replicas).expect("it opens");
+    }
+
+    /// The replicas as of an entry, as its rows would have them.
+    fn set_at(&self, index: u64) -> ReplicaSet {
+        self.sets.range(..=index).next_back().map(|(_, set)| set.clone()).expect("there is a first one")
     }
 
     /// Takes what the group has to say and what it wants written; applies what is committed.
@@ -89,13 +107,14 @@ impl Replica {
             for entry in output.committed {
                 assert_eq!(entry.index, self.applied + 1, "committed entries come in order");
                 self.applied = entry.index;
+                self.sets.extend(entry.replicas.map(|set| (entry.index, set)));
                 let known = self.committed.insert(entry.index, entry.record.clone());
                 assert!(known.is_none_or(|known| known == entry.record), "what was committed changed");
             }
             self.group.applied(self.applied);
             if let Some(node) = output.snapshot_wanted {
                 let term = self.log.term(SHARD, self.applied).expect("it reads").expect("it is there");
-                self.group.offer_snapshot(node, self.applied, term);
+                self.group.offer_snapshot(node, self.applied, term, self.set_at(self.applied));
             }
             if let Some(message) = output.snapshot_message {
                 self.make_snapshot(message);
@@ -113,14 +132,17 @@ impl Replica {
         let entries = self.log.snapshot_entries(SHARD, range, usize::MAX).expect("it reads");
         let committed = self.committed.range(..=index).map(|(index, record)| (*index, record.clone()));
         let committed = committed.collect();
-        self.snapshots.push(Taken { message, entries, committed });
+        let set = self.set_at(index);
+        self.snapshots.push(Taken { message, entries, committed, set });
     }
 
     fn restore(&mut self, index: u64) {
         assert!(self.group.poll().is_none(), "it takes no part meanwhile");
         self.sync();
-        let Taken { message, entries, committed } = self.received.take().expect("it came with one");
-        assert_eq!(message.snapshot.map(|point| point.index), Some(index));
+        let Taken { message, entries, committed, set } = self.received.take().expect("it came with one");
+        let point = message.snapshot.expect("it has a point");
+        assert_eq!((point.index, point.replicas.as_deref()), (index, Some(&set)));
+        self.sets = BTreeMap::from([(0, set)]);
         for (index, record) in &self.committed {
             assert_eq!(committed.get(index), Some(record), "what was committed here is in the snapshot");
         }
@@ -164,6 +186,23 @@ impl Net {
         }
     }
 
+    /// Node 3 is cut off, and 20 entries later the others have what it has not.
+    fn without_third() -> Self {
+        let mut net = Self::new();
+        net.ticks(12);
+        net.cut_off(3);
+        net.propose(0..20);
+        net
+    }
+
+    /// By node 1, one after the other.
+    fn propose(&mut self, numbers: std::ops::Range<u64>) {
+        for number in numbers {
+            self.replica(1).group.propose(record(number)).expect("it leads");
+            self.settle();
+        }
+    }
+
     fn replica(&mut self, node: u32) -> &mut Replica {
         &mut self.replicas[node as usize - 1]
     }
@@ -188,10 +227,17 @@ impl Net {
             snapshots.into_iter().for_each(|snapshot| self.bring(snapshot));
             for message in std::mem::take(&mut self.messages) {
                 if !self.cut.contains(&(message.from, message.to)) {
-                    self.replica(message.to).group.step(message).expect("replicas send what they should");
+                    self.step(message);
                 }
             }
         }
+    }
+
+    /// It arrives. Of those that come and go some say what nobody asked for any more.
+    fn step(&mut self, message: RaftMessage) {
+        let may_err = self.replicas.len() > NODES.len();
+        let taken = self.replica(message.to).group.step(message);
+        assert!(may_err || taken.is_ok(), "replicas send what they should: {taken:?}");
     }
 
     /// A snapshot arrives, or not.
@@ -202,7 +248,7 @@ impl Net {
         if arrives {
             let message = snapshot.message.clone();
             self.replica(to).received = Some(snapshot);
-            self.replica(to).group.step(message).expect("a leader's");
+            self.step(message);
         }
     }
 
@@ -214,8 +260,8 @@ impl Net {
     }
 
     fn leader(&self) -> Option<u32> {
-        let leads = |node: &u32| self.replicas[*node as usize - 1].leads();
-        NODES.into_iter().filter(leads).max_by_key(|node| self.replicas[*node as usize - 1].group.term())
+        let leaders = self.replicas.iter().filter(|replica| replica.leads());
+        leaders.max_by_key(|replica| replica.group.term()).map(|replica| replica.own)
     }
 }
 
@@ -307,13 +353,7 @@ fn a_leader_whose_disk_is_slow_knows_it_and_no_other_does() {
 
 #[test]
 fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
-    let mut net = Net::new();
-    net.ticks(12);
-    net.cut_off(3);
-    for number in 0..20 {
-        net.replica(1).group.propose(record(number)).expect("it leads");
-        net.settle();
-    }
+    let mut net = Net::without_third();
     net.replica(1).cut();
     assert_eq!(net.replica(1).log.cut_index(SHARD), 21);
     assert_eq!(net.replica(1).group.matched(KeptFor::All), 1, "the one that is away has the first entry");
@@ -325,7 +365,7 @@ fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
     net.ticks(10);
     assert_eq!((net.replica(3).installed, net.replica(3).applied), (1, 21));
     // What it was given is in its files, and it goes on from there.
-    net.replica(3).restart(3, 21);
+    net.replica(3).restart(21);
     net.replica(1).group.propose(record(100)).expect("it leads");
     net.settle();
     assert_eq!(net.replica(3).committed[&22], record(100));
@@ -345,17 +385,11 @@ fn a_replica_that_the_log_does_not_reach_takes_a_snapshot_and_can_lead() {
 
 #[test]
 fn what_was_offered_before_an_election_is_not_sent_after_it() {
-    let mut net = Net::new();
-    net.ticks(12);
-    net.cut_off(3);
-    for number in 0..20 {
-        net.replica(1).group.propose(record(number)).expect("it leads");
-        net.settle();
-    }
+    let mut net = Net::without_third();
     net.replicas.iter().for_each(Replica::cut);
     // It was made for the one that is away, which then was not asked for.
     let term = net.replica(1).group.term();
-    assert!(net.replica(1).group.offer_snapshot(3, 21, term));
+    assert!(net.replica(1).group.offer_snapshot(3, 21, term, first_replicas(&NODES)));
     net.cut_off(1);
     net.cut.push((2, 3));
     net.cut.push((3, 2));
@@ -378,13 +412,7 @@ fn what_was_offered_before_an_election_is_not_sent_after_it() {
 
 #[test]
 fn a_replica_promises_nothing_of_a_snapshot_before_it_is_installed() {
-    let mut net = Net::new();
-    net.ticks(12);
-    net.cut_off(3);
-    for number in 0..20 {
-        net.replica(1).group.propose(record(number)).expect("it leads");
-        net.settle();
-    }
+    let mut net = Net::without_third();
     net.replica(1).cut();
     net.cut.clear();
     let snapshot = (0..20).find_map(|_| {
@@ -426,7 +454,7 @@ fn a_snapshot_of_what_is_there_changes_nothing() {
     }
     net.settle();
     let term = net.replica(1).group.term();
-    let point = SnapshotPoint { index: 3, term, voters: NODES.to_vec(), learners: Vec::new() };
+    let point = SnapshotPoint { index: 3, term, voters: NODES.to_vec(), ..SnapshotPoint::default() };
     let message = RaftMessage {
         shard: SHARD.0,
         kind: raft_message::Kind::Snapshot as i32,
@@ -545,7 +573,7 @@ fn messages_for_others_and_of_no_replica_are_refused() {
     let wrong = if append.to == 2 { 3 } else { 2 };
     assert!(net.replica(wrong).group.step(append.clone()).is_err());
     assert!(net.replica(append.to).group.step(RaftMessage { kind: 2, ..append.clone() }).is_err());
-    let point = SnapshotPoint { index: 9, term: 1, voters: vec![1, 2, 4], learners: Vec::new() };
+    let point = SnapshotPoint { index: 9, term: 1, voters: vec![1, 4, 5], ..SnapshotPoint::default() };
     let kind = raft_message::Kind::Snapshot as i32;
     let snapshot = RaftMessage { kind, snapshot: Some(point), entries: Vec::new(), ..append.clone() };
     assert!(net.replica(append.to).group.step(snapshot).is_err());
@@ -602,7 +630,7 @@ fn storm(seed: u64) -> (usize, usize, usize) {
             5..=6 => {
                 let node = NODES[random.below(3)];
                 let applied = net.replica(node).applied.saturating_sub(random.below(3) as u64);
-                net.replica(node).restart(node, applied);
+                net.replica(node).restart(applied);
                 restarts += 1;
             }
             7..=20 => {
@@ -650,7 +678,7 @@ fn deliver_one(net: &mut Net, random: &mut Random) {
     if random.below(20) == 0 {
         net.messages.push_back(message.clone());
     }
-    net.replica(message.to).group.step(message).expect("replicas send what they should");
+    net.step(message);
 }
 
 fn agree(net: &Net, agreed: &mut BTreeMap<u64, Bytes>, seed: u64) {

@@ -65,7 +65,7 @@ fn nothing_is_committed_before_it_is_persisted() {
     assert_eq!(indexes(&settle(&mut group, &log)), [2, 3]);
     group.persisted(numbers[2]);
     let last = settle(&mut group, &log);
-    assert_eq!(last, [LogEntry { index: 4, record: record(4).into() }]);
+    assert_eq!(last, [LogEntry { index: 4, record: record(4).into(), replicas: None }]);
 }
 
 #[test]

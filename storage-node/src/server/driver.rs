@@ -5,7 +5,7 @@ use super::ending::{Ends, Stage};
 use super::wake::Wake;
 use crate::clock;
 use crate::placement::OtherNode;
-use crate::worker::{LinkId, LinkOutput, PeerMessage, StorageCore};
+use crate::worker::{LinkId, LinkOutput, PeerMessage, PeerOutput, StorageCore};
 use monoio::net::UnixStream;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
+use wire_protocol::internal::Fleet;
 use wire_protocol::link::{CallerLink, ServingLink, Versions};
 
 /// Links look at the clock this often, in milliseconds; it also bounds how late a stop is noticed.
@@ -51,22 +52,40 @@ impl Driver {
         self.ends.stage() >= Stage::Stopping
     }
 
-    /// The other storage nodes.
+    /// The other storage nodes of the fleet, as it is now.
     pub fn others(&self) -> Vec<OtherNode> {
-        self.core.borrow().other_nodes().to_vec()
+        self.core.borrow().other_nodes()
+    }
+
+    /// Whether a node is still to be called where it was.
+    pub fn is_known(&self, node: OtherNode) -> bool {
+        self.others().contains(&node)
     }
 
     /// Turns until told to stop, or until the node fails. `serving` is called once, when every shard answers, and `left`,
-    /// when nothing is led from here any more and the node was to leave.
-    pub async fn run(&self, serving: impl FnOnce(), left: impl FnOnce()) -> io::Result<()> {
+    /// when nothing is led from here any more and the node was to leave; `call` for each other node, when the fleet gets
+    /// it.
+    pub async fn run(
+        &self,
+        serving: impl FnOnce(),
+        left: impl FnOnce(),
+        mut call: impl FnMut(OtherNode),
+    ) -> io::Result<()> {
         let always_ready = AlwaysReady::new()?;
         let (mut serving, mut left) = (Some(serving), Some(left));
         let mut is_leaving = false;
         let mut looked_ms = 0;
         let mut stop_by_ms = None;
+        let (mut fleet_changes, mut called) = (0, Vec::new());
         loop {
             let now_ms = clock::now_ms();
             self.turn(now_ms);
+            let changes = self.core.borrow().fleet_changes();
+            if std::mem::replace(&mut fleet_changes, changes) != changes {
+                let others = self.others();
+                others.iter().filter(|node| !called.contains(*node)).for_each(|node| call(*node));
+                called = others;
+            }
             if now_ms.saturating_sub(looked_ms) >= LOOK_EVERY_MS {
                 looked_ms = now_ms;
                 self.look_at_clock(now_ms);
@@ -144,6 +163,12 @@ impl Driver {
                         connection.notify();
                     }
                 }
+                LinkOutput::Fleet(link, fleet) => {
+                    if let Some(connection) = serving.get(&link) {
+                        connection.half.borrow_mut().queue_fleet(Fleet::clone(&fleet));
+                        connection.notify();
+                    }
+                }
                 LinkOutput::Leader(link, leader) => {
                     if let Some(connection) = serving.get(&link) {
                         connection.half.borrow_mut().queue_leader(leader);
@@ -156,31 +181,7 @@ impl Driver {
         while let Some(output) = core.poll_peer_output() {
             // Without a link, or with a full one, it is lost here: the feed's source and Raft send again.
             if let Some(connection) = peers.get(&output.node) {
-                let mut half = connection.half.borrow_mut();
-                match output.message {
-                    PeerMessage::Batch(batch) => {
-                        if let Err(full) = half.queue_feed(batch) {
-                            tracing::debug!(node = output.node, "feed: {full}");
-                        }
-                    }
-                    PeerMessage::Ack(ack) => half.queue_feed_ack(ack),
-                    PeerMessage::Raft(message) => {
-                        if let Err(full) = half.queue_raft(message) {
-                            tracing::debug!(node = output.node, "raft: {full}");
-                        }
-                    }
-                    PeerMessage::Part(part) => {
-                        if let Err(full) = half.queue_snapshot_part(*part) {
-                            tracing::debug!(node = output.node, "part of a snapshot: {full}");
-                        }
-                    }
-                    PeerMessage::Progress(progress) => {
-                        if let Err(full) = half.queue_snapshot_progress(progress) {
-                            tracing::debug!(node = output.node, "progress of a snapshot: {full}");
-                        }
-                    }
-                }
-                drop(half);
+                queue_for_peer(&mut connection.half.borrow_mut(), output);
                 connection.notify();
             }
         }
@@ -189,6 +190,22 @@ impl Driver {
     fn look_at_clock(&self, now_ms: u64) {
         self.accepted.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
         self.peers.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
+    }
+}
+
+/// What a full link does not take is lost.
+fn queue_for_peer(half: &mut CallerLink, output: PeerOutput) {
+    let (what, queued) = match output.message {
+        PeerMessage::Batch(batch) => ("feed", half.queue_feed(batch)),
+        PeerMessage::Ack(ack) => return half.queue_feed_ack(ack),
+        PeerMessage::Raft(message) => ("raft", half.queue_raft(message)),
+        PeerMessage::Part(part) => ("part of a snapshot", half.queue_snapshot_part(*part)),
+        PeerMessage::Progress(progress) => ("progress of a snapshot", half.queue_snapshot_progress(progress)),
+        PeerMessage::Report(report) => ("report of replicas", half.queue_replica_report(report)),
+        PeerMessage::FleetChange(fleet) => ("change of the fleet", half.queue_fleet_change(*fleet)),
+    };
+    if let Err(full) = queued {
+        tracing::debug!(node = output.node, "{what}: {full}");
     }
 }
 

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use wire_protocol::internal::LinkWelcome;
+use wire_protocol::internal::{LinkWelcome, link_hello};
 use wire_protocol::limits::LINK_CREDITS;
 use wire_protocol::link::{ServingEvent, ServingLink};
 
@@ -63,7 +63,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     let connection = Connection::new(ServingLink::speaking(driver.versions, welcome, clock::now_ms()), tls);
     driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
     let link = Cell::new(None);
-    let peer = Cell::new(0);
+    let peer = Cell::new(None);
     let take = |connection: &Rc<Connection<ServingLink>>, events: Vec<ServingEvent>| {
         for event in events {
             if is_of_peer(&event, peer.get()) {
@@ -86,25 +86,30 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     driver.wake.wake();
 }
 
-/// Whether what replicas say comes over a link of the node that says it.
-fn is_of_peer(event: &ServingEvent, peer: u32) -> bool {
+/// Whether what only storage nodes say comes over a link of one, and what a replica says over its own node's.
+fn is_of_peer(event: &ServingEvent, storage_node: Option<u32>) -> bool {
     let from = match event {
-        ServingEvent::Raft(message) => message.from,
-        ServingEvent::SnapshotPart(part) => part.from,
-        ServingEvent::SnapshotProgress(progress) => progress.from,
-        _ => return true,
+        ServingEvent::Raft(message) => Some(message.from),
+        ServingEvent::SnapshotPart(part) => Some(part.from),
+        ServingEvent::SnapshotProgress(progress) => Some(progress.from),
+        ServingEvent::ReplicaReport(_) | ServingEvent::FleetChange(_) => storage_node,
+        ServingEvent::Hello(_)
+        | ServingEvent::Request(_)
+        | ServingEvent::Feed(_)
+        | ServingEvent::FeedAck(_) => return true,
     };
-    if from != peer {
-        tracing::warn!(peer, from, "a node speaks for another one");
+    let is_own = from.is_some() && from == storage_node;
+    if !is_own {
+        tracing::warn!(?storage_node, ?from, "a peer speaks for a node that it is not");
     }
-    from == peer
+    is_own
 }
 
 fn take_event(
     driver: &Driver,
     connection: &Rc<Connection<ServingLink>>,
     link: &Cell<Option<LinkId>>,
-    peer: &Cell<u32>,
+    peer: &Cell<Option<u32>>,
     event: ServingEvent,
 ) {
     let mut core = driver.core.borrow_mut();
@@ -117,7 +122,7 @@ fn take_event(
                 core: hello.core,
             });
             link.set(Some(opened));
-            peer.set(hello.peer_id);
+            peer.set((hello.role() == link_hello::Role::Storage).then_some(hello.peer_id));
             driver.serving.borrow_mut().insert(opened, Rc::clone(connection));
         }
         (ServingEvent::Request(request), Some(link)) => core.receive(link, request),
@@ -132,6 +137,12 @@ fn take_event(
         }
         (ServingEvent::SnapshotProgress(progress), _) => {
             core.receive_from_peer(clock::now_ms(), PeerMessage::Progress(progress));
+        }
+        (ServingEvent::ReplicaReport(report), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Report(report));
+        }
+        (ServingEvent::FleetChange(fleet), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::FleetChange(Box::new(fleet)));
         }
         (ServingEvent::FeedAck(ack), _) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         (ServingEvent::Request(_), None) => unreachable!("the link half takes requests after a hello only"),

@@ -236,13 +236,13 @@ fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
     let result = runtime.block_on(async {
         let listener = monoio::net::TcpListener::from_std(parts.listener)?;
         let driver = Driver::new(parts.core, parts.wake, parts.ends, parts.versions);
-        for node in driver.others() {
-            let core = parts.number as u32;
-            monoio::spawn(peers::keep(Rc::clone(&driver), node, core, parts.tls.clone()));
-        }
         monoio::spawn(links::accept(Rc::clone(&driver), listener, Arc::clone(&parts.tls.server)));
+        let call = |node| {
+            let core = parts.number as u32;
+            drop(monoio::spawn(peers::keep(Rc::clone(&driver), node, core, parts.tls.clone())));
+        };
         let tell = |what| drop(news.try_send(what));
-        driver.run(|| tell(CoreNews::Serving), || tell(CoreNews::Left)).await
+        driver.run(|| tell(CoreNews::Serving), || tell(CoreNews::Left), call).await
     });
     // An accept is in flight: dropping it with the runtime is not safe to do in this version of the library, and
     // the process ends anyway.

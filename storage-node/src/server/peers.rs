@@ -20,10 +20,10 @@ const RECONNECT_MS_MAX: u64 = 2_000;
 /// A connection that is not made by then is given up, in milliseconds.
 const CONNECT_MS_MAX: u64 = 5_000;
 
-/// Keeps a link to another node for as long as the node runs.
+/// Keeps a link to another node for as long as this one runs and the other is of the fleet.
 pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
     let mut wait_ms = RECONNECT_MS_MIN;
-    while !driver.is_stopping() {
+    while !driver.is_stopping() && driver.is_known(node) {
         let was_open = match connect(node).await {
             Ok(stream) => serve(&driver, node, core, &tls, stream).await,
             Err(error) => {
@@ -98,6 +98,7 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
         }
         CallerEvent::FeedAck(ack) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         CallerEvent::Leader(leader) => core.hear_of_leader(leader),
+        CallerEvent::Fleet(fleet) => core.hear_of_fleet(fleet),
         CallerEvent::Response(_) | CallerEvent::Delivery(_) => {
             tracing::warn!(node = node.id, "an answer to a link that asks nothing");
         }

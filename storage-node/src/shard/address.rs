@@ -24,7 +24,7 @@ pub(super) fn command_slot(command: &Command) -> Option<Slot> {
         Kind::AddDevice(add) => of_user(&add.user_id),
         Kind::RotateRefresh(rotate) => of_user(&rotate.user_id),
         Kind::RemoveDevice(remove) => of_user(&remove.user_id),
-        Kind::FeedCheckpoint(_) => None,
+        Kind::FeedCheckpoint(_) | Kind::ChangeFleet(_) => None,
     }
 }
 

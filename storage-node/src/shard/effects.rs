@@ -9,8 +9,8 @@ use crate::worker::{LinkId, Origin};
 use bytes::Bytes;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::{
-    CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Query, RaftMessage, ShardLeader,
-    ShardResponse,
+    CommandBatch, Delivery, FeedAck, FeedBatch, FeedItem, FeedPosition, Fleet, Query, RaftMessage,
+    ReplicaReport, ReplicaSet, ShardLeader, ShardResponse,
 };
 
 /// Gathered over a turn, from all shards of a core.
@@ -28,6 +28,10 @@ pub(crate) struct Effects {
     pub messages: Vec<RaftMessage>,
     /// Shards of this core whose leader is another one than before, as far as their replicas here know.
     pub leaders: Vec<ShardLeader>,
+    /// Replicas are where they are to be: for the shard that keeps the fleet.
+    pub reports: Vec<ReplicaReport>,
+    /// The fleet is another one.
+    pub fleet: Option<Fleet>,
     /// For the log thread.
     pub writes: Vec<LogWrite>,
     /// For the core's store thread.
@@ -65,6 +69,8 @@ pub(crate) enum ApplyWork {
     Batch(CommandBatch),
     /// From the log.
     Record(Bytes),
+    /// Nothing but that these are the replicas from here on.
+    Replicas(ReplicaSet),
 }
 
 /// The rows of these entries are readable.

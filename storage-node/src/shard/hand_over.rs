@@ -92,7 +92,8 @@ impl Shard {
     /// Whether nothing holds the node here: another copy leads and is known, or none can.
     pub fn has_left(&mut self) -> bool {
         match self.pipeline.role() {
-            _ if !self.has_copies() || matches!(self.stage, Stage::Failed) => true,
+            _ if !self.has_copies() => true,
+            _ if matches!(self.stage, Stage::Failed | Stage::Absent | Stage::Leaving) => true,
             Role::Follower { leader } => leader.is_some(),
             Role::Leader { .. } => self.handing_over.under_way.is_none() && self.next_successor().is_none(),
         }

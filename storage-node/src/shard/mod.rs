@@ -17,6 +17,7 @@ mod reads;
 mod feed;
 mod role;
 mod hand_over;
+mod moves;
 mod snapshots;
 mod standing;
 #[cfg(test)]
@@ -36,8 +37,6 @@ pub use standing::Standing;
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
-#[cfg(any(test, feature = "sim"))]
-use crate::replication::Standing;
 use crate::replication::{Group, KeptFor, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
 use hand_over::HandOver;
@@ -121,8 +120,8 @@ pub(crate) struct ShardStart {
     pub shard_count: u32,
     pub group: Group,
     pub replicas: Replicas,
-    /// Whether a majority of them is never in one zone alone.
-    pub spans_zones: bool,
+    /// Whether it has, or may get, replicas on other nodes.
+    pub is_replicated: bool,
     /// Index and time of the stored state.
     pub applied: u64,
     pub time_ms: u64,
@@ -136,6 +135,10 @@ pub(crate) struct ShardStart {
 }
 
 enum Stage {
+    /// There is no replica here.
+    Absent,
+    /// There is none any more, and what it leaves is being removed.
+    Leaving,
     Following,
     Recovering,
     Loading,
@@ -150,7 +153,6 @@ pub(crate) struct Shard {
     stage: Stage,
     pipeline: Pipeline,
     replicas: Replicas,
-    spans_zones: bool,
     lead: Lead,
     handing_over: HandOver,
     /// The term in which this replica leads.
@@ -162,6 +164,8 @@ pub(crate) struct Shard {
     registry: Registry,
     source: Option<SourceFeed>,
     snapshots: snapshots::Snapshots,
+    moving: moves::Moving,
+    is_replicated: bool,
     /// When the source must be asked even if nothing happens to it; `Some(0)`: something did.
     feed_due_ms: Option<u64>,
     marks: Arc<ShardMarks>,
@@ -178,14 +182,18 @@ impl Shard {
             Role::Leader { term, .. } => Some(term),
             Role::Follower { .. } => None,
         };
+        let stage = match leads_in {
+            Some(_) => Stage::Recovering,
+            None if !start.group.is_holder() => Stage::Absent,
+            None => Stage::Following,
+        };
         Self {
             id: start.id,
             shard_count: start.shard_count,
-            stage: if leads_in.is_some() { Stage::Recovering } else { Stage::Following },
+            stage,
             feed_due_ms: start.source.is_some().then_some(0),
             source: start.source,
             replicas: start.replicas,
-            spans_zones: start.spans_zones,
             lead: Lead::new(),
             handing_over: HandOver::default(),
             leads_in,
@@ -196,6 +204,8 @@ impl Shard {
             ticket_last: 0,
             registry: Registry::default(),
             snapshots: snapshots::Snapshots::default(),
+            moving: moves::Moving::default(),
+            is_replicated: start.is_replicated,
             marks: start.marks,
             metrics: start.metrics,
         }
@@ -215,7 +225,8 @@ impl Shard {
     pub fn is_led(&self) -> bool {
         let knows_leader = matches!(self.pipeline.role(), Role::Follower { leader: Some(_) });
         let follows = matches!(self.stage, Stage::Following) && knows_leader;
-        self.is_serving() || (follows && self.pipeline.has_applied_most())
+        let is_elsewhere = matches!(self.stage, Stage::Absent | Stage::Leaving);
+        self.is_serving() || is_elsewhere || (follows && self.pipeline.has_applied_most())
     }
 
     /// What its replica here is and how far.
@@ -226,12 +237,12 @@ impl Shard {
 
     /// Where its replica here stands in the election of its term.
     #[cfg(any(test, feature = "sim"))]
-    pub fn standing(&mut self) -> Standing {
+    pub fn standing(&mut self) -> crate::replication::Standing {
         self.pipeline.group().standing()
     }
 
     fn has_copies(&self) -> bool {
-        self.replicas.voters.len() > 1
+        self.is_replicated
     }
 
     /// Whether no request waits for its answer.
@@ -256,7 +267,7 @@ impl Shard {
         match self.stage {
             Stage::Serving(_) => self.carry_out(origin, operation, effects),
             Stage::Failed => self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects),
-            Stage::Following => self.refuse_for_leader(origin, effects),
+            Stage::Following | Stage::Absent | Stage::Leaving => self.refuse_for_leader(origin, effects),
             Stage::Recovering | Stage::Loading => self.defer(origin, operation, effects),
         }
     }
@@ -318,12 +329,15 @@ impl Shard {
                 self.metrics.commands.add(packed as u64);
             }
         }
-        self.pipeline.poll(effects);
+        if !matches!(self.stage, Stage::Leaving) {
+            self.pipeline.poll(effects);
+        }
         if self.has_copies() {
             self.look_at_snapshots(now_ms, effects);
             self.pass_barrier(effects);
             // An election may have been won or lost by what was polled.
             self.look_at_role(effects);
+            self.look_at_replicas(now_ms, effects)?;
         }
         if self.feed_due_ms.is_some_and(|due_ms| due_ms <= now_ms) {
             self.send_feed(now_ms, effects);
@@ -387,7 +401,8 @@ impl Shard {
             Stage::Serving(home) => home.next_checkpoint_ms(),
             _ => None,
         };
-        let tick = self.has_copies().then(|| self.lead.next_tick_ms());
+        let is_here = !matches!(self.stage, Stage::Absent);
+        let tick = (self.has_copies() && is_here).then(|| self.lead.next_tick_ms());
         [checkpoint, self.feed_due_ms, tick].into_iter().flatten().min()
     }
 

@@ -10,7 +10,7 @@ use prost::Message;
 use std::collections::VecDeque;
 use std::time::Instant;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{Command, CommandBatch, RaftMessage, command};
+use wire_protocol::internal::{Command, CommandBatch, RaftMessage, ReplicaSet, command};
 use wire_protocol::limits::BODY_BYTES_MAX;
 
 /// Commands a shard keeps before it refuses more as overloaded: a tenth of a second at full load.
@@ -132,6 +132,11 @@ impl Pipeline {
         &mut self.group
     }
 
+    /// The replicas as of what is committed.
+    pub fn replicas(&self) -> &ReplicaSet {
+        self.group.replicas()
+    }
+
     pub fn role(&self) -> Role {
         self.group.role()
     }
@@ -217,12 +222,13 @@ impl Pipeline {
                 effects.writes.push(write);
             }
             let mut own = self.proposed.iter_mut().skip_while(|proposed| proposed.batch.is_none()).peekable();
-            for LogEntry { index, record } in output.committed {
+            for LogEntry { index, record, replicas } in output.committed {
                 self.committed_bytes += record.len();
                 let batch = own.next_if(|proposed| proposed.index == index);
-                let work = match batch.and_then(|proposed| proposed.batch.take()) {
-                    Some(batch) => ApplyWork::Batch(batch),
-                    None => ApplyWork::Record(record),
+                let work = match (batch.and_then(|proposed| proposed.batch.take()), replicas) {
+                    (Some(batch), _) => ApplyWork::Batch(batch),
+                    (None, Some(replicas)) => ApplyWork::Replicas(replicas),
+                    (None, None) => ApplyWork::Record(record),
                 };
                 self.committed.push_back(ApplyEntry { index, work });
             }
@@ -254,6 +260,16 @@ impl Pipeline {
     pub fn may_install(&mut self) -> bool {
         let is_quiet = self.writes_in_flight == 0 && self.jobs_in_flight == 0;
         let may = is_quiet && self.restoring == Some(Restoring::Waits);
+        if may {
+            self.restoring = Some(Restoring::Installing);
+        }
+        may
+    }
+
+    /// Whether nothing is under way that a removal of log and rows could meet. True once.
+    pub fn may_be_removed(&mut self) -> bool {
+        let is_quiet = self.writes_in_flight == 0 && self.jobs_in_flight == 0;
+        let may = is_quiet && self.restoring.is_none();
         if may {
             self.restoring = Some(Restoring::Installing);
         }

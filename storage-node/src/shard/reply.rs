@@ -44,8 +44,9 @@ impl Shard {
     /// With what the state does not know: it is committed, so most of the copies have it on disk.
     fn with_copies(&self, mut outcome: Outcome) -> Outcome {
         if let Some(outcome::Kind::MessageApplied(applied)) = &mut outcome.kind {
-            applied.copies = self.replicas.voters.len() as u32 / 2 + 1;
-            applied.spans_zones = self.spans_zones;
+            let set = self.pipeline.replicas();
+            applied.copies = set.voters.len() as u32 / 2 + 1;
+            applied.spans_zones = self.has_copies() && self.moving.spans_zones(set);
         }
         outcome
     }
@@ -55,6 +56,7 @@ impl Shard {
             Event::Feed(item) => items.push(item),
             Event::DeviceRemoved { user, device } => self.device_removed(user, device, effects),
             Event::Checkpointed(checkpoint) => self.checkpointed(&checkpoint, effects),
+            Event::FleetChanged(fleet) => effects.fleet = Some(fleet),
         }
     }
 

@@ -63,7 +63,7 @@ impl Shard {
     /// Takes a message of another replica.
     pub fn take_raft(&mut self, message: RaftMessage) {
         // While a snapshot is installed this replica takes no part.
-        if matches!(self.stage, Stage::Failed) || self.pipeline.is_restoring() {
+        if matches!(self.stage, Stage::Failed | Stage::Leaving) || self.pipeline.is_restoring() {
             return;
         }
         // The rows of a snapshot come first, and bring the leader's message with them.
@@ -117,7 +117,7 @@ impl Shard {
             Role::Leader { term, .. } => Some(term),
             Role::Follower { .. } => None,
         };
-        if self.leads_in != leads_in && !matches!(self.stage, Stage::Failed) {
+        if self.leads_in != leads_in && !matches!(self.stage, Stage::Failed | Stage::Leaving) {
             if self.leads_in.is_some() {
                 self.step_down(effects);
             }
@@ -135,7 +135,7 @@ impl Shard {
     }
 
     /// Another replica leads, or will: nobody who waits gets an answer here, and sessions have to attach there.
-    fn step_down(&mut self, effects: &mut Effects) {
+    pub(super) fn step_down(&mut self, effects: &mut Effects) {
         tracing::info!(shard = %self.id, "leads no more");
         self.stage = Stage::Following;
         self.source = None;

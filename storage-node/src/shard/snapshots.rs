@@ -2,6 +2,7 @@
 //! the replica here.
 
 use super::{Effects, Shard, Stage};
+use crate::replication::ReplicationError;
 use crate::snapshots::{Installed, SNAPSHOT_RETRY_MS, SnapshotReport, SnapshotRequest};
 use std::sync::atomic::Ordering;
 use wire_protocol::internal::RaftMessage;
@@ -28,7 +29,10 @@ impl Shard {
     /// To be called after the group was polled.
     pub(super) fn look_at_snapshots(&mut self, now_ms: u64, effects: &mut Effects) {
         let shard = self.id;
+        // The rows have to say that the replica is one: it would not take a snapshot of before.
+        let knows_all = self.pipeline.applied_index() >= self.pipeline.replicas().changed_at;
         if let Some(node) = self.pipeline.take_snapshot_wanted()
+            && knows_all
             && self.snapshots.outgoing.is_none()
             && now_ms >= self.snapshots.not_before_ms
         {
@@ -48,13 +52,18 @@ impl Shard {
     }
 
     /// The thread of snapshots has news.
-    pub fn snapshot_report(&mut self, now_ms: u64, report: SnapshotReport, effects: &mut Effects) {
+    pub fn snapshot_report(
+        &mut self,
+        now_ms: u64,
+        report: SnapshotReport,
+        effects: &mut Effects,
+    ) -> Result<(), ReplicationError> {
         match report {
-            SnapshotReport::Opened { node, index, term } => {
+            SnapshotReport::Opened { node, index, term, replicas } => {
                 let is_wanted = self.snapshots.outgoing.is_some_and(|(wanted, _)| wanted == node);
                 // One that nobody wants any more is given up by itself.
                 if is_wanted {
-                    self.pipeline.group().offer_snapshot(node, index, term);
+                    self.pipeline.group().offer_snapshot(node, index, term, replicas);
                 }
             }
             SnapshotReport::Ended { node, has_arrived } => {
@@ -67,7 +76,9 @@ impl Shard {
             }
             SnapshotReport::Received { message } => self.snapshot_received(message, effects),
             SnapshotReport::Installed(installed) => self.snapshot_installed(installed, effects),
+            SnapshotReport::Removed => return self.removed(effects),
         }
+        Ok(())
     }
 
     fn snapshot_received(&mut self, message: RaftMessage, effects: &mut Effects) {

@@ -19,10 +19,21 @@ pub enum Standing {
     Serving,
     /// It does nothing any more.
     Failed,
+    /// There is no copy here.
+    Absent,
+    /// There is none any more, and what it leaves is being removed.
+    Leaving,
 }
 
-const ALL: [Standing; 5] =
-    [Standing::Following, Standing::Recovering, Standing::Loading, Standing::Serving, Standing::Failed];
+const ALL: [Standing; 7] = [
+    Standing::Following,
+    Standing::Recovering,
+    Standing::Loading,
+    Standing::Serving,
+    Standing::Failed,
+    Standing::Absent,
+    Standing::Leaving,
+];
 
 impl Standing {
     /// In one word.
@@ -33,6 +44,8 @@ impl Standing {
             Self::Loading => "loading",
             Self::Serving => "serving",
             Self::Failed => "failed",
+            Self::Absent => "absent",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -53,6 +66,8 @@ impl Shard {
             Stage::Loading => Standing::Loading,
             Stage::Serving(_) => Standing::Serving,
             Stage::Failed => Standing::Failed,
+            Stage::Absent => Standing::Absent,
+            Stage::Leaving => Standing::Leaving,
         };
         let leader = match self.pipeline.role() {
             Role::Leader { .. } => self.replicas.own,

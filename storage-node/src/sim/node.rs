@@ -158,6 +158,7 @@ impl<'a> Node<'a> {
                     None => Err("an empty answer".to_owned()),
                 },
                 LinkOutput::Delivery(_, delivery) => life.ledger.delivered(delivery),
+                LinkOutput::Fleet(_, fleet) => Err(format!("the only node is no fleet: {fleet:?}")),
                 LinkOutput::Leader(_, leader) => Err(format!("the only copy has no elections: {leader:?}")),
             };
             checked.map_err(Ended::Broken)?;

@@ -5,7 +5,7 @@
 
 use super::contents::behind;
 use super::incoming::MAGIC;
-use super::{Installed, checksum};
+use super::{Installed, checksum, remove};
 use crate::disk::Disk;
 use crate::domain;
 use crate::engine::keys::Key;
@@ -55,6 +55,16 @@ impl SnapshotFiles {
         self.folder.join(format!("shard-{shard}.installing"))
     }
 
+    /// What the shard left is to be removed, whatever happens.
+    pub fn removing(&self, shard: ShardId) -> PathBuf {
+        self.folder.join(format!("shard-{shard}.removing"))
+    }
+
+    /// Makes names that were given or taken durable.
+    pub fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_folder(&self.folder)
+    }
+
     /// From here on the snapshot is what the shard is.
     pub fn decide(&self, shard: ShardId) -> Result<(), String> {
         let (from, to) = (self.received(shard), self.installing(shard));
@@ -72,7 +82,8 @@ impl SnapshotFiles {
     }
 }
 
-/// What a start finds of snapshots: those that were decided are installed, the others are gone.
+/// What a start finds of snapshots: those that were decided are installed, the others are gone. Removals that were
+/// decided are carried out.
 pub(crate) fn finish_installs(
     files: &SnapshotFiles,
     store: &dyn Store,
@@ -86,6 +97,10 @@ pub(crate) fn finish_installs(
         files.disk.sync_folder(above).map_err(failed)?;
     }
     for &shard in shards {
+        if files.disk.exists(&files.removing(shard)) {
+            tracing::info!(%shard, "goes on removing a replica");
+            remove::finish(files, store, log, shard, shard_count)?;
+        }
         for file in [files.receiving(shard), files.received(shard)] {
             if files.disk.exists(&file) {
                 files.discard(&file);

@@ -24,6 +24,7 @@ mod contents;
 mod outgoing;
 mod incoming;
 mod install;
+mod remove;
 mod worker;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ pub(crate) use worker::SnapshotWorker;
 pub(crate) use worker::run_snapshot_thread;
 
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{RaftMessage, SnapshotPart, SnapshotProgress};
+use wire_protocol::internal::{RaftMessage, ReplicaSet, SnapshotPart, SnapshotProgress};
 
 /// Bytes of a part, but for the last row or entry that still fits in: sent while Raft's own messages wait for a
 /// millisecond at most.
@@ -74,6 +75,8 @@ pub(crate) enum SnapshotRequest {
     Install { shard: ShardId },
     /// Raft has no use for it.
     Discard { shard: ShardId },
+    /// There is no replica here any more, since a change of the replicas.
+    Remove { shard: ShardId, changed_at: u64 },
     /// End.
     Stop,
 }
@@ -82,13 +85,15 @@ pub(crate) enum SnapshotRequest {
 #[derive(Debug)]
 pub(crate) enum SnapshotReport {
     /// Ready to be offered: it ends with this entry.
-    Opened { node: u32, index: u64, term: u64 },
+    Opened { node: u32, index: u64, term: u64, replicas: ReplicaSet },
     /// How sending it, or opening it, ended.
     Ended { node: u32, has_arrived: bool },
     /// Whole, checked and durable: what its leader says of it.
     Received { message: RaftMessage },
     /// Log and rows are those of the snapshot.
     Installed(Installed),
+    /// Log and rows are gone.
+    Removed,
 }
 
 /// What a replica is after it took a snapshot.

@@ -4,6 +4,7 @@ use super::contents::Contents;
 use super::incoming::{Incoming, Refusal, Taken, name_of};
 use super::install::{SnapshotFiles, install};
 use super::outgoing::{Answered, Outgoing, Step};
+use super::remove::remove;
 use super::{RECEIVING_MS_MAX, SnapshotReport, SnapshotRequest};
 use crate::clock;
 use crate::domain;
@@ -79,6 +80,20 @@ impl SnapshotWorker {
                 self.incoming.remove(&shard);
                 self.files().discard(&self.files().received(shard));
             }
+            SnapshotRequest::Remove { shard, changed_at } => {
+                self.incoming.remove(&shard);
+                let shared = &self.shared;
+                remove(
+                    self.files(),
+                    &*shared.store,
+                    &shared.log,
+                    shard,
+                    changed_at,
+                    shared.map.shard_count(),
+                )?;
+                tracing::info!(%shard, "a replica was removed");
+                self.report(shard, SnapshotReport::Removed);
+            }
             SnapshotRequest::Stop => {}
         }
         Ok(())
@@ -130,9 +145,12 @@ impl SnapshotWorker {
         let (index, _) = domain::applied_index(&*view, shard).map_err(|error| error.to_string())?;
         let term = shared.log.term(shard, index).map_err(|error| error.to_string())?;
         let term = term.ok_or_else(|| format!("the log does not hold entry {index}"))?;
+        let replicas = domain::fleet::replicas(&*view, shard).map_err(|error| error.to_string())?;
+        let replicas = replicas.unwrap_or_else(|| shared.first_replicas(shard).set);
         let contents = Contents::new(shard, shared.map.shard_count(), view, index, feed_cut);
         let outgoing = Outgoing::new(shard, node, contents, now_ms);
-        Ok((outgoing, SnapshotReport::Opened { node, index, term }))
+        let report = SnapshotReport::Opened { node, index, term, replicas };
+        Ok((outgoing, report))
     }
 
     fn send(&mut self, now_ms: u64, shard: ShardId, message: RaftMessage) {

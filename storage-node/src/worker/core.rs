@@ -7,10 +7,11 @@ use super::shared::{Completion, Mail, NodeShared};
 use super::store_thread::StoreRequest;
 use super::{LinkOutput, PeerOutput, Waker};
 use crate::observe::CoreMetrics;
+use crate::placement::fleet::other_nodes;
 use crate::placement::{OtherNode, Place};
 use crate::replication::LogRequest;
 use crate::shard::{Effects, Levels, ReadDone, ReadJob, Shard, refusal};
-use crate::snapshots::SnapshotRequest;
+use crate::snapshots::{SnapshotReport, SnapshotRequest};
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub struct StorageCore {
     pub(super) leader_changes: u64,
     /// For the driver. At most one for each link and shard between two changes of leader.
     pub(super) leader_news: VecDeque<(LinkId, ShardLeader)>,
+    /// State of the fleet when this core looked last, and links that are to be told.
+    pub(super) fleet_changes: u64,
+    pub(super) fleet_news: VecDeque<LinkId>,
     pub(super) peer_outputs: VecDeque<PeerOutput>,
     pub(super) own_reads: VecDeque<ReadJob>,
     pub(super) own_reads_in_flight: usize,
@@ -92,6 +96,8 @@ impl StorageCore {
             leaders: vec![None; shard_count],
             leader_changes: 0,
             leader_news: VecDeque::new(),
+            fleet_changes: 0,
+            fleet_news: VecDeque::new(),
             responses: VecDeque::new(),
             deliveries: VecDeque::new(),
             peer_outputs: VecDeque::new(),
@@ -114,6 +120,9 @@ impl StorageCore {
         self.link_last += 1;
         let link = LinkId { core: self.core as u32, number: self.link_last };
         self.links.insert(link, peer);
+        if self.shared.map.is_replicated() && self.shared.fleet.is_heard() {
+            self.fleet_news.push_back(link);
+        }
         self.leader_news.extend(self.leaders.iter().flatten().map(|leader| (link, *leader)));
         self.metrics.links.set(self.links.len() as u64);
         tracing::info!(core = self.core, ?peer, "link opened");
@@ -177,6 +186,7 @@ impl StorageCore {
         self.take_completions(now_ms);
         self.take_mail(now_ms);
         self.look_at_leaders();
+        self.look_at_fleet();
         self.look_at_balance(now_ms);
         for place in 0..self.shards.len() {
             if let Err(error) = self.shards[place].turn(now_ms, &mut self.effects) {
@@ -221,9 +231,7 @@ impl StorageCore {
                     }
                     self.with_shard(shard, |shard, effects| shard.read_done(now_ms, done, effects));
                 }
-                Completion::Snapshot { shard, report } => self.with_shard(shard, |shard, effects| {
-                    shard.snapshot_report(now_ms, report, effects);
-                }),
+                Completion::Snapshot { shard, report } => self.take_snapshot_report(now_ms, shard, report),
                 Completion::AttachFailed { shard, ticket, kind, detail } => {
                     self.shared.reads_in_flight.fetch_sub(1, Ordering::AcqRel);
                     self.with_shard(shard, |shard, effects| {
@@ -233,6 +241,14 @@ impl StorageCore {
             }
         }
         self.shared.inboxes[self.core].signal();
+    }
+
+    fn take_snapshot_report(&mut self, now_ms: u64, shard: ShardId, report: SnapshotReport) {
+        let mut taken = Ok(());
+        self.with_shard(shard, |shard, effects| taken = shard.snapshot_report(now_ms, report, effects));
+        if let Err(error) = taken {
+            self.shared.fail(error.to_string());
+        }
     }
 
     fn take_mail(&mut self, now_ms: u64) {
@@ -261,6 +277,8 @@ impl StorageCore {
             Mail::Batch(batch) => self.take_batch(batch),
             Mail::Ack(ack) => self.take_ack(now_ms, &ack),
             Mail::Raft(message) => self.take_raft(message),
+            Mail::Report(report) => self.take_report(now_ms, &report),
+            Mail::FleetChange(next) => self.take_fleet_change(now_ms, *next),
         }
     }
 
@@ -343,6 +361,11 @@ impl StorageCore {
 
     /// The next answer or delivery. To be drained after each turn. Nothing comes out for a closed link.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        while let Some(link) = self.fleet_news.pop_front() {
+            if self.links.contains_key(&link) {
+                return Some(LinkOutput::Fleet(link, self.shared.fleet.get()));
+            }
+        }
         while let Some((link, leader)) = self.leader_news.pop_front() {
             if self.links.contains_key(&link) {
                 return Some(LinkOutput::Leader(link, leader));
@@ -394,9 +417,17 @@ impl StorageCore {
             && self.outboxes.iter().all(Outbox::is_empty)
     }
 
-    /// The other storage nodes of the fleet.
-    pub fn other_nodes(&self) -> &[OtherNode] {
-        self.shared.map.others()
+    /// The other storage nodes of the fleet, as it is now.
+    pub fn other_nodes(&self) -> Vec<OtherNode> {
+        match self.shared.map.is_replicated() {
+            true => other_nodes(&self.shared.fleet.get(), self.shared.node_id),
+            false => self.shared.map.others().to_vec(),
+        }
+    }
+
+    /// Moves whenever [`Self::other_nodes`] may have changed.
+    pub fn fleet_changes(&self) -> u64 {
+        self.shared.fleet.changes()
     }
 
     /// Made at random when the node starts: tells a restarted node from a reconnected one.

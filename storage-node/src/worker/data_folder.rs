@@ -1,26 +1,28 @@
 //! The data folder: whose it is, in which format, and where its parts are.
 //!
 //! ```text
-//! node.toml   format, node id, shard count, shards: checked at every start
+//! node.toml   format, node id, shard count, the first shards: checked at every start
 //! rows/       the store; its LOCK file keeps a second process out of the whole folder
 //! log/        the log
 //! snapshots/  of shards, from their leaders, that are being received and installed
 //! ```
 
 use super::node::StartError;
-use crate::config::StorageConfig;
+use crate::config::{Beginning, StorageConfig};
 use crate::disk::Disk;
 use crate::placement::ShardMap;
 use serde::Deserialize;
 use std::io;
 use std::path::{Path, PathBuf};
+use wire_protocol::ids::ShardId;
 
 /// Format of the folder as a whole: which parts there are and how they relate.
 const FOLDER_FORMAT: u32 = 1;
 
 /// Why an empty folder is refused.
-const LOST: &str = "is missing, and other nodes have copies of this node's shards. If the fleet never ran: start each \
-                    of its nodes with --new-fleet, once. A node that lost its folder must not come back empty";
+const LOST: &str = "is missing, and other nodes may count on what this one knew. If the fleet never ran: start each of \
+                    its nodes with --new-fleet, once. If this is a node that the fleet is to get: --join, once. A node \
+                    that lost its folder must not come back: let the fleet remove it, and get a node with a new id";
 
 /// Whose folder it is.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -29,8 +31,9 @@ struct Identity {
     format: u32,
     node_id: u32,
     shard_count: u32,
+    /// Those that it held when it began; where shards have several copies they move since then.
     shards: Vec<u32>,
-    /// Nodes that hold copies of each of them, in the order of `shards`; empty: this one alone.
+    /// Nodes that held copies of each of them, in the order of `shards`; empty: this one alone.
     #[serde(default)]
     copies: Vec<Vec<u32>>,
 }
@@ -59,17 +62,21 @@ pub(crate) struct Owner {
     pub shards: Vec<u32>,
     /// Nodes that hold copies of each of them; empty: this one alone.
     pub copies: Vec<Vec<u32>>,
+    /// Whether copies come and go.
+    pub is_replicated: bool,
 }
 
 impl Owner {
     /// As the configuration says.
     pub fn of(config: &StorageConfig, map: &ShardMap) -> Self {
-        let copies = match map.is_replicated() {
-            true => map.own_shards().into_iter().map(|shard| map.replicas(shard).voters).collect(),
-            false => Vec::new(),
-        };
-        let shards = map.own_shards().into_iter().map(|shard| shard.0).collect();
-        Self { node_id: config.node_id, shard_count: config.shard_count, shards, copies }
+        let is_replicated = map.is_replicated();
+        let (node_id, shard_count) = (config.node_id, config.shard_count);
+        let first = |shard: &ShardId| map.first_replicas(*shard).set.voters;
+        let shards = map.own_shards().into_iter();
+        let shards: Vec<ShardId> = shards.filter(|shard| first(shard).contains(&node_id)).collect();
+        let copies = if is_replicated { shards.iter().map(first).collect() } else { Vec::new() };
+        let shards = shards.into_iter().map(|shard| shard.0).collect();
+        Self { node_id, shard_count, shards, copies, is_replicated }
     }
 }
 
@@ -79,6 +86,7 @@ pub(crate) struct DataFolder {
     disk: Disk,
     folder: PathBuf,
     identity: Identity,
+    is_replicated: bool,
     is_new: bool,
 }
 
@@ -86,21 +94,25 @@ impl DataFolder {
     /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards. Copies of
     /// shards begin with nothing in a new fleet alone: a node that lost its folder has forgotten whom it voted for and
     /// what it acknowledged, and with its vote a leader could be elected that has forgotten it, too.
-    pub fn open(disk: Disk, folder: &Path, owner: Owner, is_new_fleet: bool) -> Result<Self, StartError> {
+    pub fn open(disk: Disk, folder: &Path, owner: Owner, beginning: Beginning) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
-        let Owner { node_id, shard_count, shards, copies } = owner;
+        let Owner { node_id, shard_count, shards, copies, is_replicated } = owner;
         let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
-        let mut opened = Self { disk, folder: folder.to_owned(), identity, is_new: false };
+        let mut opened = Self { disk, folder: folder.to_owned(), identity, is_replicated, is_new: false };
         let file = opened.identity_file();
         match opened.disk.read_text(&file) {
-            Ok(text) => opened.check(&text)?,
+            Ok(text) => opened.identity = opened.check(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if opened.disk.exists(&opened.log()) {
                     let detail = "is missing beside a log: this is no whole data folder".to_owned();
                     return Err(StartError::DataFolder { file, detail });
                 }
-                if !opened.identity.copies.is_empty() && !is_new_fleet {
-                    return Err(StartError::DataFolder { file, detail: LOST.to_owned() });
+                match beginning {
+                    Beginning::Known if is_replicated => {
+                        return Err(StartError::DataFolder { file, detail: LOST.to_owned() });
+                    }
+                    Beginning::Join => (opened.identity.shards, opened.identity.copies) = Default::default(),
+                    Beginning::Known | Beginning::NewFleet => {}
                 }
                 opened.is_new = true;
             }
@@ -109,7 +121,7 @@ impl DataFolder {
         Ok(opened)
     }
 
-    fn check(&self, text: &str) -> Result<(), StartError> {
+    fn check(&self, text: &str) -> Result<Identity, StartError> {
         let file = self.identity_file();
         let wrong = |detail: String| Err(StartError::DataFolder { file: file.clone(), detail });
         let found: Identity = match toml::from_str(text) {
@@ -127,19 +139,34 @@ impl DataFolder {
             let (found, expected) = (found.shard_count, expected.shard_count);
             return wrong(format!("shard_count {found}, the configuration says {expected}"));
         }
+        if self.is_replicated {
+            return Ok(found);
+        }
         if found.shards != expected.shards {
             let (found, expected) = (&found.shards, &expected.shards);
             return wrong(format!(
-                "shards {found:?}, the configuration says {expected:?}; shards cannot be moved yet"
+                "shards {found:?}, the configuration says {expected:?}; shards that have no copies cannot be moved"
             ));
         }
-        if found.copies != expected.copies {
-            let (found, expected) = (&found.copies, &expected.copies);
-            return wrong(format!(
-                "copies on nodes {found:?}, the configuration says {expected:?}; copies cannot be moved yet"
-            ));
+        if !found.copies.is_empty() {
+            let found = &found.copies;
+            return wrong(format!("copies on nodes {found:?}, the configuration says that there are none"));
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Whether the fleet was there before this node.
+    pub fn has_joined(&self) -> bool {
+        self.is_replicated && self.identity.shards.is_empty()
+    }
+
+    /// Nodes that held copies of a shard when this folder began, as far as this node was one of them.
+    pub fn first_copies(&self, shard: u32) -> Vec<u32> {
+        let Identity { node_id, shards, copies, .. } = &self.identity;
+        match shards.iter().position(|held| *held == shard) {
+            Some(place) => copies.get(place).cloned().unwrap_or_else(|| vec![*node_id]),
+            None => Vec::new(),
+        }
     }
 
     /// Writes down whose folder it is, if it is new. To be called when the folder is locked, before anything is

@@ -45,7 +45,8 @@ pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardResponse, SnapshotPart, SnapshotProgress,
+    Delivery, FeedAck, FeedBatch, Fleet, RaftMessage, ReplicaReport, ShardLeader, ShardResponse,
+    SnapshotPart, SnapshotProgress,
 };
 
 /// What a core hands to the driver of its links.
@@ -57,6 +58,8 @@ pub enum LinkOutput {
     Delivery(LinkId, Delivery),
     /// Who leads a shard.
     Leader(LinkId, ShardLeader),
+    /// The nodes, and where replicas are.
+    Fleet(LinkId, Arc<Fleet>),
 }
 
 /// What storage nodes say to each other.
@@ -72,6 +75,10 @@ pub enum PeerMessage {
     Part(Box<SnapshotPart>),
     /// How much of a snapshot has been taken.
     Progress(SnapshotProgress),
+    /// Where the replicas of a shard are: to the leader of the shard that keeps the fleet.
+    Report(ReplicaReport),
+    /// What somebody wants the fleet to be: to the same.
+    FleetChange(Box<Fleet>),
 }
 
 /// Something for another node, for the driver of the links.

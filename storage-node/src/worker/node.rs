@@ -16,6 +16,7 @@ use crate::engine::{Store, StoreError};
 use crate::jobs;
 use crate::observe::NodeMetrics;
 use crate::placement::ShardMap;
+use crate::placement::fleet::{Heard, first_fleet};
 use crate::replication::{Group, Log, LogRequest, ReplicationError, SyncedWrite, run_log_thread};
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, LOG_WRITES_IN_FLIGHT_MAX, Shard, ShardStart};
 use crate::snapshots::{
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use wire_protocol::ids::ShardId;
+use wire_protocol::internal::Fleet;
 
 /// Requests of one shard that the thread of snapshots may not have taken yet.
 const SNAPSHOT_REQUESTS_OF_SHARD: usize = 6;
@@ -244,7 +246,7 @@ pub(crate) fn open_node(
 ) -> Result<(Arc<NodeShared>, Vec<OpenedShards>), StartError> {
     let map = ShardMap::new(config, cores)?;
     let owner = Owner::of(config, &map);
-    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.is_new_fleet)?;
+    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
@@ -257,10 +259,38 @@ pub(crate) fn open_node(
         finish_installs(&snapshot_files, &*store, &log, &map.own_shards(), map.shard_count())
             .map_err(|detail| StartError::DataFolder { file: folder.snapshots(), detail })?;
     }
-    let parts = NodeParts { node_id: config.node_id, epoch, map, log, store, snapshot_files, cores };
+    let fleet = known_fleet(config, &map, &folder, &*store)?;
+    let first_copies = map.shards().map(|shard| folder.first_copies(shard.0)).collect();
+    let parts = NodeParts {
+        node_id: config.node_id,
+        epoch,
+        map,
+        fleet,
+        first_copies,
+        log,
+        store,
+        snapshot_files,
+        cores,
+    };
     let shared = Arc::new(NodeShared::new(parts));
     let opened = (0..cores).map(|core| open_shards(&shared, core)).collect::<Result<_, _>>()?;
     Ok((shared, opened))
+}
+
+/// The newest fleet that this node ever heard of, or the first one, if it was of that.
+fn known_fleet(
+    config: &StorageConfig,
+    map: &ShardMap,
+    folder: &DataFolder,
+    store: &dyn Store,
+) -> Result<(Fleet, Heard), StoreError> {
+    let stored = [domain::fleet::fleet(store)?, domain::fleet::known(store)?];
+    let newest = stored.into_iter().flatten().max_by_key(|fleet| fleet.epoch);
+    let first = || match folder.has_joined() {
+        true => (first_fleet(config, &[]), Heard::Never),
+        false => (first_fleet(config, map.first_copies()), Heard::Once),
+    };
+    Ok(newest.map_or_else(first, |fleet| (fleet, Heard::Once)))
 }
 
 /// The shards of one core, and the times of their stored states for the core's store thread.
@@ -274,20 +304,24 @@ fn open_shards(shared: &NodeShared, core: usize) -> Result<OpenedShards, StartEr
     for id in shared.map.shards_of_core(core) {
         let (applied, time_ms) = domain::applied_index(&*shared.store, id)?;
         opened.times.insert(id, time_ms);
-        let replicas = shared.map.replicas(id);
+        let mut replicas = shared.first_replicas(id);
+        if let Some(set) = domain::fleet::replicas(&*shared.store, id)? {
+            replicas.set = set;
+        }
+        let is_replicated = shared.map.is_replicated();
         let group = Group::open(Arc::clone(&shared.log), id, applied, &replicas)?;
         let unreadable = |detail| StartError::DataFolder { file: shared.log.folder().to_owned(), detail };
         // One of several copies sends no feed before it leads, and makes its own when it does.
-        let source = match replicas.voters.len() {
-            1 => Some(open_source(shared, id, applied).map_err(unreadable)?),
-            _ => None,
+        let source = match is_replicated {
+            false => Some(open_source(shared, id, applied).map_err(unreadable)?),
+            true => None,
         };
         opened.shards.push(Shard::open(ShardStart {
             id,
             shard_count: shared.map.shard_count(),
             group,
             replicas,
-            spans_zones: shared.map.spans_zones(id),
+            is_replicated,
             applied,
             time_ms,
             source,

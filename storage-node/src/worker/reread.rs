@@ -42,7 +42,7 @@ pub(super) fn feed_items(
             .into_iter()
             .filter_map(|event| match event {
                 Event::Feed(item) => Some(item),
-                Event::DeviceRemoved { .. } | Event::Checkpointed(_) => None,
+                Event::DeviceRemoved { .. } | Event::Checkpointed(_) | Event::FleetChanged(_) => None,
             })
             .collect();
         if !of_entry.is_empty() {

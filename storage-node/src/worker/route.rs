@@ -5,13 +5,16 @@ use super::read_threads::ReadRequest;
 use super::shared::{Inbox, Mail, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::StoreRequest;
 use super::{PeerMessage, PeerOutput};
-use crate::placement::Place;
+use crate::domain::fleet::SHARD_OF_FLEET;
+use crate::placement::fleet::{goal, nodes_with_zones};
+use crate::placement::{Place, spans_zones};
 use crate::replication::LogRequest;
 use crate::shard::{ReadJob, ReadWork, refusal};
 use crate::snapshots::{SNAPSHOT_REQUESTS_MAX, SnapshotRequest};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{FeedAck, FeedBatch, ShardLeader, shard_error};
+use wire_protocol::internal::{FeedAck, FeedBatch, Fleet, ReplicaReport, ShardLeader, shard_error};
 
 /// Messages for other nodes that wait for the driver of the links. Beyond it they go as if the link had lost them: the
 /// feed's source and Raft send again.
@@ -32,6 +35,12 @@ impl StorageCore {
         let effects = std::mem::take(&mut self.effects);
         for leader in effects.leaders {
             self.hear_of_leader(leader);
+        }
+        if let Some(fleet) = effects.fleet {
+            self.shared.learn_fleet(fleet);
+        }
+        for report in effects.reports {
+            self.tell_fleet_keeper(now_ms, PeerMessage::Report(report));
         }
         for message in effects.messages {
             self.send_to_node(message.to, PeerMessage::Raft(message));
@@ -100,6 +109,7 @@ impl StorageCore {
             PeerMessage::Raft(message) => ShardId(message.shard),
             PeerMessage::Part(part) => ShardId(part.shard),
             PeerMessage::Progress(progress) => ShardId(progress.shard),
+            PeerMessage::Report(_) | PeerMessage::FleetChange(_) => SHARD_OF_FLEET,
         };
         let Some(Place::Core(core)) = self.shared.map.place(shard) else {
             tracing::warn!(%shard, "a peer sent something for a shard that is not here");
@@ -119,6 +129,12 @@ impl StorageCore {
             PeerMessage::Raft(_) => {}
             PeerMessage::Part(part) => self.hand_to_snapshots(SnapshotRequest::Part(part)),
             PeerMessage::Progress(progress) => self.hand_to_snapshots(SnapshotRequest::Progress(progress)),
+            PeerMessage::Report(report) if is_here => self.take_report(now_ms, &report),
+            PeerMessage::FleetChange(next) if is_here => self.take_fleet_change(now_ms, *next),
+            // Reports are made again, and of changes somebody sees what became.
+            PeerMessage::Report(_) | PeerMessage::FleetChange(_) if !self.has_mail_room(core) => {}
+            PeerMessage::Report(report) => self.send_mail(core, Mail::Report(report)),
+            PeerMessage::FleetChange(next) => self.send_mail(core, Mail::FleetChange(next)),
         }
         self.shared.inboxes[self.core].signal();
     }
@@ -127,6 +143,58 @@ impl StorageCore {
     fn hand_to_snapshots(&self, request: SnapshotRequest) {
         if self.threads.snapshots.len() < SNAPSHOT_REQUESTS_MAX {
             drop(self.threads.snapshots.try_send(request));
+        }
+    }
+
+    /// To the leader of the shard that keeps the fleet; lost if none is known.
+    fn tell_fleet_keeper(&mut self, now_ms: u64, message: PeerMessage) {
+        match self.shared.leading_place(SHARD_OF_FLEET) {
+            Some(Place::Core(_)) => self.receive_from_peer(now_ms, message),
+            Some(Place::Node(node)) => self.send_to_node(node, message),
+            None => {}
+        }
+    }
+
+    pub(super) fn take_report(&mut self, now_ms: u64, report: &ReplicaReport) {
+        let fleet = self.shared.fleet.get();
+        if let Some(shard) = self.shard_mut(SHARD_OF_FLEET) {
+            shard.take_report(now_ms, &fleet, report);
+        }
+    }
+
+    pub(super) fn take_fleet_change(&mut self, now_ms: u64, next: Fleet) {
+        if let Some(shard) = self.shard_mut(SHARD_OF_FLEET) {
+            shard.change_fleet(now_ms, next);
+        }
+    }
+
+    /// The newest fleet that this node has heard of.
+    pub fn fleet(&self) -> Arc<Fleet> {
+        self.shared.fleet.get()
+    }
+
+    /// Takes a fleet that another node told of.
+    pub fn hear_of_fleet(&mut self, fleet: Fleet) {
+        self.shared.learn_fleet(fleet);
+    }
+
+    /// Tells links and shards of a fleet that is new to this core.
+    pub(super) fn look_at_fleet(&mut self) {
+        let changes = self.shared.fleet.changes();
+        if changes == self.fleet_changes || !self.shared.map.is_replicated() {
+            return;
+        }
+        self.fleet_changes = changes;
+        let fleet = self.shared.fleet.get();
+        let nodes = nodes_with_zones(&fleet);
+        for shard in &mut self.shards {
+            let id = shard.id();
+            let place = fleet.shards.get(id.0 as usize).cloned().unwrap_or_default();
+            let spans_zones = spans_zones(&nodes, &place.nodes);
+            shard.fleet_changed(place, goal(&fleet, id).map(<[u32]>::to_vec), spans_zones);
+        }
+        if self.shared.fleet.is_heard() {
+            self.fleet_news.extend(self.links.keys());
         }
     }
 
@@ -173,10 +241,20 @@ impl StorageCore {
     /// The link of this core to another node was made, or lost something: what was sent to its shards may not
     /// have arrived.
     pub fn peer_link_changed(&mut self, node: u32) {
-        let homes = self.shared.map.shards_of_node(node);
+        let homes = self.shards_led_by(node);
         self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
         self.balance().handle_disturbance(self.turned_ms);
         self.shared.inboxes[self.core].signal();
+    }
+
+    /// Shards whose requests go to another node.
+    fn shards_led_by(&self, node: u32) -> Vec<ShardId> {
+        if !self.shared.map.is_replicated() {
+            return self.shared.map.shards_of_node(node);
+        }
+        let is_led =
+            |shard: &ShardId| self.shared.leaders.leader(*shard).is_some_and(|leader| leader.node_id == node);
+        self.shared.map.shards().filter(is_led).collect()
     }
 
     fn read(&mut self, job: ReadJob) {

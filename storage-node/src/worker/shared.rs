@@ -1,19 +1,21 @@
 //! What the cores and threads of a node share: immutable tables, engines, atomics, and a bounded inbox for each
 //! core.
 
+use crate::domain::fleet::SHARD_OF_FLEET;
 use crate::engine::Store;
 use crate::observe::NodeMetrics;
+use crate::placement::fleet::{Heard, KnownFleet};
 use crate::placement::{Balance, Leaders, Pace, Place, ShardMap};
-use crate::replication::Log;
+use crate::replication::{Log, Replicas};
 use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
 use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, SnapshotFiles, SnapshotReport};
-use crate::worker::{LinkId, PeerOutput, Waker};
+use crate::worker::{LinkId, PeerMessage, PeerOutput, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, RaftMessage, ShardRequest, ShardResponse, shard_error,
+    Delivery, FeedAck, FeedBatch, Fleet, RaftMessage, ReplicaReport, ShardRequest, ShardResponse, shard_error,
 };
 
 /// Queries that a node's read threads have or that wait for them. At 30 µs a read and two threads it is 30 ms.
@@ -60,6 +62,10 @@ pub(crate) enum Mail {
     Ack(FeedAck),
     /// From a replica on another node to a shard of yours.
     Raft(RaftMessage),
+    /// To the shard that keeps the fleet.
+    Report(ReplicaReport),
+    /// To the shard that keeps the fleet.
+    FleetChange(Box<Fleet>),
 }
 
 /// Where a core is reached from other threads.
@@ -126,6 +132,10 @@ pub(crate) struct NodeShared {
     pub leaders: Leaders,
     /// Which of them go where they should, and when.
     pub balance: Mutex<Balance>,
+    /// The nodes, and where copies are.
+    pub fleet: KnownFleet,
+    /// Nodes that held copies of each shard when this node's folder began; nobody, if this one was none of them.
+    first_copies: Vec<Vec<u32>>,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
     pub snapshot_files: SnapshotFiles,
@@ -145,6 +155,8 @@ pub(crate) struct NodeParts {
     pub node_id: u32,
     pub epoch: u64,
     pub map: ShardMap,
+    pub fleet: (Fleet, Heard),
+    pub first_copies: Vec<Vec<u32>>,
     pub log: Arc<Log>,
     pub store: Box<dyn Store>,
     pub snapshot_files: SnapshotFiles,
@@ -163,6 +175,8 @@ impl NodeShared {
             leaders: Leaders::new(parts.map.shard_count()),
             balance: Mutex::new(Balance::new(Pace::default())),
             map: parts.map,
+            fleet: KnownFleet::new(parts.fleet.0, parts.fleet.1),
+            first_copies: parts.first_copies,
             log: parts.log,
             store: parts.store,
             snapshot_files: parts.snapshot_files,
@@ -205,6 +219,71 @@ impl NodeShared {
         match self.leaders.leader(shard)?.node_id {
             own if own == self.node_id => self.map.place(shard),
             other => Some(Place::Node(other)),
+        }
+    }
+
+    /// The replicas of a shard before they changed, as far as this node was one of them.
+    pub fn first_replicas(&self, shard: ShardId) -> Replicas {
+        if !self.map.is_replicated() {
+            return self.map.first_replicas(shard);
+        }
+        let copies = self.first_copies.get(shard.0 as usize).map(Vec::as_slice).unwrap_or_default();
+        let preferred =
+            self.fleet.get().shards.get(shard.0 as usize).and_then(|place| place.nodes.first().copied());
+        let first = Replicas::of(self.node_id, copies);
+        Replicas { preferred: preferred.unwrap_or(first.preferred), ..first }
+    }
+
+    /// Nodes that vote in a shard as far as this node has heard, ascending.
+    pub fn voters_now(&self, shard: ShardId) -> Vec<u32> {
+        let fleet = self.fleet.get();
+        match fleet.shards.get(shard.0 as usize) {
+            Some(place) if self.map.is_replicated() => {
+                let mut nodes = place.nodes.clone();
+                nodes.sort_unstable();
+                nodes
+            }
+            _ => self.map.first_replicas(shard).set.voters,
+        }
+    }
+
+    /// All storage nodes, ascending.
+    pub fn nodes_now(&self) -> Vec<u32> {
+        match self.map.is_replicated() {
+            true => self.fleet.get().nodes.iter().map(|node| node.id).collect(),
+            false => self.map.nodes(),
+        }
+    }
+
+    /// Takes a fleet that was heard of; every core learns of it if it is news.
+    pub fn learn_fleet(&self, fleet: Fleet) {
+        let epoch = fleet.epoch;
+        if self.map.is_replicated() && self.fleet.learn(fleet) {
+            tracing::info!(node = self.node_id, epoch, "the fleet changed");
+            self.inboxes.iter().for_each(Inbox::signal);
+        }
+    }
+
+    /// Asks the shard that keeps the fleet for another one, from a thread that is no core. Whoever wants it looks at the
+    /// fleet for what became of it; it may be lost.
+    pub fn ask_for_fleet(&self, next: Fleet) {
+        let next = Box::new(next);
+        let is_taken = match (self.leading_place(SHARD_OF_FLEET), self.map.place(SHARD_OF_FLEET)) {
+            (Some(Place::Core(core)), _) => {
+                let taken = self.inboxes[core].mail[core].push(Mail::FleetChange(next)).is_ok();
+                self.inboxes[core].signal();
+                taken
+            }
+            (Some(Place::Node(node)), Some(Place::Core(core))) => {
+                let output = PeerOutput { node, message: PeerMessage::FleetChange(next) };
+                let taken = self.inboxes[core].snapshots.push(output).is_ok();
+                self.inboxes[core].signal();
+                taken
+            }
+            _ => false,
+        };
+        if !is_taken {
+            tracing::warn!("a change of the fleet was lost: no leader is known, or its core has too much");
         }
     }
 

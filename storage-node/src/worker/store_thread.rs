@@ -139,6 +139,10 @@ fn apply_job(overlay: &mut Overlay<'_>, job: ApplyJob, time_ms: &mut u64) -> Res
         let batch: Option<CommandBatch> = match entry.work {
             ApplyWork::Batch(batch) => Some(batch),
             ApplyWork::Record(record) => decode_record(&record).map_err(|error| failed(error.to_string()))?,
+            ApplyWork::Replicas(set) => {
+                domain::fleet::set_replicas(overlay, shard, &set);
+                None
+            }
         };
         let (mut results, mut cuts) = (Vec::new(), Cuts::default());
         if let Some(batch) = &batch {

@@ -86,6 +86,7 @@ impl Embedded {
                         assert!(self.responses.insert(id, response).is_none(), "{id} was answered twice");
                     }
                     LinkOutput::Delivery(link, delivery) => self.deliveries.push((link, delivery)),
+                    LinkOutput::Fleet(_, fleet) => panic!("the only node is no fleet: {fleet:?}"),
                     LinkOutput::Leader(_, leader) => panic!("the only copy has no elections: {leader:?}"),
                 }
             }

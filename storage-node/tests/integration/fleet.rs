@@ -10,7 +10,12 @@ use std::time::Duration;
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::ids::{ConversationId, ShardId};
 use wire_protocol::internal::shard_response::Result as Reply;
-use wire_protocol::internal::{SessionAddress, ShardResponse, delivery, shard_error};
+use wire_protocol::internal::{FleetNode, SessionAddress, ShardResponse, delivery, shard_error};
+
+/// Id of a link that changes the fleet: no node's.
+const OPERATOR: u32 = 1_000;
+/// After a change that came to nothing.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Nodes are told apart by their place, counted from 0; their ids are one more.
 pub struct Fleet<'a> {
@@ -18,6 +23,7 @@ pub struct Fleet<'a> {
     tls: LinkTls,
     shards: u32,
     nodes: Vec<NodeConfig>,
+    is_replicated: bool,
     processes: Vec<Option<Process>>,
     links: Vec<Option<Link>>,
 }
@@ -63,6 +69,7 @@ impl<'a> Fleet<'a> {
             tls,
             shards,
             nodes: (0..nodes).map(node).collect(),
+            is_replicated: (0..nodes).all(|place| owned(place).is_empty()),
             processes: (0..nodes).map(|_| None).collect(),
             links: (0..nodes).map(|_| None).collect(),
         }
@@ -81,6 +88,82 @@ impl<'a> Fleet<'a> {
         self.folder.join(format!("{}", self.nodes[place].id)).join("data")
     }
 
+    /// One node that has all shards, and is to get company.
+    pub fn start_one(folder: &'a Path, shards: u32) -> Self {
+        let mut fleet = Self {
+            folder,
+            tls: certificates::make(folder),
+            shards,
+            nodes: Vec::new(),
+            is_replicated: true,
+            processes: Vec::new(),
+            links: Vec::new(),
+        };
+        fleet.add((0..shards).collect());
+        let child = fleet.with_setup(0, Process::start_first);
+        fleet.is_ready(0, Process::ready(child));
+        fleet.nodes[0].shards.clear();
+        fleet
+    }
+
+    fn add(&mut self, shards: Vec<u32>) {
+        let id = self.nodes.len() as u32 + 1;
+        self.nodes.push(NodeConfig { id, address: free_address(), shards, zone: String::new() });
+        self.processes.push(None);
+        self.links.push(None);
+    }
+
+    /// Starts a further node, which holds nothing and of which the fleet does not know.
+    pub fn join(&mut self) {
+        self.add(Vec::new());
+        let place = self.nodes.len() - 1;
+        let process = self.with_setup(place, Process::start_joining);
+        self.is_ready(place, process);
+    }
+
+    /// A node as the fleet is to know it.
+    pub fn as_fleet_node(&self, place: usize) -> FleetNode {
+        let NodeConfig { id, address, .. } = &self.nodes[place];
+        FleetNode { id: *id, address: address.to_string(), ..FleetNode::default() }
+    }
+
+    /// The newest fleet that a node told of.
+    pub fn known(&self) -> &wire_protocol::internal::Fleet {
+        let told = self.links.iter().flatten().filter_map(|link| link.fleet.as_ref());
+        told.max_by_key(|fleet| fleet.epoch).expect("nodes tell it at first")
+    }
+
+    /// Changes the fleet, as an operator does: again, if a report came before.
+    pub fn change<E: std::fmt::Debug>(
+        &mut self,
+        change: impl Fn(&wire_protocol::internal::Fleet) -> Result<wire_protocol::internal::Fleet, E>,
+    ) {
+        let started = clock::now();
+        loop {
+            assert!(started.elapsed() < PATIENCE, "the fleet did not change: {:?}", self.known());
+            let next = change(self.known()).expect("it can be");
+            let asked = clock::now();
+            if let Some(place) = self.leader(ShardId(0)) {
+                let address = self.nodes[place].address;
+                let mut link = Link::open_as_node(address, &self.tls, OPERATOR).expect("the node lives");
+                link.change_fleet(next.clone());
+                while asked.elapsed() < ASK_AGAIN
+                    && link.fleet.as_ref().is_none_or(|it| it.epoch < next.epoch)
+                {
+                    link.pump(Duration::from_millis(10)).expect("the node lives");
+                }
+                if link.fleet.as_ref() == Some(&next) {
+                    while self.known().epoch < next.epoch {
+                        assert!(started.elapsed() < PATIENCE, "nobody tells: {:?}", self.known());
+                        self.pump();
+                    }
+                    return;
+                }
+            }
+            self.pump();
+        }
+    }
+
     fn with_setup<T>(&self, place: usize, act: impl FnOnce(&Setup<'_>) -> T) -> T {
         let node = &self.nodes[place];
         let folder = self.folder.join(format!("{}", node.id));
@@ -94,6 +177,7 @@ impl<'a> Fleet<'a> {
             nodes: &self.nodes,
             tls: &self.tls,
             listen: node.address,
+            is_replicated: self.is_replicated,
         })
     }
 

@@ -8,6 +8,7 @@ mod process;
 mod durable;
 mod feed;
 mod refusals;
+mod moves;
 mod three_nodes;
 mod two_nodes;
 mod links;

@@ -17,7 +17,9 @@ use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::frame::{FrameDecoder, encode_message};
-use wire_protocol::internal::{Delivery, LinkHello, ShardLeader, ShardRequest, ShardResponse, link_hello};
+use wire_protocol::internal::{
+    Delivery, Fleet, LinkHello, ShardLeader, ShardRequest, ShardResponse, link_hello,
+};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, decode};
 
@@ -35,12 +37,23 @@ pub struct Setup<'a> {
     pub nodes: &'a [NodeConfig],
     pub tls: &'a LinkTls,
     pub listen: SocketAddr,
+    /// Whether shards have several copies, or may get them.
+    pub is_replicated: bool,
 }
 
 impl<'a> Setup<'a> {
     /// A node that has all shards, on one core and a port of its own.
     pub fn alone(folder: &'a Path, tls: &'a LinkTls, shards: u32) -> Self {
-        Self { folder, node_id: 1, shards, cores: 1, nodes: &[], tls, listen: ([127, 0, 0, 1], 0).into() }
+        Self {
+            folder,
+            node_id: 1,
+            shards,
+            cores: 1,
+            nodes: &[],
+            tls,
+            listen: ([127, 0, 0, 1], 0).into(),
+            is_replicated: false,
+        }
     }
 
     /// Writes the configuration; gives its file.
@@ -61,8 +74,7 @@ impl<'a> Setup<'a> {
             self.listen
         );
         let tls = self.tls;
-        // Nodes that own no shards of their own share all of them.
-        if self.nodes.len() > 1 && self.nodes.iter().all(|node| node.shards.is_empty()) {
+        if self.is_replicated {
             text.push_str("replicas = 3\n");
         }
         let _ = write!(
@@ -114,6 +126,13 @@ impl Process {
     /// Starts it without waiting.
     pub fn start_without_waiting(setup: &Setup<'_>) -> Child {
         Self::spawn(setup)
+    }
+
+    /// Starts one that the fleet is to get, and waits until it says that it is ready.
+    pub fn start_joining(setup: &Setup<'_>) -> Self {
+        let mut program = Command::new(PROGRAM);
+        program.arg("--join");
+        Self::ready(Self::spawn_by(program, setup))
     }
 
     /// Waits until a started one says that it is ready.
@@ -223,12 +242,25 @@ pub struct Link {
     /// Who leads, by shard, as the node told.
     pub leaders: HashMap<u32, ShardLeader>,
     pub epoch: u64,
+    /// As the node told.
+    pub fleet: Option<Fleet>,
 }
 
 impl Link {
     pub fn open(address: SocketAddr, tls: &LinkTls) -> io::Result<Self> {
         let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
         Self::open_as(address, configs.client, configs.server_name)
+    }
+
+    /// As a storage node of this id has one.
+    pub fn open_as_node(address: SocketAddr, tls: &LinkTls, id: u32) -> io::Result<Self> {
+        let configs = LinkTlsConfigs::read(tls).map_err(io::Error::other)?;
+        Self::open_by(address, configs.client, configs.server_name, (link_hello::Role::Storage, id))
+    }
+
+    /// What somebody wants the fleet to be.
+    pub fn change_fleet(&mut self, fleet: Fleet) {
+        self.half.queue_fleet_change(fleet).expect("the link is open");
     }
 
     /// As [`Self::open`], but shows no certificate.
@@ -249,15 +281,19 @@ impl Link {
         client: Arc<ClientConfig>,
         server_name: ServerName<'static>,
     ) -> io::Result<Self> {
+        Self::open_by(address, client, server_name, (link_hello::Role::Gateway, 1))
+    }
+
+    fn open_by(
+        address: SocketAddr,
+        client: Arc<ClientConfig>,
+        server_name: ServerName<'static>,
+        (role, peer_id): (link_hello::Role, u32),
+    ) -> io::Result<Self> {
         let connection = ClientConnection::new(client, server_name).map_err(io::Error::other)?;
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        let hello = LinkHello {
-            role: link_hello::Role::Gateway as i32,
-            peer_id: 1,
-            incarnation: 5,
-            ..LinkHello::default()
-        };
+        let hello = LinkHello { role: role as i32, peer_id, incarnation: 5, ..LinkHello::default() };
         let mut link = Self {
             stream: StreamOwned::new(connection, socket),
             half: CallerLink::new(hello, clock::now_ms()),
@@ -267,6 +303,7 @@ impl Link {
             deliveries: VecDeque::new(),
             leaders: HashMap::new(),
             epoch: 0,
+            fleet: None,
         };
         let started = clock::now();
         while link.half.welcome().is_none() {
@@ -313,7 +350,7 @@ impl Link {
         {
             let frame = decode(payload).map_err(io::Error::other)?;
             let (responses, deliveries) = (&mut self.responses, &mut self.deliveries);
-            let (epoch, leaders) = (&mut self.epoch, &mut self.leaders);
+            let (epoch, leaders, known) = (&mut self.epoch, &mut self.leaders, &mut self.fleet);
             let mut take = |event: CallerEvent| match event {
                 CallerEvent::Welcome(welcome) => *epoch = welcome.epoch,
                 CallerEvent::Response(response) => {
@@ -322,6 +359,7 @@ impl Link {
                 }
                 CallerEvent::Delivery(delivery) => deliveries.push_back(delivery),
                 CallerEvent::FeedAck(_) => {}
+                CallerEvent::Fleet(fleet) => *known = Some(fleet),
                 CallerEvent::Leader(leader) => {
                     leaders.insert(leader.shard, leader);
                 }

@@ -2,6 +2,7 @@
 
 use crate::embedded::{Embedded, SHARDS, config};
 use crate::requests::{Call, Person, applied, person, send};
+use storage_node::config::Beginning;
 use storage_node::{NodeConfig, StorageConfig};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_error::Kind;
@@ -41,7 +42,7 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
         ),
         (
             StorageConfig { nodes: vec![half, rest], tls: Some(tls()), ..config(folder.path()) },
-            "shards cannot be moved yet",
+            "shards that have no copies cannot be moved",
         ),
     ] {
         let refusal = Embedded::try_start(other, 1).err().expect("refused").to_string();
@@ -71,8 +72,15 @@ fn a_node_that_lost_its_folder_is_refused_where_others_have_copies() {
     let refusal = Embedded::try_start(copied.clone(), 1).err().expect("refused").to_string();
     assert!(refusal.contains("node.toml") && refusal.contains("--new-fleet"), "{refusal}");
     assert!(!folder.path().join("node.toml").exists() && !folder.path().join("log").exists());
-    drop(Embedded::try_start(StorageConfig { is_new_fleet: true, ..copied.clone() }, 1).expect("it is new"));
-    drop(Embedded::try_start(copied, 1).expect("its folder is there"));
+    drop(
+        Embedded::try_start(StorageConfig { beginning: Beginning::NewFleet, ..copied.clone() }, 1)
+            .expect("it is new"),
+    );
+    drop(Embedded::try_start(copied.clone(), 1).expect("its folder is there"));
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let joins = StorageConfig { beginning: Beginning::Join, ..config(elsewhere.path()) };
+    let joins = StorageConfig { nodes: copied.nodes, replicas: 3, tls: Some(tls()), ..joins };
+    drop(Embedded::try_start(joins, 1).expect("it holds nothing yet"));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use super::queue::{AckQueue, ItemQueue, item_bytes};
 use super::{LinkFault, LinkFull, Versions};
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
-    RaftMessage, ShardLeader, ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress,
+    Delivery, FeedAck, FeedBatch, Fleet, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame,
+    LinkWelcome, RaftMessage, ReplicaReport, ShardLeader, ShardRequest, ShardResponse, SnapshotPart,
+    SnapshotProgress,
 };
 use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS};
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ enum Item {
     Raft(RaftMessage),
     Part(SnapshotPart),
     Progress(SnapshotProgress),
+    Report(ReplicaReport),
+    FleetChange(Fleet),
 }
 
 /// What a received frame brought.
@@ -57,6 +60,8 @@ pub enum CallerEvent {
     FeedAck(FeedAck),
     /// Somebody leads a shard.
     Leader(ShardLeader),
+    /// The nodes of the fleet, and where replicas are.
+    Fleet(Fleet),
 }
 
 impl CallerLink {
@@ -131,6 +136,22 @@ impl CallerLink {
         Ok(())
     }
 
+    /// Takes where a shard's replicas are. A refused report is made again.
+    pub fn queue_replica_report(&mut self, report: ReplicaReport) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&report)?;
+        self.queue.push(Item::Report(report), bytes);
+        Ok(())
+    }
+
+    /// Takes what somebody wants the fleet to be. Whoever wants it sees whether it comes to that.
+    pub fn queue_fleet_change(&mut self, fleet: Fleet) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&fleet)?;
+        self.queue.push(Item::FleetChange(fleet), bytes);
+        Ok(())
+    }
+
     /// Takes a position; an unsent one of the same pair of shards is replaced.
     pub fn queue_feed_ack(&mut self, ack: FeedAck) {
         self.acks.push(ack);
@@ -187,6 +208,8 @@ impl CallerLink {
         }
         frame.deliveries.into_iter().for_each(|delivery| sink(CallerEvent::Delivery(delivery)));
         frame.feed_acks.into_iter().for_each(|ack| sink(CallerEvent::FeedAck(ack)));
+        // Before the leaders: some of them may be nodes that are new.
+        frame.fleet.into_iter().for_each(|fleet| sink(CallerEvent::Fleet(fleet)));
         frame.leaders.into_iter().for_each(|leader| sink(CallerEvent::Leader(leader)));
         Ok(())
     }
@@ -209,6 +232,8 @@ impl CallerLink {
                     Item::Raft(message) => frame.raft.push(message),
                     Item::Part(part) => frame.snapshot_parts.push(part),
                     Item::Progress(progress) => frame.snapshot_progress.push(progress),
+                    Item::Report(report) => frame.replica_reports.push(report),
+                    Item::FleetChange(fleet) => frame.fleet_changes.push(fleet),
                 });
                 if frame == LinkRequestFrame::default() {
                     return None;

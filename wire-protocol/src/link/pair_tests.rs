@@ -144,7 +144,9 @@ impl<'a> World<'a> {
                 | ServingEvent::FeedAck(_)
                 | ServingEvent::Raft(_)
                 | ServingEvent::SnapshotPart(_)
-                | ServingEvent::SnapshotProgress(_) => {}
+                | ServingEvent::SnapshotProgress(_)
+                | ServingEvent::ReplicaReport(_)
+                | ServingEvent::FleetChange(_) => {}
             };
             self.serving.handle_frame(self.now_ms, frame, take).expect("the caller keeps the protocol");
             for id in requests {

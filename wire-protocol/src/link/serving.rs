@@ -8,9 +8,9 @@ use super::{LinkFault, Versions};
 use crate::internal::link_hello::Role;
 use crate::internal::shard_error::Kind;
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame, LinkWelcome,
-    RaftMessage, SessionAddress, ShardError, ShardLeader, ShardRequest, ShardResponse, SnapshotPart,
-    SnapshotProgress, delivery, shard_response,
+    Delivery, FeedAck, FeedBatch, Fleet, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame,
+    LinkWelcome, RaftMessage, ReplicaReport, SessionAddress, ShardError, ShardLeader, ShardRequest,
+    ShardResponse, SnapshotPart, SnapshotProgress, delivery, shard_response,
 };
 use crate::limits::{
     LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX, LINK_SYNC_NEEDED_SESSIONS_MAX,
@@ -35,6 +35,8 @@ pub struct ServingLink {
     acks: AckQueue,
     /// By shard: not yet told.
     leaders: BTreeMap<u32, ShardLeader>,
+    /// Not yet told.
+    fleet: Option<Fleet>,
     /// Requests whose answer did not leave the queue yet. Never more than `welcome.credits`.
     outstanding: usize,
     /// Of these, handed to the owner and not answered by it.
@@ -76,6 +78,10 @@ pub enum ServingEvent {
     SnapshotPart(SnapshotPart),
     /// How much the peer has taken of a snapshot from this node.
     SnapshotProgress(SnapshotProgress),
+    /// Where the replicas of a shard are: for the shard that keeps the fleet.
+    ReplicaReport(ReplicaReport),
+    /// What somebody wants the fleet to be: for the shard that keeps it.
+    FleetChange(Fleet),
 }
 
 /// What became of a delivery.
@@ -106,6 +112,7 @@ impl ServingLink {
             queue: ItemQueue::default(),
             acks: AckQueue::default(),
             leaders: BTreeMap::new(),
+            fleet: None,
             outstanding: 0,
             unanswered: 0,
             sync_needed: SyncNeeded::default(),
@@ -130,7 +137,9 @@ impl ServingLink {
             && frame.feed.is_empty()
             && frame.raft.is_empty()
             && frame.snapshot_parts.is_empty()
-            && frame.snapshot_progress.is_empty());
+            && frame.snapshot_progress.is_empty()
+            && frame.replica_reports.is_empty()
+            && frame.fleet_changes.is_empty());
         if self.welcome_due && has_items {
             return Err(LinkFault::Protocol("an item before welcome"));
         }
@@ -146,6 +155,8 @@ impl ServingLink {
         frame.snapshot_parts.into_iter().for_each(|part| sink(ServingEvent::SnapshotPart(part)));
         let progress = frame.snapshot_progress.into_iter();
         progress.for_each(|progress| sink(ServingEvent::SnapshotProgress(progress)));
+        frame.replica_reports.into_iter().for_each(|report| sink(ServingEvent::ReplicaReport(report)));
+        frame.fleet_changes.into_iter().for_each(|fleet| sink(ServingEvent::FleetChange(fleet)));
         Ok(())
     }
 
@@ -231,6 +242,11 @@ impl ServingLink {
         }
     }
 
+    /// Takes the fleet; an unsent earlier one is replaced.
+    pub fn queue_fleet(&mut self, fleet: Fleet) {
+        self.fleet = Some(fleet);
+    }
+
     /// The next frame to send. Call until `None`.
     pub fn poll_frame(&mut self, _now_ms: u64) -> Option<LinkResponseFrame> {
         if std::mem::take(&mut self.refusal_due) {
@@ -244,6 +260,7 @@ impl ServingLink {
             pong: std::mem::take(&mut self.pong_due),
             feed_acks: self.acks.pop_batch(),
             leaders: std::mem::take(&mut self.leaders).into_values().collect(),
+            fleet: self.fleet.take(),
             ..LinkResponseFrame::default()
         };
         self.queue.pop_batch(|item| match item {
@@ -258,7 +275,8 @@ impl ServingLink {
         let nothing = frame.responses.is_empty()
             && frame.deliveries.is_empty()
             && frame.feed_acks.is_empty()
-            && frame.leaders.is_empty();
+            && frame.leaders.is_empty()
+            && frame.fleet.is_none();
         if nothing && frame.welcome.is_none() && !frame.pong {
             return None;
         }

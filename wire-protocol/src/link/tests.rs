@@ -437,3 +437,21 @@ fn of_the_leaders_of_a_shard_the_newest_is_told_once() {
     assert_eq!(events, [CallerEvent::Leader(leader(1, 2, 6)), CallerEvent::Leader(leader(2, 3, 2))]);
     assert!(serving.poll_frame(NOW).is_none());
 }
+
+#[test]
+fn what_is_told_of_replicas_and_of_the_fleet_arrives() {
+    let (mut caller, mut serving) = open(4);
+    let fleet = Fleet { epoch: 4, ..Fleet::default() };
+    let report = ReplicaReport { shard: 1, voters: vec![1, 2, 3], changed_at: 9 };
+    caller.queue_replica_report(report.clone()).expect("there is room");
+    caller.queue_fleet_change(fleet.clone()).expect("there is room");
+    let frame = caller.poll_frame(NOW).expect("they wait");
+    let events = give_serving(&mut serving, frame).expect("good");
+    assert_eq!(events, [ServingEvent::ReplicaReport(report), ServingEvent::FleetChange(fleet.clone())]);
+    // Of two only the newer one is told.
+    serving.queue_fleet(Fleet { epoch: 3, ..Fleet::default() });
+    serving.queue_fleet(fleet.clone());
+    let frame = serving.poll_frame(NOW).expect("there is news");
+    assert_eq!(give_caller(&mut caller, frame).expect("good"), [CallerEvent::Fleet(fleet)]);
+    assert!(serving.poll_frame(NOW).is_none());
+}

@@ -27,6 +27,7 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
     vec![
         ("link-hello", LinkRequestFrame { hello: Some(hello), ..none() }),
         ("link-commands", LinkRequestFrame { requests: requests(100, commands()), ..none() }),
+        ("link-command-of-fleet", LinkRequestFrame { requests: requests(150, fleet_command()), ..none() }),
         ("link-queries", LinkRequestFrame { requests: requests(200, queries()), ..none() }),
         ("link-sessions", LinkRequestFrame { requests: requests(300, sessions), ..none() }),
         ("link-feed", LinkRequestFrame { feed: vec![feed()], ..none() }),
@@ -35,6 +36,15 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
         (
             "link-snapshot",
             LinkRequestFrame { snapshot_parts: parts(), snapshot_progress: progress(), ..none() },
+        ),
+        (
+            "link-replicas",
+            LinkRequestFrame {
+                raft: vec![snapshot_of_replicas()],
+                replica_reports: vec![report()],
+                fleet_changes: vec![fleet()],
+                ..none()
+            },
         ),
         ("link-ping", LinkRequestFrame { ping: true, ..none() }),
     ]
@@ -70,6 +80,7 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
             LinkResponseFrame { responses: responses(410, vec![not_leader()]), ..none() },
         ),
         ("link-leaders", LinkResponseFrame { leaders: leaders(), ..none() }),
+        ("link-fleet", LinkResponseFrame { fleet: Some(fleet()), ..none() }),
         ("link-pong", LinkResponseFrame { pong: true, ..none() }),
         ("link-refusal", LinkResponseFrame { refusal: Some(refusal), ..none() }),
     ]
@@ -89,7 +100,8 @@ fn raft() -> Vec<RaftMessage> {
         index: 40,
         ..RaftMessage::default()
     };
-    let snapshot = SnapshotPoint { index: 40, term: 6, voters: vec![1, 2, 3], learners: vec![4] };
+    let snapshot =
+        SnapshotPoint { index: 40, term: 6, voters: vec![1, 2, 3], learners: vec![4], replicas: None };
     let context = Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 9]);
     let entries = vec![entry(0, 41), entry(2, 42)];
     vec![
@@ -141,6 +153,54 @@ fn progress() -> Vec<SnapshotProgress> {
     vec![taken, SnapshotProgress { shard: 7, refused: true, ..taken }]
 }
 
+/// In the middle of a change.
+fn snapshot_of_replicas() -> RaftMessage {
+    let replicas = ReplicaSet {
+        voters: vec![2, 3, 4],
+        learners: vec![5],
+        voters_outgoing: vec![1, 2, 3],
+        learners_next: vec![1],
+        auto_leave: true,
+        changed_at: 70,
+    };
+    let (voters, learners) = (replicas.voters.clone(), replicas.learners.clone());
+    let point = SnapshotPoint { index: 77, term: 8, voters, learners, replicas: Some(Box::new(replicas)) };
+    RaftMessage {
+        shard: 6,
+        kind: raft_message::Kind::Snapshot as i32,
+        from: 3,
+        to: 5,
+        term: 8,
+        snapshot: Some(point),
+        ..RaftMessage::default()
+    }
+}
+
+fn report() -> ReplicaReport {
+    ReplicaReport { shard: 6, voters: vec![2, 3, 4], changed_at: 78 }
+}
+
+/// A node leaves, another has come.
+fn fleet() -> Fleet {
+    let node = |id: u32, zone: &str, is_leaving| FleetNode {
+        id,
+        address: format!("10.0.0.{id}:7000"),
+        zone: zone.to_owned(),
+        is_leaving,
+    };
+    Fleet {
+        epoch: 9,
+        replicas: 3,
+        nodes: vec![node(1, "a", true), node(2, "b", false), node(3, "c", false), node(4, "a", false)],
+        shards: vec![
+            ShardPlace { nodes: vec![4, 2, 3], changed_at: 78 },
+            ShardPlace { nodes: vec![2, 3, 1], changed_at: 0 },
+        ],
+        moves: vec![ShardMove { shard: 1, nodes: vec![2, 3, 4] }],
+        retired: vec![9],
+    }
+}
+
 fn leaders() -> Vec<ShardLeader> {
     [(5, 1, 7), (6, 3, 9)].map(|(shard, node_id, term)| ShardLeader { shard, node_id, term }).into()
 }
@@ -171,6 +231,10 @@ fn feed_row() -> FeedRow {
         top_seq: 6,
         activity_ms: TIME_MS + 6,
     }
+}
+
+fn fleet_command() -> Vec<shard_request::Operation> {
+    vec![shard_request::Operation::Command(Command { kind: Some(command::Kind::ChangeFleet(fleet())) })]
 }
 
 fn commands() -> Vec<shard_request::Operation> {

@@ -15,7 +15,7 @@ use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
 use wire_protocol::limits::FRAME_BYTES_MAX;
-use wire_protocol::link::{CallerLink, ServingEvent, ServingLink, decode};
+use wire_protocol::link::{CallerLink, ServingEvent, ServingLink, Versions, decode};
 use wire_protocol::session::{ClientEvent, ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
 use wire_protocol::v1::*;
 
@@ -272,7 +272,9 @@ fn a_serving_half_takes_every_golden_link_request() {
             | ServingEvent::FeedAck(_)
             | ServingEvent::Raft(_)
             | ServingEvent::SnapshotPart(_)
-            | ServingEvent::SnapshotProgress(_) => {}
+            | ServingEvent::SnapshotProgress(_)
+            | ServingEvent::ReplicaReport(_)
+            | ServingEvent::FleetChange(_) => {}
         };
         serving.handle_frame(0, decode(payload).expect(name), &mut take).expect(name);
         let answer = serving.poll_frame(0).map(|frame| frame.encode_to_vec());
@@ -288,7 +290,8 @@ fn a_serving_half_takes_every_golden_link_request() {
 
 #[test]
 fn a_calling_half_takes_every_golden_link_response() {
-    let mut caller = CallerLink::new(golden_hello(), 0);
+    // It is of the first version, which is spoken still.
+    let mut caller = CallerLink::speaking(Versions { min: 1, max: 1 }, golden_hello(), 0);
     let hello = caller.poll_frame(0).map(|frame| frame.encode_to_vec());
     assert_eq!(hello, Some(golden_link("link-hello")), "a calling half writes the golden hello");
     let mut events = 0;
@@ -302,8 +305,8 @@ fn a_calling_half_takes_every_golden_link_response() {
     let items = link::response_frames()
         .iter()
         .map(|(_, frame)| {
-            let LinkResponseFrame { responses, deliveries, feed_acks, leaders, .. } = frame;
-            responses.len() + deliveries.len() + feed_acks.len() + leaders.len()
+            let LinkResponseFrame { responses, deliveries, feed_acks, leaders, fleet, .. } = frame;
+            responses.len() + deliveries.len() + feed_acks.len() + leaders.len() + fleet.iter().count()
         })
         .sum::<usize>();
     assert_eq!((events, caller.outstanding()), (items + 1, 0));

@@ -103,7 +103,8 @@ impl Books {
                 };
                 command.rows.iter().try_for_each(is_id).map(|()| (1, None))
             }
-            None => Err(ErrorCode::ErrorInvalidArgument),
+            // Of another shard than this one.
+            Some(command::Kind::ChangeFleet(_)) | None => Err(ErrorCode::ErrorInvalidArgument),
         };
         match (expected, &applied.outcome.kind) {
             (Err(code), Some(outcome::Kind::Refused(refused))) => {

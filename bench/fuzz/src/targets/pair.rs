@@ -129,7 +129,9 @@ impl Link {
                 | ServingEvent::FeedAck(_)
                 | ServingEvent::Raft(_)
                 | ServingEvent::SnapshotPart(_)
-                | ServingEvent::SnapshotProgress(_) => {}
+                | ServingEvent::SnapshotProgress(_)
+                | ServingEvent::ReplicaReport(_)
+                | ServingEvent::FleetChange(_) => {}
             });
             if taken.is_err() {
                 return false;
@@ -149,7 +151,7 @@ impl Link {
                 }
                 CallerEvent::Delivery(_) => *deliveries += 1,
                 CallerEvent::FeedAck(ack) => drop(acks.insert(ack.home_shard, ack.received_index)),
-                CallerEvent::Welcome(_) | CallerEvent::Leader(_) => {}
+                CallerEvent::Welcome(_) | CallerEvent::Leader(_) | CallerEvent::Fleet(_) => {}
             });
             if taken.is_err() {
                 return false;

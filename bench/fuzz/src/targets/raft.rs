@@ -79,7 +79,7 @@ fn story(data: &[u8]) {
     let folder = in_memory().expect("a folder for a log");
     let log = Arc::new(Log::open(folder.path(), &config()).expect("it opens"));
     let preferred = VOTERS[input.below(2)];
-    let replicas = Replicas { own: OWN, voters: VOTERS.to_vec(), preferred };
+    let replicas = Replicas { preferred, ..Replicas::of(OWN, &VOTERS) };
     let group = Group::open(Arc::clone(&log), SHARD, 0, &replicas).expect("it opens");
     let mut replica = Replica { log, group, writes: Vec::new(), applied: 0, last: (0, 0) };
     for _ in 0..STEPS_MAX {

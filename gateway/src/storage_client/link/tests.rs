@@ -24,7 +24,13 @@ struct Pair {
 impl Pair {
     fn new(welcome: LinkWelcome) -> Self {
         Self {
-            link: NodeLink::new(LinkIndex(0), NODE, LinksById::default(), hello(), 9),
+            link: NodeLink::new(
+                LinkIndex(0),
+                NODE,
+                Rc::new(KnownNodes::new([NODE.id].into_iter())),
+                hello(),
+                9,
+            ),
             pipe: Pipe::new(WakeHandle::new()),
             serving: ServingLink::new(welcome, 0),
             decoder: FrameDecoder::new(LINK_FRAME_BYTES_MAX),
@@ -212,7 +218,13 @@ fn bytes_that_are_no_frame_end_the_link() {
 
 #[test]
 fn pauses_grow_to_a_bound() {
-    let mut link = NodeLink::new(LinkIndex(0), NODE, LinksById::default(), LinkHello::default(), 3);
+    let mut link = NodeLink::new(
+        LinkIndex(0),
+        NODE,
+        Rc::new(KnownNodes::new([NODE.id].into_iter())),
+        LinkHello::default(),
+        3,
+    );
     let mut now_ms = 0;
     let mut events = Vec::new();
     let mut longest_ms = 0;
@@ -228,4 +240,16 @@ fn pauses_grow_to_a_bound() {
     }
     assert!(longest_ms > RETRY_MS_MAX / 2);
     assert!(events.is_empty(), "a link that never was open is not lost");
+}
+
+#[test]
+fn a_link_to_a_node_that_is_no_more_ends_and_never_connects_again() {
+    let mut link = NodeLink::new(LinkIndex(0), NODE, Rc::new(KnownNodes::new([7].into_iter())), hello(), 3);
+    let (pipe, mut events) = (Pipe::new(WakeHandle::new()), Vec::new());
+    link.turn(0, &mut events, || pipe.clone());
+    link.end(1, &mut events);
+    assert!(pipe.closed().is_some());
+    link.turn(100_000, &mut events, || panic!("it is over"));
+    assert_eq!((link.next_deadline_ms(), link.is_up()), (None, false));
+    assert!(link.submit(ShardRequest::default()).is_err());
 }

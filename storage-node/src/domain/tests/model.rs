@@ -164,6 +164,8 @@ impl Model {
             command::Kind::RotateRefresh(command) => self.rotate(command),
             command::Kind::RemoveDevice(command) => self.remove_device(command),
             command::Kind::FeedCheckpoint(command) => Ok(self.checkpoint(command)),
+            // Of another shard than the model's.
+            command::Kind::ChangeFleet(_) => Err(ErrorCode::ErrorInvalidArgument),
         }
     }
 

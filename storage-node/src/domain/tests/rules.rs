@@ -612,3 +612,28 @@ fn damaged_rows_fail_and_never_panic() {
         }
     }
 }
+
+#[test]
+fn a_fleet_takes_the_place_of_the_one_that_it_was_made_from() {
+    let store = MemoryStore::default();
+    let shard_of_fleet = crate::domain::fleet::SHARD_OF_FLEET;
+    let change = |shard, epoch| {
+        let fleet = internal::Fleet { epoch, replicas: epoch as u32, ..internal::Fleet::default() };
+        let batch = batch_of(1_000, vec![command::Kind::ChangeFleet(fleet)]);
+        let mut overlay = Overlay::new(&store);
+        let applied = apply(&mut overlay, shard, &batch).unwrap().remove(0);
+        store.write(overlay.into_batch()).unwrap();
+        applied
+    };
+    for (epoch, is_taken) in [(2, false), (1, true), (1, false), (2, true), (4, false), (0, false)] {
+        let applied = change(shard_of_fleet, epoch);
+        assert_eq!(
+            applied.outcome.kind == Some(outcome::Kind::Accepted(internal::Accepted {})),
+            is_taken,
+            "{epoch}"
+        );
+        assert_eq!(applied.events.len(), usize::from(is_taken));
+    }
+    assert_eq!(crate::domain::fleet::fleet(&store).unwrap().unwrap().replicas, 2);
+    assert_eq!(change(SHARD, 3).events, [], "shard 0 alone keeps it");
+}

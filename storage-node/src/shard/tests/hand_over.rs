@@ -40,7 +40,7 @@ fn what_was_proposed_is_answered_before_another_copy_is_asked_and_the_rest_is_to
     rig.turn();
     rig.shard.hand_over(rig.now_ms, 2);
     let waiting = rig.send(link(1), message(2, 5));
-    assert_eq!(asked(&mut rig), []);
+    assert_eq!(asked(&mut rig), Vec::<u32>::new());
     rig.settle();
     let answers = rig.answers(link(1));
     assert_eq!((answers.len(), answers[0].0, seq(&answers[0].1)), (1, proposed, 2));
@@ -77,7 +77,7 @@ fn what_takes_too_long_does_not_hold_up_a_hand_over() {
     rig.turn();
     rig.ask_copies();
     rig.shard.hand_over(rig.now_ms, 2);
-    assert_eq!(asked(&mut rig), []);
+    assert_eq!(asked(&mut rig), Vec::<u32>::new());
     rig.now_ms += HAND_OVER_SETTLE_MS;
     assert_eq!(asked(&mut rig), [2]);
 }

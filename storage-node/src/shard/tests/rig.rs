@@ -22,8 +22,8 @@ use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
     AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, MessageApplied, Query,
-    RaftMessage, SendMessage, SessionAddress, ShardRequest, ShardResponse, command, outcome, query,
-    shard_error,
+    RaftMessage, SendMessage, SessionAddress, ShardPlace, ShardRequest, ShardResponse, command, outcome,
+    query, shard_error,
 };
 use wire_protocol::v1::ConversationKind;
 
@@ -64,7 +64,7 @@ impl Rig {
 
     /// A shard with copies on nodes 2 and 3, of which those in `copies` answer; the one here leads and serves.
     pub fn leading(folder: &Path, copies: &[u32]) -> Self {
-        let replicas = Replicas { own: 1, voters: vec![1, 2, 3], preferred: 1 };
+        let replicas = Replicas::of(1, &[1, 2, 3]);
         let mut rig = Self::open_as(folder, Arc::default(), 500, replicas);
         rig.copies = copies.to_vec();
         for _ in 0..30 {
@@ -96,14 +96,15 @@ impl Rig {
             group,
             applied,
             time_ms,
-            source: (replicas.voters.len() == 1).then_some(source),
+            source: (replicas.set.voters.len() == 1).then_some(source),
+            is_replicated: replicas.set.voters.len() > 1,
             log_cut: 0,
-            spans_zones: replicas.voters.len() > 1,
             replicas,
             marks: Arc::clone(&marks),
             metrics,
         };
-        let shard = Shard::open(start);
+        let mut shard = Shard::open(start);
+        shard.fleet_changed(ShardPlace { nodes: vec![1, 2, 3], changed_at: 0 }, None, true);
         let effects = Effects::default();
         Self { shard, effects, marks, now_ms, log, store, request_last: 0, copies: Vec::new() }
     }
@@ -143,6 +144,7 @@ impl Rig {
                 let batch = match entry.work {
                     ApplyWork::Batch(batch) => Some(batch),
                     ApplyWork::Record(record) => decode_record(&record).expect("its own record"),
+                    ApplyWork::Replicas(_) => None,
                 };
                 let mut overlay = Overlay::new(&*self.store);
                 let (_, before_ms) = domain::applied_index(&*self.store, SHARD).expect("it reads");

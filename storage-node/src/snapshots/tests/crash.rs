@@ -118,7 +118,7 @@ fn an_installation_is_whole_or_has_never_begun_wherever_the_node_stops() {
                 assert_eq!(applied, INDEX, "step {steps}, {crash:?}");
                 assert_eq!(rows_of(receiver.store.memory(), SHARD), wanted, "step {steps}, {crash:?}");
                 assert_eq!(log.span(SHARD), Some((FEED_CUT, INDEX)), "step {steps}, {crash:?}");
-                let replicas = Replicas { own: 2, voters: vec![1, 2, 3], preferred: 1 };
+                let replicas = Replicas::of(2, &[1, 2, 3]);
                 Group::open(Arc::clone(&log), SHARD, applied, &replicas).expect("it goes on from there");
             }
             assert_eq!(rows_of(receiver.store.memory(), ShardId(3)), rows_of_others(), "other shards");

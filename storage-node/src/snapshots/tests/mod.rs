@@ -68,7 +68,7 @@ pub fn rows_of(store: &MemoryStore, shard: ShardId) -> Vec<(Vec<u8>, Bytes)> {
 }
 
 pub fn message(shard: ShardId) -> RaftMessage {
-    let point = SnapshotPoint { index: INDEX, term: TERM, voters: vec![1, 2, 3], learners: Vec::new() };
+    let point = SnapshotPoint { index: INDEX, term: TERM, voters: vec![1, 2, 3], ..SnapshotPoint::default() };
     RaftMessage {
         shard: shard.0,
         kind: Kind::Snapshot as i32,

@@ -6,12 +6,13 @@ use crate::disk::Disk;
 use crate::domain::Overlay;
 use crate::engine::{MemoryStore, Store};
 use crate::placement::ShardMap;
+use crate::placement::fleet::Heard;
 use crate::replication::{Group, Log, Replicas, encode_record};
 use crate::snapshots::SnapshotFiles;
 use crate::worker::NodeParts;
 use std::sync::Arc;
 use wire_protocol::ids::{ConversationId, DeviceId, UserId};
-use wire_protocol::internal::{Command, CommandBatch, CreateConversation, SendMessage, command};
+use wire_protocol::internal::{Command, CommandBatch, CreateConversation, Fleet, SendMessage, command};
 use wire_protocol::limits::BODY_BYTES_MAX;
 use wire_protocol::v1::ConversationKind;
 
@@ -66,6 +67,8 @@ fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
         node_id: 1,
         epoch: 1,
         map,
+        fleet: (Fleet::default(), Heard::Once),
+        first_copies: Vec::new(),
         log,
         store: Box::new(store),
         snapshot_files,

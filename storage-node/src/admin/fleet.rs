@@ -1,0 +1,256 @@
+//! Nodes that join and leave the fleet, and how far their shards are.
+
+use crate::backup::Progress;
+use crate::clock;
+use crate::placement::fleet::{FLEET_NODES_MAX, MOVES_AT_ONCE};
+use crate::placement::moves::{PlanError, add_node, remove_node};
+use crate::worker::NodeShared;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::Duration;
+use wire_protocol::internal::{Fleet, FleetNode};
+
+/// A change of the fleet that the shard which keeps it has not taken by then is asked for again.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(5);
+/// So many times: moves end meanwhile, and each end is a change, too.
+const CHANGE_TRIES_MAX: u32 = 6;
+/// How often it is looked what became of something.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// A change that an operator wants.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FleetWish {
+    /// A node that runs, with `--join`, gets its share of replicas.
+    Add {
+        /// Its id: one that no node ever had.
+        id: u32,
+        /// Where others reach it.
+        address: SocketAddr,
+        /// Where it stands; empty: a zone of its own.
+        zone: String,
+    },
+    /// All replicas of a node move to others; then it is retired.
+    Remove {
+        /// Which.
+        id: u32,
+    },
+}
+
+/// The fleet, for a person.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FleetStatus {
+    /// Grows with each change.
+    pub epoch: u64,
+    /// Replicas that each shard is to have, once there are as many nodes.
+    pub replicas: u32,
+    /// Ascending by id.
+    pub nodes: Vec<NodeShare>,
+    /// By shard: nodes that vote, the preferred leader first.
+    pub shards: Vec<Vec<u32>>,
+    /// In the order in which they are made; the first few are under way.
+    pub moves: Vec<Move>,
+    /// Ids that are never given again.
+    pub retired: Vec<u32>,
+}
+
+/// A node and what it has.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeShare {
+    /// Its id.
+    pub id: u32,
+    /// Where others reach it.
+    pub address: String,
+    /// Where it stands.
+    pub zone: String,
+    /// Whether it is to be retired.
+    pub is_leaving: bool,
+    /// Shards of which it holds a replica.
+    pub holds: u32,
+    /// Shards that it leads while all are well.
+    pub leads: u32,
+}
+
+/// Where a shard goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Move {
+    /// Which.
+    pub shard: u32,
+    /// Nodes that vote.
+    pub from: Vec<u32>,
+    /// Nodes that are to vote.
+    pub to: Vec<u32>,
+    /// Whether it goes on now.
+    pub is_under_way: bool,
+}
+
+impl FleetStatus {
+    pub(super) fn of(fleet: &Fleet) -> Self {
+        let count =
+            |is: &dyn Fn(&[u32]) -> bool| fleet.shards.iter().filter(|place| is(&place.nodes)).count() as u32;
+        let share = |node: &FleetNode| NodeShare {
+            id: node.id,
+            address: node.address.clone(),
+            zone: node.zone.clone(),
+            is_leaving: node.is_leaving,
+            holds: count(&|nodes| nodes.contains(&node.id)),
+            leads: count(&|nodes| nodes.first() == Some(&node.id)),
+        };
+        let moves = fleet.moves.iter().enumerate().map(|(place, to)| Move {
+            shard: to.shard,
+            from: fleet.shards.get(to.shard as usize).map(|from| from.nodes.clone()).unwrap_or_default(),
+            to: to.nodes.clone(),
+            is_under_way: place < MOVES_AT_ONCE,
+        });
+        Self {
+            epoch: fleet.epoch,
+            replicas: fleet.replicas,
+            nodes: fleet.nodes.iter().map(share).collect(),
+            shards: fleet.shards.iter().map(|place| place.nodes.clone()).collect(),
+            moves: moves.collect(),
+            retired: fleet.retired.clone(),
+        }
+    }
+
+    /// Nodes, then moves.
+    pub fn to_text(&self) -> String {
+        let mut text = format!(
+            "fleet, change {}: {} shards, {} replicas each once there are as many nodes\n{:>5} {:<22} {:<8} {:>6} {:>6}\n",
+            self.epoch,
+            self.shards.len(),
+            self.replicas,
+            "node",
+            "address",
+            "zone",
+            "holds",
+            "leads",
+        );
+        for node in &self.nodes {
+            let NodeShare { id, address, zone, is_leaving, holds, leads } = node;
+            let end = if *is_leaving { " leaves" } else { "" };
+            let _ = writeln!(text, "{id:>5} {address:<22} {zone:<8} {holds:>6} {leads:>6}{end}");
+        }
+        if self.moves.is_empty() {
+            text.push_str("no moves\n");
+        }
+        for Move { shard, from, to, is_under_way } in &self.moves {
+            let when = if *is_under_way { "under way" } else { "waits" };
+            let _ = writeln!(text, "shard {shard}: {} -> {}, {when}", ids(from), ids(to));
+        }
+        text
+    }
+}
+
+fn ids(nodes: &[u32]) -> String {
+    nodes.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// The fleet as this node knows it.
+pub(super) fn status(shared: &NodeShared) -> Result<FleetStatus, String> {
+    known(shared).map(|fleet| FleetStatus::of(&fleet))
+}
+
+fn known(shared: &NodeShared) -> Result<Fleet, String> {
+    if !shared.map.is_replicated() {
+        return Err(
+            "there is one copy of each shard (replicas = 1): nodes neither join nor leave. From one node to \
+                    three: see \"From one node to three\" in docs/operations.md"
+                .to_owned(),
+        );
+    }
+    if !shared.fleet.is_heard() {
+        return Err("this node has heard of no fleet yet: ask one that is of it".to_owned());
+    }
+    Ok(Fleet::clone(&shared.fleet.get()))
+}
+
+fn wished(fleet: &Fleet, wish: &FleetWish) -> Result<Fleet, PlanError> {
+    match wish {
+        FleetWish::Add { id, address, zone } => {
+            let (address, zone) = (address.to_string(), zone.clone());
+            add_node(fleet, FleetNode { id: *id, address, zone, is_leaving: false })
+        }
+        FleetWish::Remove { id } => remove_node(fleet, *id),
+    }
+}
+
+/// Makes the change, or tells what it would be. Gives the fleet with its moves.
+pub(super) fn change(
+    shared: &NodeShared,
+    wish: &FleetWish,
+    is_dry_run: bool,
+    progress: Progress<'_>,
+) -> Result<FleetStatus, String> {
+    for _ in 0..CHANGE_TRIES_MAX {
+        let next = wished(&known(shared)?, wish).map_err(|error| error.to_string())?;
+        if is_dry_run {
+            return Ok(FleetStatus::of(&next));
+        }
+        progress(format!("asks shard 0 for change {}: {} moves", next.epoch, next.moves.len()))?;
+        shared.ask_for_fleet(next.clone());
+        let asked = clock::now();
+        while asked.elapsed() < CHANGE_TIMEOUT && shared.fleet.get().epoch < next.epoch {
+            thread::sleep(LOOK_EVERY);
+        }
+        if *shared.fleet.get() == next {
+            return Ok(FleetStatus::of(&next));
+        }
+        progress("another change came before, or nobody leads shard 0: tries again".to_owned())?;
+    }
+    Err(format!(
+        "nothing came of it in {CHANGE_TRIES_MAX} tries: does shard 0 have a leader (admin status)? The change may still \
+         be made: look at the fleet before it is asked for again"
+    ))
+}
+
+/// Tells of moves until none is left.
+pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetStatus, String> {
+    let mut told = None;
+    loop {
+        let fleet = known(shared)?;
+        if fleet.moves.is_empty() {
+            return Ok(FleetStatus::of(&fleet));
+        }
+        // Also when nothing changes, so that whoever waits knows that the node lives.
+        let second = clock::now_ms() / 1_000;
+        if told != Some((fleet.epoch, second)) {
+            told = Some((fleet.epoch, second));
+            let first = fleet.moves.iter().take(MOVES_AT_ONCE);
+            let first: Vec<String> =
+                first.map(|to| format!("shard {} to {}", to.shard, ids(&to.nodes))).collect();
+            progress(format!("{} moves left, now {}", fleet.moves.len(), first.join(" and ")))?;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+const _: () = assert!(FLEET_NODES_MAX <= 4_096, "gateways hold links to all of them");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wire_protocol::internal::{ShardMove, ShardPlace};
+
+    #[test]
+    fn a_person_sees_nodes_and_moves() {
+        let node = |id, is_leaving| FleetNode {
+            id,
+            address: format!("10.0.0.{id}:7000"),
+            zone: "a".into(),
+            is_leaving,
+        };
+        let fleet = Fleet {
+            epoch: 4,
+            replicas: 3,
+            nodes: vec![node(1, true), node(2, false)],
+            shards: vec![ShardPlace { nodes: vec![1], changed_at: 7 }; 3],
+            moves: (0..3).map(|shard| ShardMove { shard, nodes: vec![2] }).collect(),
+            retired: vec![9],
+        };
+        let text = FleetStatus::of(&fleet).to_text();
+        assert!(text.contains("1 10.0.0.1:7000          a             3      3 leaves"), "{text}");
+        assert!(text.contains("shard 1: 1 -> 2, under way\nshard 2: 1 -> 2, waits"), "{text}");
+    }
+}

@@ -1,0 +1,197 @@
+//! Who holds replicas of a shard, and how that changes.
+//!
+//! A change is an entry of the shard's log. It counts from when it is committed, here as in the consensus library, and
+//! the set that it leads to is stored with the rows of the entry. A change of more than one voter is a joint one (Ongaro
+//! and Ousterhout 2014, section 6): between its two entries a majority of both the old and the new voters is needed.
+
+use super::message::MessageError;
+use prost::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
+use wire_protocol::ids::ShardId;
+use wire_protocol::internal::replica_change::Kind;
+use wire_protocol::internal::{ReplicaChanges, ReplicaSet};
+
+/// Replicas that one change may concern: five that go, five that come.
+const CHANGES_MAX: usize = 10;
+
+/// A replica as it is opened.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Replicas {
+    /// This node's id.
+    pub own: u32,
+    /// As of the stored state. Nobody: this node holds no replica, and waits for one.
+    pub set: ReplicaSet,
+    /// Who should lead while all are well.
+    pub preferred: u32,
+}
+
+/// One change of the replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplicaChange {
+    /// This node gets everything from now on, and has no vote.
+    AddLearner(u32),
+    /// This node votes.
+    AddVoter(u32),
+    /// This node holds no replica any more.
+    Remove(u32),
+}
+
+impl Replicas {
+    /// One copy, here.
+    pub fn alone(own: u32) -> Self {
+        Self::of(own, &[own])
+    }
+
+    /// The first replicas of a shard; the preferred leader is the first one.
+    pub fn of(own: u32, nodes: &[u32]) -> Self {
+        Self { own, set: first(nodes), preferred: nodes.first().copied().unwrap_or(0) }
+    }
+
+    /// How many come before this one when the leader is lost, of how many.
+    pub(super) fn turn_of_election(&self) -> (usize, usize) {
+        if self.own == self.preferred {
+            return (0, 1);
+        }
+        let voters = &self.set.voters;
+        let others = voters.iter().filter(|voter| **voter != self.preferred);
+        match voters.contains(&self.own) {
+            true => (others.take_while(|voter| **voter != self.own).count() + 1, voters.len().max(2)),
+            // It comes later: any number will do that is not everybody's.
+            false => (self.own as usize % CHANGES_MAX + 1, CHANGES_MAX + 1),
+        }
+    }
+}
+
+/// The first replicas of a shard.
+pub fn first(nodes: &[u32]) -> ReplicaSet {
+    let mut voters = nodes.to_vec();
+    voters.sort_unstable();
+    ReplicaSet { voters, ..ReplicaSet::default() }
+}
+
+/// Whether a node holds one of them, be it for the time of a change.
+pub fn is_holder(set: &ReplicaSet, node: u32) -> bool {
+    is_voter(set, node) || set.learners.contains(&node) || set.learners_next.contains(&node)
+}
+
+/// Whether a node's vote counts.
+pub fn is_voter(set: &ReplicaSet, node: u32) -> bool {
+    set.voters.contains(&node) || set.voters_outgoing.contains(&node)
+}
+
+/// Whether a change is under way that its leader ends by itself.
+pub fn is_joint(set: &ReplicaSet) -> bool {
+    !set.voters_outgoing.is_empty()
+}
+
+pub(super) fn to_conf_state(set: &ReplicaSet) -> ConfState {
+    let ids = |nodes: &[u32]| nodes.iter().map(|node| u64::from(*node)).collect();
+    ConfState {
+        voters: ids(&set.voters),
+        learners: ids(&set.learners),
+        voters_outgoing: ids(&set.voters_outgoing),
+        learners_next: ids(&set.learners_next),
+        auto_leave: set.auto_leave,
+        ..ConfState::default()
+    }
+}
+
+pub(super) fn from_conf_state(state: &ConfState, changed_at: u64) -> ReplicaSet {
+    let nodes = |ids: &[u64]| {
+        let mut nodes: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    ReplicaSet {
+        voters: nodes(&state.voters),
+        learners: nodes(&state.learners),
+        voters_outgoing: nodes(&state.voters_outgoing),
+        learners_next: nodes(&state.learners_next),
+        auto_leave: state.auto_leave,
+        changed_at,
+    }
+}
+
+/// What a leader proposes.
+pub(super) fn proposal(changes: &[ReplicaChange]) -> ConfChangeV2 {
+    let single = |change: &ReplicaChange| {
+        let (kind, node) = match *change {
+            ReplicaChange::AddLearner(node) => (ConfChangeType::AddLearnerNode, node),
+            ReplicaChange::AddVoter(node) => (ConfChangeType::AddNode, node),
+            ReplicaChange::Remove(node) => (ConfChangeType::RemoveNode, node),
+        };
+        ConfChangeSingle { change_type: kind, node_id: u64::from(node), ..ConfChangeSingle::default() }
+    };
+    let changes: Vec<ConfChangeSingle> = changes.iter().map(single).collect();
+    ConfChangeV2 { changes: changes.into(), ..ConfChangeV2::default() }
+}
+
+/// What an entry says, without the library's decoder: it is not made for bytes of others (see `message.rs`).
+pub(super) fn decode_change(shard: ShardId, record: &[u8]) -> Result<ConfChangeV2, MessageError> {
+    let wrong = |what| MessageError { shard, what };
+    let read = ReplicaChanges::decode(record).map_err(|_| wrong("a change of replicas that is none"))?;
+    if read.transition != 0 || read.changes.len() > CHANGES_MAX {
+        return Err(wrong("a change of replicas that nobody makes"));
+    }
+    let mut changes = Vec::with_capacity(read.changes.len());
+    for change in &read.changes {
+        let node = u32::try_from(change.node_id).ok().filter(|node| *node > 0);
+        let node = node.ok_or(wrong("a change of replicas on no node"))?;
+        changes.push(match Kind::try_from(change.kind) {
+            Ok(Kind::AddVoter) => ReplicaChange::AddVoter(node),
+            Ok(Kind::Remove) => ReplicaChange::Remove(node),
+            Ok(Kind::AddLearner) => ReplicaChange::AddLearner(node),
+            Err(_) => return Err(wrong("a change of replicas of an unknown kind")),
+        });
+    }
+    Ok(proposal(&changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHARD: ShardId = ShardId(3);
+
+    #[test]
+    fn changes_that_nobody_makes_are_refused() {
+        let change = |kind: i32, node_id: u64| wire_protocol::internal::ReplicaChange { kind, node_id };
+        for changes in [
+            ReplicaChanges { changes: vec![change(0, 0)], ..ReplicaChanges::default() },
+            ReplicaChanges { changes: vec![change(0, 1 << 32)], ..ReplicaChanges::default() },
+            ReplicaChanges { changes: vec![change(9, 1)], ..ReplicaChanges::default() },
+            ReplicaChanges { changes: vec![change(0, 1); CHANGES_MAX + 1], ..ReplicaChanges::default() },
+            ReplicaChanges { transition: 2, ..ReplicaChanges::default() },
+        ] {
+            assert!(decode_change(SHARD, &changes.encode_to_vec()).is_err(), "{changes:?}");
+        }
+        assert!(decode_change(SHARD, &[0xff]).is_err());
+    }
+
+    #[test]
+    fn sets_come_back_from_the_library() {
+        let set = ReplicaSet {
+            voters: vec![2, 3, 4],
+            learners: vec![5],
+            voters_outgoing: vec![1, 2, 3],
+            learners_next: vec![1],
+            auto_leave: true,
+            changed_at: 9,
+        };
+        assert_eq!(from_conf_state(&to_conf_state(&set), 9), set);
+        let is = |node| (is_holder(&set, node), is_voter(&set, node));
+        assert_eq!([is(1), is(4), is(5), is(6)], [(true, true), (true, true), (true, false), (false, false)]);
+    }
+
+    #[test]
+    fn no_two_first_voters_stand_at_the_same_time() {
+        for nodes in [&[1, 2, 3][..], &[5, 1, 9, 3, 7], &[4]] {
+            let mut turns: Vec<(usize, usize)> =
+                nodes.iter().map(|own| Replicas::of(*own, nodes).turn_of_election()).collect();
+            assert_eq!(turns[0], (0, 1), "the preferred one is the first");
+            turns.sort_unstable();
+            turns.dedup();
+            assert_eq!(turns.len(), nodes.len());
+        }
+    }
+}
