@@ -262,5 +262,5 @@ fn replicas_that_come_and_go_agree_whatever_the_network_does() {
         entries += agreed;
         removed += gone;
     }
-    assert!(entries > 500 && removed > 40, "{entries} entries, {removed} replicas removed");
+    assert!(entries > 500 && removed > 4, "{entries} entries, {removed} replicas removed");
 }
