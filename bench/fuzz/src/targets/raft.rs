@@ -47,7 +47,8 @@ impl Replica {
             }
             self.group.applied(self.applied);
             for message in output.messages {
-                assert!(message.from == OWN && VOTERS.contains(&message.to), "{message:?}");
+                // Also one that is no voter here may be answered: it may have become one meanwhile.
+                assert!(message.from == OWN && message.to != OWN, "{message:?}");
                 check_message(message).expect("what replicas send is taken by others");
             }
         }
