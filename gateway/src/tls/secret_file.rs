@@ -11,6 +11,7 @@ use crate::clock::wall_now_ms;
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -48,7 +49,23 @@ pub struct SecretFile {
 
 /// The thread that looks. Dropping it ends that.
 pub struct SecretWatch {
+    changes: Arc<AtomicU64>,
     _stop: Sender<()>,
+}
+
+impl SecretWatch {
+    /// What there is to say of the file, in the exposition format.
+    pub fn text(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let changes = self.changes.clone();
+        move || {
+            let name = "ringline_tls_secret_changes_total";
+            let taken_over = changes.load(Ordering::Acquire);
+            format!(
+                "# HELP {name} Times a changed file of ticket secrets was taken over.\n\
+                 # TYPE {name} counter\n{name} {taken_over}\n"
+            )
+        }
+    }
 }
 
 impl TicketSource for SecretFile {
@@ -66,7 +83,9 @@ impl SecretFile {
     pub fn open(path: &Path) -> Result<(Self, SecretWatch), SecretFileError> {
         let mut text = read(path)?;
         let newest = Arc::new(RwLock::new(Arc::new(parse(path, &text)?)));
+        let changes = Arc::new(AtomicU64::new(0));
         let (stop, stopped) = bounded(1);
+        let watch = SecretWatch { changes: changes.clone(), _stop: stop };
         let (file, path) = (Self { newest: newest.clone() }, path.to_owned());
         let look = move || {
             while stopped.recv_timeout(Duration::from_millis(LOOK_MS)) == Err(RecvTimeoutError::Timeout) {
@@ -79,6 +98,7 @@ impl SecretFile {
                     Ok(Some((secrets, new))) => {
                         text = new;
                         *newest.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(secrets);
+                        changes.fetch_add(1, Ordering::Release);
                         tracing::info!(path = %path.display(), "the ticket secrets have changed");
                     }
                     Err(error) => tracing::warn!(%error, "the ticket secrets stay as they were"),
@@ -88,7 +108,7 @@ impl SecretFile {
         let thread = std::thread::Builder::new().name("ringline-secrets".into()).spawn(look);
         let unreadable = |error| SecretFileError::Unreadable { path: PathBuf::from("a thread"), error };
         thread.map_err(unreadable)?;
-        Ok((file, SecretWatch { _stop: stop }))
+        Ok((file, watch))
     }
 }
 

@@ -191,6 +191,9 @@ impl Gateway {
             ready: readiness(&config, metrics.clone(), draining.clone()),
         })?;
         observe::register_text(http.attempts_text());
+        if let Some(watch) = &secret_watch {
+            observe::register_text(watch.text());
+        }
         let addresses = Addresses::of(&listeners, &http);
         let drain_ms = u64::from(config.fleet.drain_s) * 1_000;
         let shares = Arc::new(Shares {
