@@ -84,13 +84,17 @@ fn forward(pipe: impl Read + Send + 'static, sender: mpsc::Sender<String>) {
     });
 }
 
+fn bench() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where this checkout is").into()
+}
+
 fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/third_party")
+    bench().join("tests/third_party")
 }
 
 /// Python's classes of the client protocol, by `protoc`, in a folder of their own.
 fn generate(folder: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wire-protocol/proto");
+    let source = bench().join("../wire-protocol/proto");
     let files = std::fs::read_dir(&source).expect("the contract").map(|entry| entry.expect("a file").path());
     let classes = folder.join("classes");
     std::fs::create_dir(&classes).expect("a folder of our own");
