@@ -325,6 +325,10 @@ impl Group {
         if let Some(what) = self.contradiction(&message).or_else(|| self.out_of_place(&message)) {
             return Err(MessageError { shard, what });
         }
+        // What comes behind a snapshot must not be written to the log that it takes the place of. It is sent again.
+        if self.restoring.is_some() || self.node.raft.raft_log.unstable.snapshot.is_some() {
+            return Ok(());
+        }
         self.heard.insert(message.from, self.ticks);
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");
@@ -480,6 +484,7 @@ impl Group {
         let mut ready = self.node.ready();
         let number = ready.number();
         if !ready.snapshot().is_empty() {
+            assert!(ready.entries().is_empty(), "nothing is taken behind a snapshot");
             output.restore = Some(ready.snapshot().get_metadata().index);
             self.node.mut_store().restore(ready.snapshot());
             self.restoring = Some(number);
