@@ -53,10 +53,11 @@ impl NodeStatus {
 
     /// A line for each shard.
     pub fn to_table(&self) -> String {
+        let is_held = |shard: &&ShardStatus| !matches!(shard.role, Standing::Absent | Standing::Leaving);
         let mut text = format!(
-            "node {}: {} of {} shards\n{:>5} {:<10} {:>6} {:>8} {:>12} {:>12} {:>12} copies\n",
+            "node {}: holds {} of {} shards\n{:>5} {:<10} {:>6} {:>8} {:>12} {:>12} {:>12} copies\n",
             self.node_id,
-            self.shards.len(),
+            self.shards.iter().filter(is_held).count(),
             self.shard_count,
             "shard",
             "role",

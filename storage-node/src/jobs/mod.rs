@@ -43,8 +43,9 @@ pub(crate) fn run_maintenance(
         decide_for_whom(shared, log_keep_bytes);
         let new_bytes = shared.metrics.log_bytes.value() - synced_bytes;
         let is_due = synced_at.elapsed() >= SYNC_EVERY || new_bytes >= log_keep_bytes / SYNC_PART_OF_LOG;
-        let is_new_fleet = std::mem::replace(&mut seen_fleet, shared.fleet.changes()) != seen_fleet;
-        if (new_bytes > 0 && is_due) || is_new_fleet {
+        let fleet = shared.fleet.changes();
+        if (new_bytes > 0 && is_due) || fleet != seen_fleet {
+            seen_fleet = fleet;
             synced_bytes += new_bytes;
             persist(shared)?;
             synced_at = clock::now();
@@ -97,9 +98,11 @@ fn persist_what_was_recovered(shared: &NodeShared, stop: &Receiver<()>) -> Resul
             return Ok(false);
         }
         if looked_at.elapsed() >= SYNC_EVERY {
-            if std::mem::replace(&mut seen, applied()) == seen {
+            let now_applied = applied();
+            if now_applied == seen {
                 break;
             }
+            seen = now_applied;
             persist(shared)?;
             looked_at = clock::now();
         }

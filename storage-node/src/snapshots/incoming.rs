@@ -20,6 +20,12 @@ pub(super) fn name_of(part: &SnapshotPart) -> Name {
     (part.from, part.term, part.index)
 }
 
+/// How far a snapshot is, as this node tells its sender: `next` is the part that is waited for.
+pub(super) fn progress(own: u32, shard: ShardId, name: Name, next: u32, refused: bool) -> SnapshotProgress {
+    let (node, term, index) = name;
+    SnapshotProgress { shard: shard.0, from: own, to: node, term, index, next, refused }
+}
+
 /// Why a snapshot is not taken.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -96,8 +102,7 @@ impl Incoming {
 
     /// What to tell the sender.
     pub fn progress(&self, own: u32, refused: bool) -> SnapshotProgress {
-        let (node, term, index) = self.name;
-        SnapshotProgress { shard: self.shard.0, from: own, to: node, term, index, next: self.next, refused }
+        progress(own, self.shard, self.name, self.next, refused)
     }
 
     /// Takes a part of this snapshot.

@@ -1,7 +1,7 @@
 //! The thread that makes, sends, receives and installs snapshots: one for a node, one outgoing snapshot at a time.
 
 use super::contents::Contents;
-use super::incoming::{Incoming, Refusal, Taken, name_of};
+use super::incoming::{Incoming, Name, Refusal, Taken, name_of, progress};
 use super::install::{SnapshotFiles, install};
 use super::outgoing::{Answered, Outgoing, Step};
 use super::remove::remove;
@@ -188,70 +188,57 @@ impl SnapshotWorker {
     }
 
     fn receive(&mut self, now_ms: u64, part: SnapshotPart) {
-        let (shard, node, name) = (ShardId(part.shard), part.from, name_of(&part));
+        let (shard, name, number) = (ShardId(part.shard), name_of(&part), part.number);
         if self.incoming.get(&shard).is_none_or(|incoming| incoming.name != name) {
             // Another one is decided on, or this one's beginning was never here.
             let is_free = self.incoming.get(&shard).is_none_or(|incoming| !incoming.is_whole());
             if !is_free || part.number != 0 {
-                let (_, term, index) = name;
-                let own = self.shared.node_id;
-                let of = SnapshotProgress {
-                    shard: shard.0,
-                    from: own,
-                    to: node,
-                    term,
-                    index,
-                    ..Default::default()
-                };
-                return self.tell(shard, node, PeerMessage::Progress(of));
+                return self.tell_progress(progress(self.shared.node_id, shard, name, 0, false));
             }
             self.incoming.remove(&shard);
             let path = self.files().receiving(shard);
             let shard_count = self.shared.map.shard_count();
             match Incoming::begin(self.files().disk(), &path, shard_count, &part, now_ms) {
                 Ok(incoming) => drop(self.incoming.insert(shard, incoming)),
-                Err(refusal) => return self.refuse(shard, &part, &refusal),
+                Err(refusal) => return self.refuse(shard, name, number, &refusal),
             }
         }
         let Some(incoming) = self.incoming.get_mut(&shard) else { return };
-        match incoming.take(now_ms, part.clone()) {
+        match incoming.take(now_ms, part) {
             Ok(Taken::Again | Taken::Part) => {
                 let progress = incoming.progress(self.shared.node_id, false);
-                self.tell(shard, node, PeerMessage::Progress(progress));
+                self.tell_progress(progress);
             }
-            Ok(Taken::Whole(message)) => self.received(shard, &part, *message),
-            Err(refusal) => self.refuse(shard, &part, &refusal),
+            Ok(Taken::Whole(message)) => self.received(shard, name, number, *message),
+            Err(refusal) => self.refuse(shard, name, number, &refusal),
         }
     }
 
-    fn received(&mut self, shard: ShardId, part: &SnapshotPart, message: RaftMessage) {
+    /// With its last part, which has this number.
+    fn received(&mut self, shard: ShardId, name: Name, number: u32, message: RaftMessage) {
         let (from, to) = (self.files().receiving(shard), self.files().received(shard));
         if let Err(error) = self.files().disk().rename(&from, &to) {
-            return self.refuse(shard, part, &Refusal::Disk { file: from, error });
+            return self.refuse(shard, name, number, &Refusal::Disk { file: from, error });
         }
         failpoint::pass(Failpoint::SnapshotReceived);
         let Some(incoming) = self.incoming.get(&shard) else { return };
         let progress = incoming.progress(self.shared.node_id, false);
-        tracing::info!(%shard, node = part.from, index = part.index, "a snapshot was received");
-        self.tell(shard, part.from, PeerMessage::Progress(progress));
+        let (node, _, index) = name;
+        tracing::info!(%shard, node, index, "a snapshot was received");
+        self.tell_progress(progress);
         self.report(shard, SnapshotReport::Received { message });
     }
 
-    fn refuse(&mut self, shard: ShardId, part: &SnapshotPart, refusal: &Refusal) {
+    fn refuse(&mut self, shard: ShardId, name: Name, number: u32, refusal: &Refusal) {
         tracing::warn!(%shard, "a snapshot is not taken: {refusal}");
         self.shared.metrics.snapshots_given_up.increment();
         self.incoming.remove(&shard);
         self.files().discard(&self.files().receiving(shard));
-        let progress = SnapshotProgress {
-            shard: shard.0,
-            from: self.shared.node_id,
-            to: part.from,
-            term: part.term,
-            index: part.index,
-            next: part.number,
-            refused: true,
-        };
-        self.tell(shard, part.from, PeerMessage::Progress(progress));
+        self.tell_progress(progress(self.shared.node_id, shard, name, number, true));
+    }
+
+    fn tell_progress(&self, progress: SnapshotProgress) {
+        self.tell(ShardId(progress.shard), progress.to, PeerMessage::Progress(progress));
     }
 
     fn install(&mut self, shard: ShardId) -> Result<(), String> {
