@@ -48,6 +48,10 @@ pub struct CoreMetrics {
     pub entries: Count,
     /// Queries handed to the read threads.
     pub queries: Count,
+    /// Times the other replicas of a shard were asked whether this one still leads.
+    pub quorum_questions: Count,
+    /// Reads carried out without such a question, within a leader's lease.
+    pub reads_by_lease: Count,
     /// Requests refused because a queue was full.
     pub overloaded: Count,
     /// Requests refused because the shard is elsewhere, starting or failed.

@@ -14,6 +14,12 @@ const CORE_COLUMNS: &[Column<CoreMetrics>] = &[
     }),
     ("ringline_storage_entries_total", "counter", "Log entries proposed.", |core| core.entries.value()),
     ("ringline_storage_queries_total", "counter", "Queries taken.", |core| core.queries.value()),
+    ("ringline_storage_quorum_questions_total", "counter", "Times a leader asked if it leads.", |core| {
+        core.quorum_questions.value()
+    }),
+    ("ringline_storage_reads_by_lease_total", "counter", "Reads that needed no such question.", |core| {
+        core.reads_by_lease.value()
+    }),
     ("ringline_storage_overloaded_total", "counter", "Requests refused by a full queue.", |core| {
         core.overloaded.value()
     }),

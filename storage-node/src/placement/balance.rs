@@ -14,14 +14,14 @@ pub const CALM_MS: u64 = 10_000;
 /// Between two hand-overs of a node, in milliseconds: each costs its shard some hundredths of a second.
 pub const HAND_OVERS_APART_MS: u64 = 1_000;
 /// A hand-over that did not happen within so long, in milliseconds, was refused: twice a shard's patience.
-pub const HAND_OVER_MS_MAX: u64 = 1_000;
+pub const HANDED_OVER_MS_MAX: u64 = 1_000;
 /// A replica that lost or refused leadership is left alone for so long, in milliseconds,
 pub const LEFT_ALONE_MS: u64 = 30_000;
 /// and twice as long each further time, up to so many times: half an hour.
 pub const LEFT_ALONE_DOUBLINGS_MAX: u32 = 6;
 
 const _: () = {
-    assert!(HAND_OVERS_APART_MS >= HAND_OVER_MS_MAX);
+    assert!(HAND_OVERS_APART_MS >= HANDED_OVER_MS_MAX);
     assert!(LEFT_ALONE_MS > CALM_MS);
 };
 
@@ -121,7 +121,7 @@ impl Balance {
     pub fn poll(&mut self, now_ms: u64, astray: impl IntoIterator<Item = Astray>) -> Option<ShardId> {
         let disturbed_ms = *self.disturbed_ms.get_or_insert(now_ms);
         if let Some(UnderWay { shard, begun_ms }) = self.under_way {
-            if now_ms.saturating_sub(begun_ms) < HAND_OVER_MS_MAX {
+            if now_ms.saturating_sub(begun_ms) < HANDED_OVER_MS_MAX {
                 return None;
             }
             self.under_way = None;
@@ -211,7 +211,7 @@ mod tests {
         let mut balance = leading(2);
         let until_ms = CALM_MS + 8 * LEFT_ALONE_MS;
         let tries = polled(&mut balance, 0, until_ms, &[astray(0)]);
-        let refused_ms = |begun_ms: u64| begun_ms + HAND_OVER_MS_MAX;
+        let refused_ms = |begun_ms: u64| begun_ms + HANDED_OVER_MS_MAX;
         let second_ms = refused_ms(CALM_MS) + LEFT_ALONE_MS;
         let third_ms = refused_ms(second_ms) + 2 * LEFT_ALONE_MS;
         let fourth_ms = refused_ms(third_ms) + 4 * LEFT_ALONE_MS;

@@ -9,8 +9,8 @@ pub mod moves;
 mod spread;
 
 pub use balance::{
-    Astray, Balance, CALM_MS, HAND_OVER_MS_MAX, HAND_OVERS_APART_MS, LEFT_ALONE_DOUBLINGS_MAX, LEFT_ALONE_MS,
-    Pace,
+    Astray, Balance, CALM_MS, HAND_OVERS_APART_MS, HANDED_OVER_MS_MAX, LEFT_ALONE_DOUBLINGS_MAX,
+    LEFT_ALONE_MS, Pace,
 };
 pub use leaders::Leaders;
 pub use spread::{SpreadNode, spans_zones, spread};

@@ -4,14 +4,16 @@
 //! Messages of a leader go out at once, so that followers write while it writes (Ongaro 2014, 10.2.1); all others
 //! wait for the writes before them.
 
+mod promise;
 mod shard_log;
 mod standing;
 
 use super::log::{Log, LogWrite, Vote};
 use super::message::{MessageError, from_wire, point, replicas_of, snapshot, to_wire};
-use super::replicas::{ReplicaChange, Replicas, decode_change, from_conf_state, proposal};
+use super::replicas::{ReplicaChange, Replicas, decode_change, from_conf_state, proposal, turn_of_election};
 use super::{LogEntry, ReplicationError, is_holder, is_voter};
 use bytes::Bytes;
+use promise::Promise;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use shard_log::ShardLog;
@@ -32,7 +34,7 @@ const APPENDS_IN_FLIGHT_MAX: usize = 16;
 pub const TICK_MS: u64 = 100;
 /// Ticks without a heartbeat after which a replica that is preferred as leader stands for election, and for which
 /// followers who hear their leader vote for nobody else: that bounds a leader's lease.
-const ELECTION_TICKS: usize = 10;
+pub(crate) const ELECTION_TICKS: usize = 10;
 /// The others wait longer by as much as this, each by another number: votes are not split, and nothing is left to
 /// chance.
 const ELECTION_TICKS_SPREAD: usize = 10;
@@ -123,6 +125,9 @@ pub struct Group {
     outrun: Option<(u64, u64)>,
     /// Replicas that went while this one has led in its term.
     removed: BTreeSet<u64>,
+    promise: Promise,
+    /// Who should lead while all are well.
+    preferred: u32,
 }
 
 impl Group {
@@ -135,14 +140,13 @@ impl Group {
     ) -> Result<Self, ReplicationError> {
         let storage = ShardLog::open(Arc::clone(&log), shard, applied, replicas)?;
         let vote = storage.vote;
-        let (before, of) = replicas.turn_of_election();
-        let election_ticks = ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of;
         let config = Config {
             id: u64::from(replicas.own),
             applied,
             election_tick: ELECTION_TICKS,
-            min_election_tick: election_ticks,
-            max_election_tick: election_ticks + 1,
+            // The library draws a number between them; it is set anew whenever it did.
+            min_election_tick: ELECTION_TICKS,
+            max_election_tick: ELECTION_TICKS + ELECTION_TICKS_SPREAD + 1,
             heartbeat_tick: HEARTBEAT_TICKS,
             max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
@@ -171,6 +175,8 @@ impl Group {
             heard: BTreeMap::new(),
             outrun: None,
             removed: BTreeSet::new(),
+            promise: Promise::at_start(vote),
+            preferred: replicas.preferred,
         };
         group.look_at_role();
         Ok(group)
@@ -226,7 +232,21 @@ impl Group {
         self.node.raft.term
     }
 
+    /// Another node should lead while all are well.
+    pub fn prefer(&mut self, node: u32) {
+        self.preferred = node;
+        self.take_turn();
+    }
+
+    /// This replica's turn to stand for election, whatever number the library has drawn.
+    fn take_turn(&mut self) {
+        let (before, of) = turn_of_election(self.replicas(), self.own(), self.preferred);
+        let ticks = ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of;
+        self.node.raft.set_randomized_election_timeout(ticks);
+    }
+
     fn look_at_role(&mut self) {
+        self.take_turn();
         if self.node.raft.state != StateRole::Leader {
             // What this replica offered it does not send any more: the next leader makes its own, be it this one.
             self.node.mut_store().offered = None;
@@ -326,13 +346,16 @@ impl Group {
             return Err(MessageError { shard, what });
         }
         // What comes behind a snapshot must not be written to the log that it takes the place of. It is sent again.
-        if self.restoring.is_some() || self.node.raft.raft_log.unstable.snapshot.is_some() {
+        let is_busy = self.restoring.is_some() || self.node.raft.raft_log.unstable.snapshot.is_some();
+        if is_busy || self.asks_to_break_promise(&message) {
             return Ok(());
         }
-        self.heard.insert(message.from, self.ticks);
+        let (is_of_leader, from, term) = (is_of_leader(&message), message.from, message.term);
+        self.heard.insert(from, self.ticks);
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");
         }
+        self.promise_if_led(is_of_leader, from, term);
         self.look_at_role();
         Ok(())
     }
@@ -356,10 +379,8 @@ impl Group {
             {
                 Some("an answer to what was not asked yet")
             }
-            // The library would pass it on to the leader, and stumble over the term that it has from its way here.
-            MessageType::MsgTransferLeader if raft.state != StateRole::Leader => {
-                Some("a hand-over to one that does not lead")
-            }
+            // The library would obey it, or pass it on; a leader hands over by its own decision alone.
+            MessageType::MsgTransferLeader => Some("a hand-over that another node asks for"),
             _ => None,
         }
     }
@@ -389,14 +410,6 @@ impl Group {
             MessageType::MsgAppend => Some("a log's beginning without a snapshot"),
             _ => Some("a question to a node that holds no replica"),
         }
-    }
-
-    /// [`TICK_MS`] have passed.
-    pub fn tick(&mut self) {
-        self.ticks += 1;
-        self.node.tick();
-        self.look_at_disk();
-        self.look_at_role();
     }
 
     /// Asks whether this leader still leads; the answer comes as [`GroupOutput::readable`], or never if it does not.

@@ -28,6 +28,7 @@ mod replica_tests;
 
 #[cfg(test)]
 pub(crate) use damage::whole_batch_behind;
+pub(crate) use group::ELECTION_TICKS;
 #[cfg(any(test, feature = "sim"))]
 pub use group::Standing;
 pub use group::{Group, GroupOutput, KeptFor, Role, TICK_MS};

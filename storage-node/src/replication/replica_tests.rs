@@ -3,6 +3,7 @@
 //! leader has seen committed stays.
 
 mod changes;
+mod promises;
 mod snapshots;
 
 use super::*;
@@ -259,7 +260,7 @@ impl Net {
 
     fn ticks(&mut self, count: usize) {
         for _ in 0..count {
-            self.replicas.iter_mut().for_each(|replica| replica.group.tick());
+            self.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
             self.settle();
         }
     }
@@ -341,7 +342,7 @@ fn a_leader_whose_disk_is_slow_knows_it_and_no_other_does() {
                 net.replica(message.to).group.step(message).expect("replicas send what they should");
             }
         }
-        net.replicas.iter_mut().for_each(|replica| replica.group.tick());
+        net.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
     };
     net.replica(1).group.propose(record(7)).expect("it leads");
     // The first tick sees it, ten more make a second.
@@ -529,7 +530,7 @@ fn storm(seed: u64) -> (usize, usize, usize) {
                     replica.group.propose(record(number)).expect("it leads");
                 }
             }
-            21..=32 => net.replicas.iter_mut().for_each(|replica| replica.group.tick()),
+            21..=32 => net.replicas.iter_mut().for_each(|replica| replica.group.pass(1)),
             33..=43 => net.replica(NODES[random.below(3)]).sync(),
             44 => net.replicas.iter().for_each(Replica::cut),
             _ => deliver_one(&mut net, &mut random),

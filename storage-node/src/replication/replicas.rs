@@ -46,20 +46,19 @@ impl Replicas {
     pub fn of(own: u32, nodes: &[u32]) -> Self {
         Self { own, set: first(nodes), preferred: nodes.first().copied().unwrap_or(0) }
     }
+}
 
-    /// How many come before this one when the leader is lost, of how many.
-    pub(super) fn turn_of_election(&self) -> (usize, usize) {
-        if self.own == self.preferred {
-            return (0, 1);
-        }
-        let voters = &self.set.voters;
-        let others = voters.iter().filter(|voter| **voter != self.preferred);
-        match voters.contains(&self.own) {
-            true => (others.take_while(|voter| **voter != self.own).count() + 1, voters.len().max(2)),
-            // It comes later: any number will do that is not everybody's.
-            false => (self.own as usize % CHANGES_MAX + 1, CHANGES_MAX + 1),
-        }
+/// How many voters come before this node when the leader is lost, of how many: of those of before and behind a change, too,
+/// no two have the same turn.
+pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32) -> (usize, usize) {
+    if own == preferred {
+        return (0, 1);
     }
+    let mut voters: Vec<u32> = set.voters.iter().chain(&set.voters_outgoing).copied().collect();
+    voters.sort_unstable();
+    voters.dedup();
+    let before = voters.iter().filter(|voter| **voter < own && **voter != preferred).count() + 1;
+    (before, voters.len().max(2))
 }
 
 /// The first replicas of a shard.
@@ -187,8 +186,23 @@ mod tests {
     fn no_two_first_voters_stand_at_the_same_time() {
         for nodes in [&[1, 2, 3][..], &[5, 1, 9, 3, 7], &[4]] {
             let mut turns: Vec<(usize, usize)> =
-                nodes.iter().map(|own| Replicas::of(*own, nodes).turn_of_election()).collect();
+                nodes.iter().map(|own| turn_of_election(&first(nodes), *own, nodes[0])).collect();
             assert_eq!(turns[0], (0, 1), "the preferred one is the first");
+            turns.sort_unstable();
+            turns.dedup();
+            assert_eq!(turns.len(), nodes.len());
+        }
+    }
+
+    #[test]
+    fn nodes_that_joined_have_turns_of_their_own_while_the_change_goes_on_and_behind_it() {
+        let joint = ReplicaSet { voters: vec![3, 14, 24], voters_outgoing: vec![1, 2, 3], ..first(&[]) };
+        for (set, nodes) in [(joint, &[1, 2, 3, 14, 24][..]), (first(&[3, 14, 24]), &[3, 14, 24])] {
+            let ticks = |own: &u32| {
+                let (before, of) = turn_of_election(&set, *own, 14);
+                super::super::group::ELECTION_TICKS * before / of
+            };
+            let mut turns: Vec<usize> = nodes.iter().map(ticks).collect();
             turns.sort_unstable();
             turns.dedup();
             assert_eq!(turns.len(), nodes.len());

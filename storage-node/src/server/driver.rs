@@ -78,6 +78,7 @@ impl Driver {
         let mut stop_by_ms = None;
         let (mut fleet_changes, mut called) = (0, Vec::new());
         loop {
+            self.core.borrow_mut().gather(clock::now_ms());
             let now_ms = clock::now_ms();
             self.turn(now_ms);
             let changes = self.core.borrow().fleet_changes();

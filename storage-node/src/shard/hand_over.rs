@@ -28,7 +28,7 @@ pub const HAND_OVER_FOR_DISK_EVERY_MS: u64 = 5_000;
 const _: () = {
     assert!(HAND_OVER_FOR_DISK_EVERY_MS > HAND_OVER_MS_MAX);
     assert!(HAND_OVER_SETTLE_MS < HAND_OVER_MS_MAX);
-    assert!(HAND_OVER_MS_MAX < crate::placement::HAND_OVER_MS_MAX);
+    assert!(HAND_OVER_MS_MAX < crate::placement::HANDED_OVER_MS_MAX);
 };
 
 /// To whom, since when.
@@ -140,7 +140,8 @@ impl Shard {
             && (self.pipeline.in_flight_count() == 0 || waited_ms >= HAND_OVER_SETTLE_MS)
         {
             under_way.is_asked = true;
-            self.pipeline.group().transfer_to(under_way.to);
+            let to = under_way.to;
+            self.offer_leadership(to);
         }
     }
 }

@@ -16,6 +16,7 @@ mod reply;
 mod reads;
 mod feed;
 mod role;
+mod lease;
 mod hand_over;
 mod moves;
 mod snapshots;
@@ -27,6 +28,7 @@ pub(crate) use effects::{
     AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Effects, ReadDone, ReadJob, ReadWork,
 };
 pub use hand_over::{HAND_OVER_FOR_DISK_EVERY_MS, HAND_OVER_MS_MAX, HAND_OVER_SETTLE_MS};
+pub use lease::LEASE_MS;
 pub use propose::{
     APPLY_JOBS_IN_FLIGHT_MAX, COMMANDS_IN_FLIGHT_MAX, COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX,
     ENTRY_BYTES_MAX, ENTRY_COMMANDS_MAX, LOG_WRITES_IN_FLIGHT_MAX,

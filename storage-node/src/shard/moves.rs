@@ -51,6 +51,7 @@ impl Shard {
         let first = goal.as_ref().or(Some(&place.nodes)).and_then(|nodes| nodes.first());
         if let Some(first) = first {
             self.replicas.preferred = *first;
+            self.pipeline.group().prefer(*first);
         }
         // Whatever changed is looked at with the next turn.
         (self.moving.looked_ms, self.moving.reported_ms) = (0, 0);

@@ -9,8 +9,10 @@
 //!
 //! A follower applies what is committed and nothing else: it has no sessions, sends no feed, and refuses requests by
 //! naming the leader it knows. Reads of a leader wait until a quorum has said that it still leads (Ongaro 2014, 6.4):
-//! those of one turn share a question.
+//! those of one turn share a question, and its answer is a lease (`lease.rs`) for the reads to come, but for those that
+//! decide who is let in.
 
+use super::lease::Lease;
 use super::propose::Abandoned;
 use super::reads::REQUESTS_WAITING_MAX;
 use super::{Effects, ReadJob, ReadWork, Shard, Stage};
@@ -18,7 +20,7 @@ use crate::replication::{Role, TICK_MS};
 use crate::worker::Origin;
 use std::collections::VecDeque;
 use wire_protocol::internal::shard_request::Operation;
-use wire_protocol::internal::{RaftMessage, ShardLeader, raft_message, shard_error};
+use wire_protocol::internal::{Query, RaftMessage, ShardLeader, query, raft_message, shard_error};
 
 /// Ticks that are made up for at once after a pause: an election's time, so that a leader that slept knows.
 const TICKS_AT_ONCE_MAX: u64 = 10;
@@ -31,18 +33,36 @@ struct Barred {
     operation: Operation,
 }
 
+impl Barred {
+    /// Whether it may rest on a lease: pages of conversations and lists. What is read of accounts, names and devices
+    /// decides who is let in, and must not rest on clocks.
+    fn may_rest_on_lease(&self) -> bool {
+        use query::Kind::{
+            ReadConversation, ReadConversationList, ReadFeed, ReadName, ReadProfiles, ReadUser,
+        };
+        match &self.operation {
+            Operation::Query(Query { kind: Some(kind) }) => match kind {
+                ReadConversation(_) | ReadConversationList(_) | ReadFeed(_) | ReadProfiles(_) => true,
+                ReadUser(_) | ReadName(_) => false,
+            },
+            _ => false,
+        }
+    }
+}
+
 /// Time of elections, and reads that wait for their leader's quorum.
 pub(super) struct Lead {
     ticked_ms: Option<u64>,
     barred: VecDeque<Barred>,
     ticket_last: u64,
+    lease: Lease,
     /// What was told of the leader last.
     told: Option<ShardLeader>,
 }
 
 impl Lead {
     pub fn new() -> Self {
-        Self { ticked_ms: None, barred: VecDeque::new(), ticket_last: 0, told: None }
+        Self { ticked_ms: None, barred: VecDeque::new(), ticket_last: 0, lease: Lease::default(), told: None }
     }
 
     pub fn waiting_count(&self) -> usize {
@@ -85,7 +105,8 @@ impl Shard {
         self.tick(now_ms);
         self.look_at_role(effects);
         self.turn_hand_over(now_ms);
-        self.ask_for_quorum();
+        self.read_by_lease(now_ms, effects);
+        self.ask_for_quorum(now_ms);
     }
 
     fn tick(&mut self, now_ms: u64) {
@@ -95,7 +116,7 @@ impl Shard {
             *ticked_ms = now_ms;
         } else if ticks > 0 {
             *ticked_ms = if ticks > TICKS_AT_ONCE_MAX { now_ms } else { *ticked_ms + ticks * TICK_MS };
-            (0..ticks.min(TICKS_AT_ONCE_MAX)).for_each(|_| self.pipeline.group().tick());
+            self.pipeline.group().pass(ticks.min(TICKS_AT_ONCE_MAX));
         }
     }
 
@@ -122,6 +143,7 @@ impl Shard {
                 self.step_down(effects);
             }
             self.leads_in = leads_in;
+            self.lead.lease = Lease::default();
             if leads_in.is_some() {
                 tracing::info!(shard = %self.id, term, "leads");
                 self.stage = Stage::Recovering;
@@ -180,25 +202,58 @@ impl Shard {
         self.lead.barred.push_back(Barred { ticket: None, origin, operation });
     }
 
-    fn ask_for_quorum(&mut self) {
+    /// While the lease holds, what may rest on it is carried out at once: the time was read after it came.
+    fn read_by_lease(&mut self, now_ms: u64, effects: &mut Effects) {
+        if !self.is_serving() || !self.lead.lease.holds(now_ms) {
+            return;
+        }
+        let (reads, others): (VecDeque<Barred>, _) = std::mem::take(&mut self.lead.barred)
+            .into_iter()
+            .partition(|barred| barred.ticket.is_none() && barred.may_rest_on_lease());
+        self.lead.barred = others;
+        if !reads.is_empty() && self.lead.lease.is_to_be_renewed(now_ms) {
+            self.put_question(now_ms);
+        }
+        self.metrics.reads_by_lease.add(reads.len() as u64);
+        for Barred { origin, operation, .. } in reads {
+            self.carry_out_read(origin, operation, effects);
+        }
+    }
+
+    fn ask_for_quorum(&mut self, now_ms: u64) {
         if !self.is_serving() || !self.lead.barred.iter().any(|barred| barred.ticket.is_none()) {
             return;
         }
-        self.lead.ticket_last += 1;
-        let ticket = self.lead.ticket_last;
+        let ticket = self.put_question(now_ms);
         self.lead.barred.iter_mut().rev().take_while(|barred| barred.ticket.is_none()).for_each(|barred| {
             barred.ticket = Some(ticket);
         });
+    }
+
+    /// Asks the other replicas whether this one still leads.
+    fn put_question(&mut self, now_ms: u64) -> u64 {
+        self.lead.ticket_last += 1;
+        let ticket = self.lead.ticket_last;
+        self.lead.lease.asked(ticket, now_ms);
+        self.metrics.quorum_questions.increment();
         self.pipeline.group().read_barrier(ticket);
+        ticket
     }
 
     /// Carries out the reads whose quorum has answered.
     pub(super) fn pass_barrier(&mut self, effects: &mut Effects) {
         let Some(passed) = self.pipeline.readable_ticket() else { return };
+        self.lead.lease.answered(passed);
         while self.lead.barred.front().and_then(|barred| barred.ticket).is_some_and(|ticket| ticket <= passed)
         {
             let Some(barred) = self.lead.barred.pop_front() else { break };
             self.carry_out_read(barred.origin, barred.operation, effects);
         }
+    }
+
+    /// Another replica is asked to stand for election.
+    pub(super) fn offer_leadership(&mut self, to: u32) {
+        self.lead.lease.give_up();
+        self.pipeline.group().transfer_to(to);
     }
 }

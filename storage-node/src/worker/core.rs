@@ -177,14 +177,19 @@ impl StorageCore {
         }
     }
 
-    /// Takes what other threads reported, proposes what was received, and prepares output. Bounded work; if more
-    /// waits, the waker was called again.
-    pub fn turn(&mut self, now_ms: u64) {
-        self.turned_ms = now_ms;
-        self.metrics.turns.increment();
+    /// Takes what other threads reported and other cores sent. Bounded work; if more waits, the waker was called again.
+    /// To be followed by [`Self::turn`].
+    pub fn gather(&mut self, now_ms: u64) {
         self.shared.inboxes[self.core].turn_started();
         self.take_completions(now_ms);
         self.take_mail(now_ms);
+    }
+
+    /// Proposes what was received, reads, and prepares output. The time is to be read after [`Self::gather`]: what came
+    /// before it may be answered as of this moment.
+    pub fn turn(&mut self, now_ms: u64) {
+        self.turned_ms = now_ms;
+        self.metrics.turns.increment();
         self.look_at_leaders();
         self.look_at_fleet();
         self.look_at_balance(now_ms);

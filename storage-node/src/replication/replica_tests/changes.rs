@@ -106,8 +106,8 @@ fn a_node_without_a_replica_neither_votes_nor_takes_a_log_without_its_beginning(
     net.replica(4).sync();
     let answers: Vec<RaftMessage> = answer.into_iter().chain(net.replica(4).poll()).collect();
     assert_eq!(answers.iter().map(RaftMessage::kind).collect::<Vec<_>>(), [Kind::HeartbeatResponse]);
-    net.replica(4).group.tick();
-    (0..50).for_each(|_| net.replica(4).group.tick());
+    net.replica(4).group.pass(1);
+    (0..50).for_each(|_| net.replica(4).group.pass(1));
     assert_eq!(net.replica(4).poll(), [], "it does not stand for election");
 }
 
@@ -120,7 +120,7 @@ fn a_voter_that_lost_its_disk_stays_out() {
     net.replicas[2] = Replica::with(Replicas::of(3, &[]));
     net.cut_off(1);
     for _ in 0..60 {
-        net.replicas.iter_mut().for_each(|replica| replica.group.tick());
+        net.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
         let messages: Vec<RaftMessage> = net.replicas.iter_mut().flat_map(Replica::poll).collect();
         for message in messages {
             if message.to == 3 {
@@ -180,7 +180,7 @@ fn migration(seed: u64) -> (usize, usize, usize) {
                 net.replica(node).group.propose(record(number)).expect("it leads");
             }
             17..=24 if net.replica(node).group.can_propose() => change_somehow(&mut net, node, &mut random),
-            25..=34 => net.replicas.iter_mut().for_each(|replica| replica.group.tick()),
+            25..=34 => net.replicas.iter_mut().for_each(|replica| replica.group.pass(1)),
             35..=45 => net.replica(node).sync(),
             46 => net.replicas.iter().for_each(Replica::cut),
             _ => deliver_one(&mut net, &mut random),

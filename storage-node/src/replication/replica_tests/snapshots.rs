@@ -67,7 +67,7 @@ fn a_replica_promises_nothing_of_a_snapshot_before_it_is_installed() {
     net.replica(1).cut();
     net.cut.clear();
     let snapshot = (0..20).find_map(|_| {
-        net.replica(1).group.tick();
+        net.replica(1).group.pass(1);
         let messages = net.replica(1).poll();
         messages.into_iter().filter(|message| message.to == 3).for_each(|message| {
             net.replica(3).group.step(message).expect("a leader's");
@@ -128,7 +128,7 @@ fn entries_behind_a_snapshot_wait_until_it_is_installed() {
     // The leader hears of the replica, and makes a snapshot for it.
     let (mut snapshot, mut messages) = (None, VecDeque::new());
     for _ in 0..10 {
-        net.replica(1).group.tick();
+        net.replica(1).group.pass(1);
         let said = net.replica(1).poll();
         messages.extend(said.into_iter().filter(|message| message.to == 3));
         while let Some(message) = messages.pop_front() {

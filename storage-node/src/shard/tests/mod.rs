@@ -3,6 +3,7 @@
 
 mod copies;
 mod hand_over;
+mod lease;
 mod rig;
 
 use super::propose::{COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX};

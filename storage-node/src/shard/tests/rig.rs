@@ -249,6 +249,18 @@ impl Rig {
         look_ups.into_iter().filter_map(ticket).collect()
     }
 
+    /// Queries handed to the read threads since the last call.
+    pub fn queries(&mut self) -> usize {
+        let before = self.effects.reads.len();
+        self.effects.reads.retain(|job| !matches!(job.work, ReadWork::Query { .. }));
+        before - self.effects.reads.len()
+    }
+
+    /// No copy answers any more.
+    pub fn lose_copies(&mut self) {
+        self.copies.clear();
+    }
+
     /// A look-up comes back.
     pub fn looked_up(&mut self, ticket: u64, device_known: bool, stored_version: u64) {
         let done = ReadDone::Attach { ticket, device_known, stored_version };

@@ -1,0 +1,63 @@
+//! What a replica that has heard its leader promises: for [`ELECTION_TICKS`] it neither stands for election nor helps
+//! another one to be elected. A leader's lease rests on that (Ongaro 2014, 6.4.1), so it must hold where the library's own
+//! rule of the same kind ends: over a restart, and when a late answer makes the replica forget whom it followed.
+//!
+//! Ticks are counted where time is known to have passed: those made up for after a pause are not, since a message may have
+//! come at its end.
+
+use super::{ELECTION_TICKS, Group, Role};
+use crate::replication::log::Vote;
+use raft::CAMPAIGN_TRANSFER;
+use raft::eraftpb::{Message, MessageType};
+
+/// Until when a replica keeps out of elections.
+pub(super) struct Promise {
+    /// As of this tick, if it was ever given; before a restart it may have been given at any time.
+    given: Option<u64>,
+    /// The leader was heard since the last tick: it is given as of the next.
+    is_renewed: bool,
+}
+
+impl Promise {
+    /// As a replica starts: one that has seen a term before may have promised just now.
+    pub fn at_start(vote: Vote) -> Self {
+        Self { given: (vote.term > 0).then_some(0), is_renewed: false }
+    }
+
+    fn holds(&self, ticks: u64) -> bool {
+        self.is_renewed || self.given.is_some_and(|given| ticks - given < ELECTION_TICKS as u64)
+    }
+}
+
+impl Group {
+    /// Whether a message asks this replica to break its promise. A leader that hands over releases it.
+    pub(super) fn asks_to_break_promise(&self, message: &Message) -> bool {
+        let is_question =
+            matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        is_question && message.context != CAMPAIGN_TRANSFER && self.promise.holds(self.ticks)
+    }
+
+    /// A message was taken: if it is of this term's leader, the promise is given anew.
+    pub(super) fn promise_if_led(&mut self, is_of_leader: bool, from: u64, term: u64) {
+        let raft = &self.node.raft;
+        if is_of_leader && raft.leader_id == from && raft.term == term {
+            self.promise.is_renewed = true;
+        }
+    }
+
+    /// Time passes, in ticks since it did last. A leader makes up for all of a pause, so that it knows that others may
+    /// have been elected; nobody else does: see above.
+    pub fn pass(&mut self, ticks: u64) {
+        let is_leader = matches!(self.role, Role::Leader { .. });
+        for _ in 0..if is_leader { ticks } else { ticks.min(1) } {
+            self.ticks += 1;
+            if std::mem::take(&mut self.promise.is_renewed) && !is_leader {
+                self.promise.given = Some(self.ticks);
+            } else {
+                self.node.tick();
+            }
+        }
+        self.look_at_disk();
+        self.look_at_role();
+    }
+}
