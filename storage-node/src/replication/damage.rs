@@ -21,6 +21,11 @@ pub(super) fn newer_format(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*version)).filter(|version| *version > FORMAT_MAX)
 }
 
+/// Whether a file's head begins here.
+pub(super) fn is_head(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
 /// Bytes of a file's head: what it begins with, its format, and how its batches are aligned.
 pub(super) const HEAD_BYTES: usize = MAGIC.len() + 8 + 8;
 

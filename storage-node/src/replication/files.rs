@@ -3,6 +3,8 @@
 //! - A failed sync is remembered, reported by [`LogFiles::failure`], and nothing is written afterwards: the engine
 //!   itself would panic, and leave other writers waiting.
 //! - With a new file's first sync its name becomes durable, too.
+//! - The head of a file that is made while the log is opened is synced before anything follows: torn, with a whole batch
+//!   behind, it would look damaged. Of later files the engine itself does so.
 //! - What the engine rewrites (files `*.rewrite`) is synced write by write, so that only the last can be torn.
 //! - At the opening, the end of a file may be cut off only if a power failure can have torn it ([`super::damage`]), and
 //!   it is only before the first write: a start that is refused changes nothing.
@@ -392,7 +394,8 @@ impl Write for LogWriter {
         // The engine writes a new head to a file without any entry while it opens it.
         self.file.settle_end()?;
         let count = self.inner.write(bytes).map_err(|error| self.file.named("write", error))?;
-        if self.file.is_rewrite() {
+        let is_opening = self.file.files.state.is_opening.load(Ordering::Acquire);
+        if self.file.is_rewrite() || (is_opening && damage::is_head(bytes)) {
             self.file.sync()?;
             self.file.files.refuse_after_failure()?;
         }

@@ -5,6 +5,8 @@ use crate::sim::{Crash, Ended, World};
 
 /// Messages of a small world.
 const MESSAGES: usize = 24;
+/// Messages of a world whose beginning matters alone.
+const FEW_MESSAGES: usize = 3;
 /// Messages of a world in which the log is cut and recycled again and again.
 const MANY_MESSAGES: usize = 120;
 /// Worlds with several crashes that are tried when nothing else is said.
@@ -37,6 +39,15 @@ fn a_node_stopped_at_any_step_keeps_its_promises() {
         }
     }
     println!("{points} crash points");
+}
+
+/// The very first writes are torn in many ways.
+#[test]
+fn a_node_stopped_in_its_first_steps_starts_again() {
+    for (seed, stop_after) in (300..340).flat_map(|seed| (4..16).map(move |stop_after| (seed, stop_after))) {
+        after_crashes(seed, FEW_MESSAGES, &[(stop_after, Crash::PowerKeepsSome)], None)
+            .unwrap_or_else(|broken| panic!("{broken}"));
+    }
 }
 
 #[test]
