@@ -108,6 +108,10 @@ impl Shard {
     fn step_move(&mut self, now_ms: u64, effects: &mut Effects) -> Result<(), ReplicationError> {
         let (own, shard) = (self.replicas.own, self.id.0);
         let group = self.pipeline.group();
+        // While it hands over nothing is proposed.
+        if !group.can_propose() {
+            return Ok(());
+        }
         let set = group.replicas().clone();
         let goal = self.moving.goal.as_ref().unwrap_or(&self.moving.place.nodes);
         let step = match goal.is_empty() {
