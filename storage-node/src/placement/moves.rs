@@ -86,32 +86,34 @@ pub fn next_step(goal: &[u32], view: &MoveView<'_>) -> Step {
 pub fn reported(fleet: &Fleet, report: &ReplicaReport) -> Option<Fleet> {
     let mut next = fleet.clone();
     let place = next.shards.get_mut(report.shard as usize)?;
-    if report.changed_at <= place.changed_at || report.voters.is_empty() {
+    let wanted = next.moves.iter().position(|to| to.shard == report.shard);
+    let is_end = wanted.is_some_and(|index| same(&next.moves[index].nodes, &report.voters));
+    // A move that goes back may find that nothing had moved.
+    let is_news = report.changed_at > place.changed_at || (is_end && report.changed_at == place.changed_at);
+    if !is_news || report.voters.is_empty() {
         return None;
     }
-    let wanted = next.moves.iter().position(|to| {
-        to.shard == report.shard && {
-            let mut nodes = to.nodes.clone();
-            nodes.sort_unstable();
-            nodes == report.voters
-        }
-    });
     place.changed_at = report.changed_at;
-    place.nodes = match wanted {
-        Some(index) => next.moves.remove(index).nodes,
-        None => report.voters.clone(),
-    };
+    let is_elsewhere = !same(&place.nodes, &report.voters);
+    match wanted.filter(|_| is_end) {
+        Some(index) => place.nodes = next.moves.remove(index).nodes,
+        None if is_elsewhere => place.nodes.clone_from(&report.voters),
+        None => {}
+    }
+    // Its leader had not heard of the newest fleet: it may be on nodes that leave.
+    if is_elsewhere && wanted.is_none() {
+        next.moves = plan(&next);
+    }
     retire(&mut next);
     next.epoch += 1;
     Some(next)
 }
 
-/// Takes out the nodes that leave and hold nothing any more.
+/// Takes out the nodes that leave and hold nothing any more, once nothing moves: before, a shard may be on nodes that the
+/// list does not name.
 fn retire(fleet: &mut Fleet) {
     let Fleet { nodes, shards, moves, retired, .. } = fleet;
-    let is_used = |id: u32| {
-        shards.iter().any(|place| place.nodes.contains(&id)) || moves.iter().any(|to| to.nodes.contains(&id))
-    };
+    let is_used = |id: u32| !moves.is_empty() || shards.iter().any(|place| place.nodes.contains(&id));
     nodes.retain(|node| {
         let goes = node.is_leaving && !is_used(node.id);
         if goes {
@@ -188,7 +190,8 @@ fn planned(mut next: Fleet) -> Fleet {
     next
 }
 
-/// The moves that a fleet needs: as few as there can be. Each shard has as many replicas as it should, or as there are
+/// The moves that a fleet needs: as few as there can be, and those under way that are given up, which go back: how far they
+/// came only their leaders know. Each shard has as many replicas as it should, or as there are
 /// nodes for, an odd number; none is on a node that leaves; those of a shard are in different zones while there are any;
 /// nodes hold, and lead, about as many as each other.
 pub fn plan(fleet: &Fleet) -> Vec<ShardMove> {
@@ -215,7 +218,12 @@ pub fn plan(fleet: &Fleet) -> Vec<ShardMove> {
     lead_evenly(&mut wanted, &nodes);
     let is_there =
         |shard: &usize, to: &[u32]| fleet.shards.get(*shard).is_some_and(|place| same(&place.nodes, to));
-    let moves = wanted.into_iter().enumerate().filter(|(shard, to)| !is_there(shard, to));
+    let is_under_way = |shard: &usize| {
+        let mut under_way = fleet.moves.iter().take(MOVES_AT_ONCE);
+        under_way.any(|to| to.shard as usize == *shard)
+    };
+    let moves = wanted.into_iter().enumerate();
+    let moves = moves.filter(|(shard, to)| !is_there(shard, to) || is_under_way(shard));
     let mut moves: Vec<ShardMove> =
         moves.map(|(shard, nodes)| ShardMove { shard: shard as u32, nodes }).collect();
     // What is under way stays at the front, and shard 0 is last: it keeps the list.
@@ -384,6 +392,38 @@ pub(super) mod tests {
         assert_eq!(add_node(&after, node(3, "")), Err(PlanError::Known(3)));
         assert_eq!(remove_node(&after, 9), Err(PlanError::Unknown(9)));
         assert_eq!(remove_node(&after, 1), Err(PlanError::TooFew { needed: 3, there: 2 }));
+    }
+
+    #[test]
+    fn a_move_under_way_that_is_given_up_goes_back_before_its_node_is_retired() {
+        let added = add_node(&fleet(3, 4), node(4, "")).expect("it fits");
+        let under_way: Vec<u32> = added.moves.iter().take(MOVES_AT_ONCE).map(|to| to.shard).collect();
+        let next = remove_node(&added, 4).expect("three are left");
+        assert_eq!(next.moves.iter().map(|to| to.shard).collect::<Vec<_>>(), under_way);
+        assert!(next.moves.iter().all(|to| same(&to.nodes, &next.shards[to.shard as usize].nodes)));
+        assert!(next.retired.is_empty(), "it may vote in both");
+        // Of one the leader finds that nothing had changed, the other one had changed, and changed back.
+        let [untouched, changed] = under_way[..] else { panic!("two are under way: {under_way:?}") };
+        let report = |shard, changed_at| ReplicaReport { shard, voters: vec![1, 2, 3], changed_at };
+        let next = reported(&next, &report(untouched, 0)).expect("it ends a move");
+        assert_eq!((next.moves.len(), next.retired.len()), (1, 0));
+        let next = reported(&next, &report(changed, 30)).expect("it ends a move");
+        assert_eq!((next.moves.len(), &next.retired[..]), (0, &[4][..]));
+        assert_eq!(next.shards[changed as usize].nodes[0], added.shards[changed as usize].nodes[0]);
+    }
+
+    #[test]
+    fn a_shard_that_moved_where_nobody_wants_it_moves_away() {
+        let added = add_node(&fleet(3, 4), node(4, "")).expect("it fits");
+        let shard = added.moves[0].shard;
+        let mut next = settle(remove_node(&added, 4).expect("three are left"));
+        assert_eq!(next.retired, [4]);
+        // One that led, and had not heard of it.
+        let late = ReplicaReport { shard, voters: vec![2, 3, 4], changed_at: 1 << 40 };
+        next = reported(&next, &late).expect("news");
+        let moves: Vec<(u32, bool)> = next.moves.iter().map(|to| (to.shard, to.nodes.contains(&4))).collect();
+        assert_eq!(moves, [(shard, false)]);
+        assert_eq!(held(&settle(next), 4), 0);
     }
 
     #[test]

@@ -108,8 +108,8 @@ impl Shard {
     fn step_move(&mut self, now_ms: u64, effects: &mut Effects) -> Result<(), ReplicationError> {
         let (own, shard) = (self.replicas.own, self.id.0);
         let group = self.pipeline.group();
-        // While it hands over nothing is proposed.
-        if !group.can_propose() {
+        // While it hands over nothing is proposed; and what is under way may change what is to be done.
+        if !group.can_propose() || group.is_changing() {
             return Ok(());
         }
         let set = group.replicas().clone();
@@ -132,8 +132,9 @@ impl Shard {
             Step::HandOver(to) if is_wanted => self.hand_over(now_ms, *to),
             _ => {}
         }
-        let is_news = set.changed_at > self.moving.place.changed_at && !is_joint(&set);
-        let is_over = !is_wanted || matches!(step, Step::Done);
+        // The end of a move is told also if it began where it was to end: it is given up.
+        let is_news = is_wanted || set.changed_at > self.moving.place.changed_at;
+        let is_over = !is_joint(&set) && (!is_wanted || matches!(step, Step::Done));
         if is_news && is_over && now_ms >= self.moving.reported_ms + REPORT_AGAIN_MS {
             self.moving.reported_ms = now_ms;
             let ReplicaSet { voters, changed_at, .. } = set;

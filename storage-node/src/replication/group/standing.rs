@@ -52,6 +52,11 @@ impl Group {
         could.min_by_key(|id| (self.entries_behind(*id), *id))
     }
 
+    /// Whether a change of the replicas was proposed that is not applied here, or may have been before this leader was one.
+    pub fn is_changing(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
     /// Leadership stays here after all. Whoever was asked to stand for election may still win it.
     pub fn give_up_transfer(&mut self) {
         self.node.raft.abort_leader_transfer();
