@@ -166,6 +166,14 @@ fn known(shared: &NodeShared) -> Result<Fleet, String> {
     Ok(Fleet::clone(&shared.fleet.get()))
 }
 
+/// The fleet as somebody wants it to be, and asked for; whether it comes to that the fleet tells.
+#[cfg(any(test, feature = "sim"))]
+pub(crate) fn ask_once(shared: &NodeShared, wish: &FleetWish) -> Result<(), String> {
+    let next = wished(&known(shared)?, wish).map_err(|error| error.to_string())?;
+    shared.ask_for_fleet(next);
+    Ok(())
+}
+
 fn wished(fleet: &Fleet, wish: &FleetWish) -> Result<Fleet, PlanError> {
     match wish {
         FleetWish::Add { id, address, zone } => {

@@ -20,6 +20,8 @@ mod server;
 mod client;
 
 pub use client::{AdminCallError, call};
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use fleet::ask_once;
 pub use fleet::{FleetStatus, FleetWish, Move, NodeShare};
 pub use request::{AdminDone, AdminReply, AdminRequest};
 pub(crate) use server::AdminServer;

@@ -234,7 +234,7 @@ impl Shard {
     /// What its replica here is and how far.
     #[cfg(any(test, feature = "sim"))]
     pub fn status(&mut self) -> String {
-        self.pipeline.group().status()
+        format!("{}; {}", self.whereabouts(), self.pipeline.group().status())
     }
 
     /// Where its replica here stands in the election of its term.

@@ -58,6 +58,27 @@ impl Shard {
         (self.moving.place, self.moving.goal, self.moving.spans_zones) = (place, goal, spans_zones);
     }
 
+    /// The replicas, as this one has them committed.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn replicas(&self) -> &ReplicaSet {
+        self.pipeline.replicas()
+    }
+
+    /// What this place is to its shard, for a person.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn whereabouts(&self) -> String {
+        let stage = match self.stage {
+            Stage::Absent => "absent",
+            Stage::Leaving => "leaving",
+            Stage::Following => "following",
+            Stage::Recovering | Stage::Loading => "about to serve",
+            Stage::Serving(_) => "serving",
+            Stage::Failed => "failed",
+        };
+        let Moving { place, goal, .. } = &self.moving;
+        format!("{stage}, {:?}, place {place:?}, goal {goal:?}", self.pipeline.replicas())
+    }
+
     /// Takes the next step of a move, if this replica leads; notices when there is no replica here any more.
     pub(super) fn look_at_replicas(
         &mut self,

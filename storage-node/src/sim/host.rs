@@ -2,12 +2,15 @@
 //! store, reads and maintenance, each taken forward one step when the simulation says so.
 
 use super::{Doing, SimDisk, SimStore};
+use crate::admin::{FleetWish, ask_once};
 use crate::config::StorageConfig;
 use crate::disk::Disk;
-use crate::engine::HotRows;
+use crate::engine::{HotRows, keys};
 use crate::jobs;
 use crate::placement::{Balance, Pace};
-use crate::replication::{KeptFor, LogRequest, QueuedWrites, Standing, SyncedWrite};
+use crate::replication::{
+    KeptFor, LogRequest, QueuedWrites, Standing, SyncedWrite, first_replicas, is_holder,
+};
 use crate::snapshots::{SnapshotRequest, SnapshotWorker};
 use crate::worker::{
     Applier, NodeShared, OpenedShards, ReadRequest, StorageCore, StoreRequest, Threads, open_node,
@@ -18,6 +21,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use wire_protocol::ids::ShardId;
+use wire_protocol::internal::{Fleet, ReplicaSet};
 
 /// Bytes of hot rows, for the one batch that an applier lives here.
 const HOT_BYTES: usize = 16 * 1024;
@@ -28,6 +32,7 @@ const PACE: Pace = Pace { calm_ms: 1_500, apart_ms: 1_000, left_alone_ms: 700 };
 /// A running node. To be dropped before its disk crashes.
 pub struct SimNode {
     disk: Arc<SimDisk>,
+    rows: SimStore,
     shared: Arc<NodeShared>,
     cores: Vec<StorageCore>,
     log_requests: Receiver<LogRequest>,
@@ -74,6 +79,7 @@ impl SimNode {
         let snapshots = SnapshotWorker::new(Arc::clone(&shared));
         Ok(Self {
             disk,
+            rows: rows.clone(),
             shared,
             cores,
             log_requests,
@@ -206,6 +212,45 @@ impl SimNode {
     /// Where its replica of a shard stands in the election of its term.
     pub fn standing(&mut self, shard: u32) -> Option<Standing> {
         self.cores.iter_mut().find_map(|core| core.standing(ShardId(shard)))
+    }
+
+    /// The newest fleet that it has heard of; `None`: it is to join one, and has heard of none yet.
+    pub fn fleet(&self) -> Option<Arc<Fleet>> {
+        self.shared.fleet.is_heard().then(|| self.shared.fleet.get())
+    }
+
+    /// Asks for a change of the fleet, once, as a command of an operator does. `Err`: why it cannot be now.
+    pub fn ask_for(&self, wish: &FleetWish) -> Result<(), String> {
+        ask_once(&self.shared, wish)
+    }
+
+    /// How its replicas differ from what a fleet says in which nothing moves; and what is left of those that it has not.
+    pub fn misplaced(&mut self, fleet: &Fleet) -> Vec<String> {
+        let own = self.shared.node_id;
+        let mut misplaced = Vec::new();
+        for (shard, place) in self.shared.map.shards().zip(&fleet.shards) {
+            let set = self.cores.iter_mut().find_map(|core| core.replicas(shard)).unwrap_or_default();
+            if place.nodes.contains(&own) {
+                let expected = ReplicaSet { changed_at: set.changed_at, ..first_replicas(&place.nodes) };
+                if set != expected {
+                    misplaced.push(format!("shard {shard} is on nodes {:?}, and {set:?} here", place.nodes));
+                }
+                continue;
+            }
+            if is_holder(&set, own) {
+                misplaced.push(format!("shard {shard} is on nodes {:?}, and here: {set:?}", place.nodes));
+            }
+            if let Some(span) = self.shared.log.span(shard) {
+                misplaced.push(format!("the log of shard {shard} is still here, {span:?}"));
+            }
+            let rows = self.rows.rows_of(shard.0, self.shared.map.shard_count());
+            // That nobody here holds a replica, and since when, is kept.
+            let kept = keys::replicas(shard);
+            if let Some((key, _)) = rows.iter().find(|(key, _)| key[..] != kept[..]) {
+                misplaced.push(format!("{} rows of shard {shard} are still here, as {key:02x?}", rows.len()));
+            }
+        }
+        misplaced
     }
 
     /// Why the node stopped by itself.

@@ -3,10 +3,12 @@
 use super::Random;
 use super::disk::{Crash, SimDisk};
 use crate::engine::format::{self, IsNew};
+use crate::engine::keys;
 use crate::engine::{Direction, MemoryStore, Reader, Rows, Store, StoreError, View, Visit, WriteBatch};
 use bytes::Bytes;
 use std::path::Path;
 use std::sync::Arc;
+use wire_protocol::ids::ShardId;
 
 /// Rows whose writes and syncs are steps of a disk. Clones are the same rows.
 #[derive(Clone)]
@@ -24,6 +26,19 @@ impl SimStore {
     /// The rows themselves.
     pub fn memory(&self) -> &MemoryStore {
         &self.rows
+    }
+
+    /// All rows of a shard, for comparison.
+    pub fn rows_of(&self, shard: u32, shard_count: u32) -> Vec<(Vec<u8>, Bytes)> {
+        let mut rows = Vec::new();
+        for (from, to) in keys::ranges_of_shard(ShardId(shard), shard_count) {
+            let walked = self.rows.walk(&from, &to, &mut |key, value| {
+                rows.push((key.to_vec(), Bytes::copy_from_slice(value)));
+                true
+            });
+            walked.expect("rows in memory are read");
+        }
+        rows
     }
 
     /// As a start opens it.

@@ -6,6 +6,8 @@ use crate::placement::Balance;
 use crate::shard::Shard;
 use std::sync::{MutexGuard, PoisonError};
 use wire_protocol::ids::ShardId;
+#[cfg(any(test, feature = "sim"))]
+use wire_protocol::internal::ReplicaSet;
 use wire_protocol::internal::ShardLeader;
 
 /// How often a core looks at what it leads astray, in milliseconds.
@@ -28,6 +30,12 @@ impl StorageCore {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn astray(&mut self) -> Vec<ShardId> {
         self.shards.iter_mut().filter_map(Shard::astray).map(|astray| astray.shard).collect()
+    }
+
+    /// The replicas of a shard of this core, as its own is told of them.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn replicas(&mut self, shard: ShardId) -> Option<ReplicaSet> {
+        self.shard_mut(shard).map(|shard| shard.replicas().clone())
     }
 
     /// Hands a shard to the replica that should lead it, when its turn has come.
