@@ -41,10 +41,13 @@ fn one(seed: u64, shows: bool) -> ExitCode {
             if shows {
                 outcome.history.events.iter().for_each(|event| println!("{event:?}"));
             }
+            let wishes: String =
+                outcome.wishes.iter().map(|it| format!(" {} from {} ms on,", it.wish, it.at_ms)).collect();
             println!(
-                "seed {seed}: {} messages, {} faults, {} simulated seconds, history {:016x}: every promise was kept",
+                "seed {seed}:{wishes} {} messages, {} faults, {} moves, {} simulated seconds, history {:016x}: every promise was kept",
                 outcome.messages,
                 outcome.faults,
+                outcome.moves,
                 outcome.simulated_ms / 1_000,
                 outcome.history.fingerprint()
             );
@@ -63,19 +66,20 @@ fn one(seed: u64, shows: bool) -> ExitCode {
 
 fn many(seeds: Range<u64>, threads: usize) -> ExitCode {
     let started = bench::clock::now();
-    let [runs, messages, faults, simulated_ms] = [const { AtomicU64::new(0) }; 4];
+    let [runs, messages, faults, moves, simulated_ms] = [const { AtomicU64::new(0) }; 5];
     let line = |runs: u64| {
         let seconds = Duration::as_secs_f64(&started.elapsed());
         let faults = faults.load(Ordering::Relaxed);
-        let messages = messages.load(Ordering::Relaxed);
+        let [messages, moves] = [&messages, &moves].map(|count| count.load(Ordering::Relaxed));
         let hours = simulated_ms.load(Ordering::Relaxed) as f64 / 3_600_000.0;
         println!(
-            "{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {hours:.1} simulated hours"
+            "{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {moves} moves, {hours:.1} simulated hours"
         );
     };
     let ended = run_many(seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
         faults.fetch_add(outcome.faults as u64, Ordering::Relaxed);
+        moves.fetch_add(outcome.moves as u64, Ordering::Relaxed);
         simulated_ms.fetch_add(outcome.simulated_ms, Ordering::Relaxed);
         let runs = runs.fetch_add(1, Ordering::Relaxed) + 1;
         if runs.is_multiple_of(LINE_EVERY) {

@@ -33,6 +33,8 @@ pub enum Due {
     Fault(usize),
     /// The numbered fault ends.
     Heal(usize),
+    /// The numbered wish of whoever runs the fleet comes up, or comes up again.
+    Wish(usize),
     /// The watched voter of the numbered fault goes: it has voted for this host.
     Strike {
         /// Which fault.

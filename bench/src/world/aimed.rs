@@ -29,7 +29,7 @@ pub struct Watch {
 impl World {
     /// Who leads a shard; of two that think so, the one of the newer term.
     fn leader(&mut self, shard: u32) -> Option<usize> {
-        let standings = self.nodes.iter_mut().map(|node| node.standing(shard)).enumerate();
+        let standings = self.nodes.iter_mut().map(|node| (node.host, node.standing(shard)));
         let leading =
             standings.filter_map(|(host, standing)| Some((standing.filter(|it| it.leads)?.term, host)));
         leading.max().map(|(_, host)| host)
@@ -55,21 +55,33 @@ impl World {
                 self.turn_devices_to(Mood::Hasty);
             }
             Aim::Alone => {
-                let is_peer = |host: usize| host < HOSTS.nodes;
+                let is_peer = |host: usize| HOSTS.node_place(host).is_some();
                 let from_peers =
                     |a: usize, b: usize| (a == leader && is_peer(b)) || (b == leader && is_peer(a));
                 self.cut(number, both_ways(&from_peers));
                 self.turn_devices_to(Mood::Hasty);
             }
             Aim::Full(room_bytes) => {
-                let away_ms = 1 + self.outside.up_to(FULL_AWAY_MS);
-                self.torn[leader] = (Crash::Process, away_ms);
-                self.nodes[leader].fill(Some(*room_bytes));
-                self.filled[number] = Some(leader);
+                self.fill(number, leader, *room_bytes);
                 self.turn_devices_to(Mood::Hasty);
             }
             Aim::Unreached(gateway) => self.cut(number, between(leader, *gateway)),
             Aim::Voter(crash) => self.watch_voter(number, leader, *crash),
+        }
+    }
+
+    /// The numbered fault fills the disk of a node.
+    pub(super) fn fill(&mut self, number: usize, host: usize, room_bytes: usize) {
+        let away_ms = 1 + self.outside.up_to(FULL_AWAY_MS);
+        self.torn[host] = (Crash::Process, away_ms);
+        self.node_mut(host).fill(Some(room_bytes));
+        self.filled[number] = Some(host);
+    }
+
+    /// There is room again on the disk that the numbered fault has filled.
+    pub(super) fn empty(&mut self, number: usize) {
+        if let Some(host) = self.filled[number].take() {
+            self.node_mut(host).fill(None);
         }
     }
 
@@ -79,16 +91,14 @@ impl World {
             self.turn_devices_to(Mood::Busy);
         }
         self.watch.take_if(|watch| watch.fault == number);
-        if let Some(host) = self.filled[number].take() {
-            self.nodes[host].fill(None);
-        }
+        self.empty(number);
     }
 
     fn watch_voter(&mut self, fault: usize, host: usize, crash: Crash) {
-        let others = move |other: usize| other < HOSTS.nodes && other != host;
+        let others = move |other: usize| HOSTS.node_place(other).is_some() && other != host;
         self.cut(fault, both_ways(&|from, to| others(from) && others(to)));
         let shards = 0..self.applied.len() as u32;
-        let node = &mut self.nodes[host];
+        let node = self.node_mut(host);
         let terms = shards.map(|shard| node.standing(shard).map_or(0, |standing| standing.term)).collect();
         self.watch = Some(Watch { fault, host, crash, terms, has_voted: false });
         let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
@@ -101,7 +111,7 @@ impl World {
             return;
         };
         self.cut(fault, between(host, voted_for));
-        if self.nodes[host].is_up() {
+        if self.node_mut(host).is_up() {
             let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
             self.crash(host, crash, away_ms);
         }
@@ -110,7 +120,7 @@ impl World {
     /// A node did something: who leads is noted, and a voter that is watched may have voted.
     pub(super) fn watch_elections(&mut self, host: usize) {
         for shard in 0..self.applied.len() as u32 {
-            let Some(standing) = self.nodes[host].standing(shard) else { return };
+            let Some(standing) = self.node_mut(host).standing(shard) else { return };
             if standing.leads {
                 self.story.history.leaders.entry((shard, standing.term)).or_default().insert(host);
             }
@@ -122,30 +132,14 @@ impl World {
         let Some(watch) = self.watch.as_mut().filter(|watch| watch.host == host && !watch.has_voted) else {
             return;
         };
-        let voted_for = standing.voted_for.map(|node| node as usize - 1).filter(|other| *other != host);
+        let voted_for =
+            standing.voted_for.map(|node| HOSTS.host_of_node(node)).filter(|other| *other != host);
         if let Some(voted_for) = voted_for.filter(|_| standing.term > watch.terms[shard as usize]) {
             watch.has_voted = true;
             let strike = Due::Strike { fault: watch.fault, voted_for };
             let at_ms = self.outside.now_ms + self.outside.up_to(STRIKE_MS);
             self.outside.agenda.plan(at_ms, strike);
         }
-    }
-
-    /// Holds copies against each other that have applied the same entries. False: none have at present.
-    pub(super) fn compare_copies(&mut self) -> bool {
-        let applied = |host: usize| -> Vec<u64> {
-            (0..self.applied.len() as u32).map(|shard| self.nodes[host].applied(shard)).collect()
-        };
-        let of_first = applied(0);
-        if (1..HOSTS.nodes).any(|host| applied(host) != of_first) {
-            return false;
-        }
-        let rows = self.nodes[0].rows();
-        let differs = |host: &usize| self.nodes[*host].rows() != rows;
-        let tell =
-            |host: usize| format!("hosts 0 and {host} have applied {of_first:?}, and their rows differ");
-        self.story.history.differing = (1..HOSTS.nodes).filter(differs).map(tell).collect();
-        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes wrong, and when: from the seed alone. Each fault begins, lasts, and ends; after the last one everything is
 //! mended.
 
+use super::hosts::Hosts;
 use crate::workload::random::Random;
 use std::ops::Range;
 use storage_node::sim::Crash;
@@ -69,6 +70,8 @@ pub enum Fault {
     SlowMachine(usize, u64),
     /// A machine's clock jumps, and stays.
     Clock(usize, i64),
+    /// The disk of a storage node has room for so many more bytes: as [`Aim::Full`], whether it leads or not.
+    Full(usize, usize),
     /// It happens to whoever leads a shard when it begins, or as soon as somebody does.
     Aimed {
         /// Which shard, counted on from the first again when there are fewer.
@@ -104,29 +107,6 @@ pub struct Planned {
     pub lasts_ms: u64,
     /// What it is.
     pub fault: Fault,
-}
-
-/// Hosts by what they are: storage nodes first, then gateways, then devices.
-#[derive(Clone, Copy, Debug)]
-pub struct Hosts {
-    /// Storage nodes.
-    pub nodes: usize,
-    /// Gateways.
-    pub gateways: usize,
-    /// Devices.
-    pub devices: usize,
-}
-
-impl Hosts {
-    /// All of them.
-    pub fn count(self) -> usize {
-        self.nodes + self.gateways + self.devices
-    }
-
-    /// Those of the gateways.
-    pub fn gateway_hosts(self) -> Range<usize> {
-        self.nodes..self.nodes + self.gateways
-    }
 }
 
 /// The faults of a run, and when the last of them is over, in milliseconds from the start. Every second run has faults
@@ -183,6 +163,34 @@ fn aimed(hosts: Hosts, random: &mut Random) -> Vec<Planned> {
     (0..count).map(one).collect()
 }
 
+/// Whatever comes, to a storage node that joins.
+pub fn at_joiner(hosts: Hosts, count: u64, random: &mut Random) -> Vec<Planned> {
+    let one = |_| {
+        let at_ms = random.below(FAULTS_MS.end);
+        let lasts_ms = 1 + random.below(LASTS_MS_MAX);
+        Planned { at_ms, lasts_ms, fault: any_at_joiner(hosts, random) }
+    };
+    (0..count).map(one).collect()
+}
+
+fn any_at_joiner(hosts: Hosts, random: &mut Random) -> Fault {
+    let host = hosts.joiner();
+    let mut below = |end: usize| random.below(end as u64) as usize;
+    let crash = Crash::ALL[below(Crash::ALL.len())];
+    match below(16) {
+        0..4 => Fault::Crash { host, crash },
+        4..7 => Fault::Torn { host, steps: 1 + below(STEPS_MAX as usize) as u64, crash },
+        7 | 8 => Fault::Isolate(host),
+        9 => Fault::OneWay(host, below(hosts.nodes)),
+        10 => Fault::OneWay(below(hosts.nodes), host),
+        11 => Fault::Reset(host),
+        12 => Fault::SlowMachine(host, 1 + below(SLOW_MS_MAX as usize) as u64),
+        13 => Fault::SlowNetwork(host, 1 + below(SLOW_MS_MAX as usize) as u64),
+        14 => Fault::Leave(host),
+        _ => Fault::Full(host, below(ROOM_BYTES_MAX as usize)),
+    }
+}
+
 fn any(hosts: Hosts, random: &mut Random) -> Fault {
     let mut below = |end: usize| random.below(end as u64) as usize;
     let servers = hosts.nodes + hosts.gateways;
@@ -197,7 +205,7 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
             let from = below(servers);
             Fault::OneWay(from, (from + 1 + below(servers - 1)) % servers)
         }
-        15 | 16 => Fault::Split((0..hosts.count()).filter(|_| below(2) == 0).collect()),
+        15 | 16 => Fault::Split((0..hosts.first()).filter(|_| below(2) == 0).collect()),
         17 | 18 => Fault::Reset(below(servers)),
         19 => Fault::SlowNetwork(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
         24 | 25 => Fault::Leave(below(hosts.nodes)),

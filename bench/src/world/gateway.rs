@@ -1,5 +1,6 @@
 //! A gateway: the real loop of one core, whose links and clients get their bytes from the simulated network.
 
+use super::HOSTS;
 use super::clock::Clock;
 use super::network::{ConnectionId, Parcel, Side};
 use super::outside::Outside;
@@ -31,9 +32,9 @@ struct Running {
 }
 
 impl GatewayHost {
-    /// A machine whose gateway is not started.
-    pub fn new(host: usize, nodes: usize, shard_count: u32, keys: SimKeys) -> Self {
-        let nodes = (1..=nodes as u32).collect();
+    /// A machine whose gateway is not started. Its configuration names the nodes of the first fleet, and stays so.
+    pub fn new(host: usize, shard_count: u32, keys: SimKeys) -> Self {
+        let nodes = (1..=HOSTS.nodes as u32).collect();
         Self { host, nodes, shard_count, keys, running: None, life: 0, clock: Clock::default(), slow_ms: 0 }
     }
 
@@ -132,7 +133,7 @@ impl GatewayHost {
 impl Running {
     fn flush(&mut self, host: usize, outside: &mut Outside) {
         while let Some((node, wire)) = self.gateway.take_connecting() {
-            let id = outside.connect(host, node as usize - 1);
+            let id = outside.connect(host, HOSTS.host_of_node(node));
             self.wires.insert(id, wire);
         }
         self.wires.retain(|id, wire| {

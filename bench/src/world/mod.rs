@@ -5,11 +5,11 @@
 //!            seed -> Random
 //!                      |
 //!  faults.rs  what goes wrong, when      agenda.rs  what happens next
-//!  aimed.rs   and to which leader           |
+//!  aimed.rs   and to which leader        operator.rs  which nodes join and leave, in half of all runs
 //!        \             |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
-//!  device.rs x5    gateway.rs x2       node.rs x3
+//!  device.rs x5    gateway.rs x2       node.rs x3, and one that joins
 //!  ClientSession   worker::Core        StorageCore, Raft, log, store, reads, maintenance
 //!       \             /      \            /        on SimDisk, which loses what was not synced
 //!        network.rs: connections as TCP has them: delayed, cut, reset, lost
@@ -18,8 +18,8 @@
 //! ```
 //!
 //! A run: everything starts; devices make rooms, write, repeat, read, leave and come back, while faults begin and end;
-//! then all is mended, and the cluster has to answer everything; at last every device reads every room from its
-//! beginning, and the checkers look at the history. A failure names its seed, and
+//! then all is mended, and the cluster has to answer everything, and to end all moves; at last every device reads every
+//! room from its beginning, and the checkers look at the history. A failure names its seed, and
 //! `ringline-bench world --seed N` runs it again.
 //!
 //! Real: domain, sessions, router, storage client and loop of the gateway; all of a storage node above the system
@@ -35,8 +35,11 @@ mod device;
 mod faults;
 mod gateway;
 mod history;
+mod hosts;
+mod moves;
 mod network;
 mod node;
+mod operator;
 mod outside;
 pub mod promises;
 mod runs;
@@ -46,15 +49,18 @@ mod tests;
 
 pub use faults::{Aim, Fault, Planned};
 pub use history::{Event, History, Seen};
+pub use operator::{Wish, Wished};
 pub use runs::{Failure, Outcome, run, run_many};
 
 use self::gateway::GatewayHost;
 use agenda::{Agenda, Due};
 use aimed::Watch;
 use device::{Device, Mood};
-use faults::Hosts;
+use hosts::Hosts;
+use moves::FleetWatch;
 use network::{Going, Network, Parcel};
 use node::NodeHost;
+use operator::Operator;
 use outside::{End, Outside};
 use storage_node::sim::Crash;
 use story::Story;
@@ -72,6 +78,9 @@ const STARTS_MS: u64 = 300;
 const AFTERWARDS_MS: u64 = 1_500;
 /// How long it may take until everything is answered and told, and until everything is read; in milliseconds.
 const SETTLE_MS_MAX: u64 = 60_000;
+/// How long it may take until no shard is to move any more, in milliseconds: a snapshot whose receiver went is given up after
+/// half a minute, and each of six shards and moves may meet that once.
+const MOVES_MS_MAX: u64 = 240_000;
 /// How often it is looked whether it is, in milliseconds.
 const LOOK_EVERY_MS: u64 = 100;
 
@@ -86,9 +95,10 @@ enum Stage {
     Settling {
         by_ms: u64,
     },
-    /// Everything is read, by then.
+    /// Everything is read, by then, and no shard is to move any more, some time later.
     LookingBack {
         by_ms: u64,
+        moved_by_ms: u64,
     },
     Over,
 }
@@ -106,9 +116,11 @@ struct World {
     /// By fault: the host whose disk it has filled.
     filled: Vec<Option<usize>>,
     /// What becomes of a disk that stops its node, and how long the node stays away.
-    torn: [(Crash, u64); HOSTS.nodes],
+    torn: [(Crash, u64); HOSTS.count()],
     /// How long a node that was asked to stop stays away.
-    away_ms: [u64; HOSTS.nodes],
+    away_ms: [u64; HOSTS.count()],
+    operator: Operator,
+    fleet: FleetWatch,
     story: Story,
     stage: Stage,
     look_at_ms: u64,
@@ -120,7 +132,10 @@ impl World {
     fn new(seed: u64, keys: &SimKeys) -> Self {
         let mut random = Random::new(seed);
         let shard_count = 1 + random.below(3) as u32;
-        let (faults, over_ms) = faults::plan(seed, HOSTS, &mut random);
+        let (mut faults, over_ms) = faults::plan(seed, HOSTS, &mut random);
+        let mut operator = Operator::plan(seed);
+        let over_ms = over_ms.max(operator.over_ms());
+        faults.append(&mut operator.faults);
         let network = Network::new(HOSTS.count());
         let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
         for host in 0..HOSTS.nodes + HOSTS.gateways {
@@ -131,8 +146,15 @@ impl World {
             outside.agenda.plan(START_MS + planned.at_ms, Due::Fault(number));
             outside.agenda.plan(START_MS + planned.at_ms + planned.lasts_ms, Due::Heal(number));
         }
-        let nodes = (0..HOSTS.nodes).map(|host| NodeHost::new(host, HOSTS.nodes, shard_count, seed));
-        let gateway = |host| GatewayHost::new(host, HOSTS.nodes, shard_count, keys.clone());
+        operator.wishes.iter().enumerate().for_each(|(number, wished)| {
+            outside.agenda.plan(START_MS + wished.at_ms, Due::Wish(number));
+        });
+        let joiner = operator.joins_from_ms.map(|from_ms| {
+            outside.agenda.plan(START_MS + from_ms, Due::Start(HOSTS.joiner()));
+            HOSTS.joiner()
+        });
+        let nodes = (0..HOSTS.nodes).chain(joiner).map(|host| NodeHost::new(host, shard_count, seed));
+        let gateway = |host| GatewayHost::new(host, shard_count, keys.clone());
         let device = |number: usize| {
             let user = cast::user(cast::DEVICE_USERS[number]);
             let token = keys.access_token(user, cast::device(number), START_MS);
@@ -149,14 +171,21 @@ impl World {
             watch: None,
             filled: vec![None; faults.len()],
             faults,
-            torn: [(Crash::Process, 0); HOSTS.nodes],
-            away_ms: [0; HOSTS.nodes],
+            torn: [(Crash::Process, 0); HOSTS.count()],
+            away_ms: [0; HOSTS.count()],
+            operator,
+            fleet: FleetWatch::default(),
             story: Story::new(),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             look_at_ms: START_MS,
             applied: vec![0; shard_count as usize],
             outside,
         }
+    }
+
+    /// The storage node of this host.
+    fn node_mut(&mut self, host: usize) -> &mut NodeHost {
+        &mut self.nodes[HOSTS.node_place(host).expect("a host of a storage node")]
     }
 
     /// To the end.
@@ -176,8 +205,9 @@ impl World {
         match due {
             Due::Turn { host, life } => self.turn(host, life),
             Due::Work { host, life, thread } => {
-                if self.nodes[host].life == life {
-                    self.nodes[host].work(thread, &mut self.outside);
+                let node = &mut self.nodes[HOSTS.node_place(host).expect("only storage nodes have threads")];
+                if node.life == life {
+                    node.work(thread, &mut self.outside);
                     self.see_to(host);
                 }
             }
@@ -196,12 +226,14 @@ impl World {
             Due::Start(host) => self.start(host),
             Due::Fault(number) => self.begin(number),
             Due::Heal(number) => self.end(number),
+            Due::Wish(number) => self.ask_for(number),
             Due::Strike { fault, voted_for } => self.strike(fault, voted_for),
         }
     }
 
     fn turn(&mut self, host: usize, life: u64) {
-        if let Some(node) = self.nodes.get_mut(host) {
+        if let Some(place) = HOSTS.node_place(host) {
+            let node = &mut self.nodes[place];
             if node.life == life {
                 node.turn(&mut self.outside);
                 self.see_to(host);
@@ -218,8 +250,8 @@ impl World {
     }
 
     fn arrived(&mut self, host: usize, end: End, parcel: Parcel) {
-        if let Some(node) = self.nodes.get_mut(host) {
-            node.arrived(end, parcel, &mut self.outside);
+        if let Some(place) = HOSTS.node_place(host) {
+            self.nodes[place].arrived(end, parcel, &mut self.outside);
             self.see_to(host);
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
             gateway.arrived(end, parcel, &mut self.outside);
@@ -230,7 +262,8 @@ impl World {
     }
 
     fn start(&mut self, host: usize) {
-        if let Some(node) = self.nodes.get_mut(host) {
+        if let Some(place) = HOSTS.node_place(host) {
+            let node = &mut self.nodes[place];
             if !node.is_up() {
                 node.start(&mut self.outside);
                 self.see_to(host);
@@ -244,7 +277,7 @@ impl World {
 
     /// A node did something. If its disk stopped it, it is gone, and comes back.
     fn see_to(&mut self, host: usize) {
-        if self.nodes[host].is_stopped() {
+        if self.node_mut(host).is_stopped() {
             let (crash, away_ms) = self.torn[host];
             self.crash(host, crash, away_ms);
         } else {
@@ -254,13 +287,14 @@ impl World {
 
     /// A node that was asked to stop, and has done what that takes, ends.
     fn see_off(&mut self, host: usize) {
-        if self.nodes[host].has_left(self.outside.now_ms) {
+        let now_ms = self.outside.now_ms;
+        if self.node_mut(host).has_left(now_ms) {
             self.crash(host, Crash::Process, self.away_ms[host]);
         }
     }
 
     fn crash(&mut self, host: usize, crash: Crash, away_ms: u64) {
-        self.nodes[host].crash(crash);
+        self.node_mut(host).crash(crash);
         let going = if crash == Crash::Process { Going::Process } else { Going::Power };
         self.went(host, going, away_ms);
     }
@@ -274,19 +308,21 @@ impl World {
     fn begin(&mut self, number: usize) {
         let Planned { fault, lasts_ms, .. } = self.faults[number].clone();
         match fault {
-            Fault::Crash { host, crash } if self.nodes[host].is_up() => self.crash(host, crash, lasts_ms),
+            Fault::Crash { host, crash } if self.node_mut(host).is_up() => self.crash(host, crash, lasts_ms),
             Fault::Blackout(crash) => {
-                for host in (0..HOSTS.nodes).filter(|host| self.nodes[*host].is_up()).collect::<Vec<_>>() {
+                let up = self.nodes.iter().filter(|node| node.is_up()).map(|node| node.host);
+                for host in up.collect::<Vec<_>>() {
                     self.crash(host, crash, lasts_ms);
                 }
             }
             Fault::Leave(host) => {
                 self.away_ms[host] = lasts_ms;
-                self.nodes[host].leave(&mut self.outside);
+                let place = HOSTS.node_place(host).expect("a host of a storage node");
+                self.nodes[place].leave(&mut self.outside);
             }
             Fault::Torn { host, steps, crash } => {
                 self.torn[host] = (crash, lasts_ms);
-                self.nodes[host].stop_within(Some(steps));
+                self.node_mut(host).stop_within(Some(steps));
             }
             Fault::Gateway(host) if self.gateways[host - HOSTS.nodes].is_up() => {
                 self.gateways[host - HOSTS.nodes].stop();
@@ -301,11 +337,12 @@ impl World {
             }
             Fault::SlowNetwork(host, by_ms) => self.outside.network.slow(host, by_ms),
             Fault::SlowMachine(host, by_ms) => self.slow_machine(host, by_ms),
-            Fault::Clock(host, by_ms) => match self.nodes.get_mut(host) {
-                Some(node) => node.jump(by_ms, &mut self.outside),
+            Fault::Clock(host, by_ms) => match HOSTS.node_place(host) {
+                Some(place) => self.nodes[place].jump(by_ms, &mut self.outside),
                 None => self.gateways[host - HOSTS.nodes].clock.jump(by_ms),
             },
             Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => self.cut(number, cuts(&fault)),
+            Fault::Full(host, room_bytes) => self.fill(number, host, room_bytes),
             Fault::Aimed { shard, aim } => self.aim(number, shard, &aim),
         }
     }
@@ -315,7 +352,8 @@ impl World {
         match fault {
             Fault::SlowNetwork(host, _) => self.outside.network.slow(host, 0),
             Fault::SlowMachine(host, _) => self.slow_machine(host, 0),
-            Fault::Torn { host, .. } => self.nodes[host].stop_within(None),
+            Fault::Torn { host, .. } => self.node_mut(host).stop_within(None),
+            Fault::Full(..) => self.empty(number),
             Fault::Aimed { .. } => self.end_aim(number),
             _ => {}
         }
@@ -330,8 +368,8 @@ impl World {
     }
 
     fn slow_machine(&mut self, host: usize, by_ms: u64) {
-        match self.nodes.get_mut(host) {
-            Some(node) => node.slow_ms = by_ms,
+        match HOSTS.node_place(host) {
+            Some(place) => self.nodes[place].slow_ms = by_ms,
             None => self.gateways[host - HOSTS.nodes].slow_ms = by_ms,
         }
     }
@@ -340,30 +378,11 @@ impl World {
         self.devices.iter_mut().for_each(|device| device.turn_to(mood, &mut self.outside));
     }
 
-    /// Copies that lack what was applied elsewhere when everything was answered.
-    fn copies_behind(&mut self) -> Vec<String> {
-        let copies = self.nodes.iter().enumerate();
-        let behind: Vec<(usize, usize, String)> = copies
-            .flat_map(|(host, node)| {
-                let shards = self.applied.iter().enumerate();
-                shards.map(move |(shard, wanted)| (host, shard, node.applied(shard as u32), *wanted))
-            })
-            .filter(|(_, _, applied, wanted)| applied < wanted)
-            .map(|(host, shard, applied, wanted)| {
-                (host, shard, format!("the copy of shard {shard} on host {host} is at {applied} of {wanted}"))
-            })
-            .collect();
-        let with_status = |(_, shard, what): (usize, usize, String)| {
-            let status = self.nodes.iter_mut().map(|node| node.status(shard as u32));
-            format!("{what} ({})", status.collect::<Vec<_>>().join(" | "))
-        };
-        behind.into_iter().map(with_status).collect()
-    }
-
     /// Shards that are led from elsewhere than they should be.
     fn leaders_astray(&mut self) -> Vec<String> {
         let mut astray = Vec::new();
-        for (host, node) in self.nodes.iter_mut().enumerate() {
+        for node in &mut self.nodes {
+            let host = node.host;
             astray.extend(node.astray().into_iter().map(|shard| format!("host {host} leads shard {shard}")));
         }
         astray
@@ -373,16 +392,14 @@ impl World {
     fn ends(&mut self) -> Vec<String> {
         let mut ends: Vec<String> =
             self.devices.iter().map(|device| device.end(self.outside.now_ms)).collect();
-        for (host, node) in self.nodes.iter_mut().enumerate() {
-            let copies = (0..self.applied.len() as u32).map(|shard| (shard, node.status(shard)));
-            ends.extend(copies.map(|(shard, status)| format!("host {host}, shard {shard}: {status}")));
-        }
+        ends.extend(self.statuses());
         ends
     }
 
     /// Whether the run comes to its next stage.
     fn look(&mut self) {
         let now_ms = self.outside.now_ms;
+        self.watch_fleet();
         match self.stage {
             Stage::Busy { until_ms } if now_ms >= until_ms => {
                 self.outside.network.mend_all();
@@ -400,22 +417,36 @@ impl World {
                         let copies = self.nodes.iter().map(|node| node.applied(shard as u32));
                         *applied = copies.max().unwrap_or(0);
                     }
-                    self.stage = Stage::LookingBack { by_ms: now_ms + SETTLE_MS_MAX };
+                    let moves_ms = if self.operator.wishes.is_empty() { SETTLE_MS_MAX } else { MOVES_MS_MAX };
+                    let (by_ms, moved_by_ms) = (now_ms + SETTLE_MS_MAX, now_ms + moves_ms);
+                    self.stage = Stage::LookingBack { by_ms, moved_by_ms };
                 }
             }
-            Stage::LookingBack { by_ms } => {
-                let unread = self.devices.iter().filter_map(Device::unread);
-                let mut unread: Vec<String> = unread.collect();
-                unread.extend(self.copies_behind());
-                unread.extend(self.leaders_astray());
-                let is_compared = self.compare_copies();
-                if (unread.is_empty() && is_compared) || now_ms >= by_ms {
-                    let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
-                    self.story.history.unsettled = failures.chain(unread).collect();
-                    self.stage = Stage::Over;
-                }
-            }
+            Stage::LookingBack { by_ms, moved_by_ms } => self.look_back(by_ms, moved_by_ms),
             Stage::Busy { .. } | Stage::Over => {}
+        }
+    }
+
+    /// Whether everything is read and where it should be, or time is up.
+    fn look_back(&mut self, by_ms: u64, moved_by_ms: u64) {
+        let now_ms = self.outside.now_ms;
+        let mut open: Vec<String> = self.devices.iter().filter_map(Device::unread).collect();
+        let is_time_up = now_ms >= moved_by_ms || (now_ms >= by_ms && !open.is_empty());
+        open.extend(self.moves_open());
+        if open.is_empty() {
+            open.extend(self.copies_behind());
+            open.extend(self.leaders_astray());
+        }
+        if open.is_empty() && !self.compare_copies() {
+            open.push("no copies have applied the same entries".to_owned());
+        }
+        if open.is_empty() || is_time_up {
+            if let Some(first) = open.first_mut() {
+                *first = format!("{first} ({})", self.statuses().join(" | "));
+            }
+            let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
+            self.story.history.unsettled = failures.chain(open).collect();
+            self.stage = Stage::Over;
         }
     }
 }

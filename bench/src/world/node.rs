@@ -7,6 +7,7 @@
 //!               log, store, reads, maintenance: rounds with delays of their own
 //! ```
 
+use super::HOSTS;
 use super::agenda::Thread;
 use super::clock::Clock;
 use super::network::{ConnectionId, Parcel, Side};
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use storage_node::admin::FleetWish;
 use storage_node::config::Beginning;
 use storage_node::sim::{Crash, SimDisk, SimNode, SimStore, Standing};
 use storage_node::{LinkId, LinkOutput, LinkPeer, LogConfig, NodeConfig, PeerMessage, StorageConfig};
@@ -44,7 +46,8 @@ const LEAVE_MS_MAX: u64 = 5_000;
 
 /// A machine with a storage node.
 pub struct NodeHost {
-    host: usize,
+    /// Its number.
+    pub host: usize,
     config: StorageConfig,
     disk: Arc<SimDisk>,
     rows: SimStore,
@@ -77,6 +80,8 @@ struct Running {
     callers: BTreeMap<ConnectionId, Caller>,
     serving: BTreeMap<ConnectionId, Serving>,
     wanted: BTreeMap<(usize, u32), Wanted>,
+    /// By core: the state of the fleet of which its links are.
+    fleet_changes: Vec<u64>,
     looked_ms: u64,
 }
 
@@ -104,20 +109,24 @@ struct Wanted {
 }
 
 impl NodeHost {
-    /// A machine with an empty disk. Storage nodes are hosts 0 to `nodes` - 1; their ids begin at 1.
-    pub fn new(host: usize, nodes: usize, shard_count: u32, seed: u64) -> Self {
+    /// A machine with an empty disk, of a new fleet, or that is to join the one there is.
+    pub fn new(host: usize, shard_count: u32, seed: u64) -> Self {
         let memory = std::path::Path::new("/dev/shm");
         let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let root = root.expect("a folder");
-        let address = ([127, 0, 0, 1], 1).into();
-        let node = |id| NodeConfig { id, address, shards: Vec::new(), zone: String::new() };
+        let node = |id| {
+            let address = HOSTS.address_of_node(id);
+            NodeConfig { id, address, shards: Vec::new(), zone: String::new() }
+        };
+        let joins = host == HOSTS.joiner();
+        let nodes = HOSTS.nodes as u32 + u32::from(joins);
         let config = StorageConfig {
             data_dir: root.path().join("data"),
-            node_id: host as u32 + 1,
+            node_id: HOSTS.node_of_host(host),
             shard_count,
-            nodes: (1..=nodes as u32).map(node).collect(),
+            nodes: (1..=nodes).map(node).collect(),
             replicas: 3,
-            beginning: Beginning::NewFleet,
+            beginning: if joins { Beginning::Join } else { Beginning::NewFleet },
             log: LogConfig {
                 file_bytes: LOG_FILE_BYTES,
                 keep_bytes: 3 * LOG_FILE_BYTES,
@@ -153,9 +162,29 @@ impl NodeHost {
         self.running.as_mut()?.node.standing(shard)
     }
 
-    /// Everything it has applied.
-    pub fn rows(&self) -> Vec<(Vec<u8>, Bytes)> {
-        self.rows.memory().rows()
+    /// All rows of a shard.
+    pub fn rows(&self, shard: u32) -> Vec<(Vec<u8>, Bytes)> {
+        self.rows.rows_of(shard, self.config.shard_count)
+    }
+
+    /// The newest fleet that it has heard of.
+    pub fn fleet(&self) -> Option<Arc<Fleet>> {
+        self.running.as_ref()?.node.fleet()
+    }
+
+    /// Somebody wants another fleet, and asks here. What cannot be at present is asked for again by whoever wants it.
+    pub fn ask_for(&mut self, wish: &FleetWish, outside: &mut Outside) {
+        if let Some(running) = &mut self.running {
+            drop(running.node.ask_for(wish));
+            self.settle(outside);
+        }
+    }
+
+    /// How it differs from what a fleet at rest says of it.
+    pub fn misplaced(&mut self, fleet: &Fleet) -> Vec<String> {
+        let (host, Some(running)) = (self.host, &mut self.running) else { return Vec::new() };
+        let misplaced = running.node.misplaced(fleet).into_iter();
+        misplaced.map(|what| format!("host {host}: {what}")).collect()
     }
 
     /// Whether its process runs.
@@ -187,9 +216,9 @@ impl NodeHost {
         for core in 0..cores {
             let waker = Arc::clone(&woken);
             node.core(core).set_waker(Arc::new(move || waker.store(true, Ordering::Relaxed)));
-            let others = self.config.nodes.iter().filter(|node| node.id != self.config.node_id);
+            let others = node.core(core).other_nodes().into_iter();
             let soon = Wanted { at_ms: outside.now_ms, wait_ms: RECONNECT_MS_MIN };
-            wanted.extend(others.map(|node| ((core, node.id), soon)));
+            wanted.extend(others.map(|other| ((core, other.id), soon)));
         }
         self.running = Some(Running {
             node,
@@ -200,6 +229,7 @@ impl NodeHost {
             callers: BTreeMap::new(),
             serving: BTreeMap::new(),
             wanted,
+            fleet_changes: vec![0; cores],
             looked_ms: 0,
         });
         outside.network.host_came(self.host);
@@ -282,6 +312,7 @@ impl NodeHost {
         running.turn_at_ms = None;
         running.woken.store(false, Ordering::Relaxed);
         let now_ms = self.clock.at(outside.now_ms);
+        running.follow_fleet(outside.now_ms);
         running.connect(self.host, outside);
         for core in 0..running.node.core_count() {
             running.node.core(core).gather(now_ms);
@@ -393,6 +424,26 @@ impl Running {
             .collect()
     }
 
+    /// Calls nodes that the fleet got; those that it has no more are not called again. As `server/driver.rs` and
+    /// `server/peers.rs`.
+    fn follow_fleet(&mut self, now_ms: u64) {
+        for core in 0..self.node.core_count() {
+            let owner = self.node.core(core);
+            let changes = owner.fleet_changes();
+            if std::mem::replace(&mut self.fleet_changes[core], changes) == changes {
+                continue;
+            }
+            let others: Vec<u32> = owner.other_nodes().iter().map(|other| other.id).collect();
+            let soon = Wanted { at_ms: now_ms, wait_ms: RECONNECT_MS_MIN };
+            for other in &others {
+                self.wanted.entry((core, *other)).or_insert(soon);
+            }
+            let is_called = |wanted: &Wanted| wanted.at_ms == u64::MAX;
+            self.wanted
+                .retain(|(of, node), wanted| *of != core || others.contains(node) || is_called(wanted));
+        }
+    }
+
     /// Connects to other nodes where that is due.
     fn connect(&mut self, host: usize, outside: &mut Outside) {
         let now_ms = outside.now_ms;
@@ -402,7 +453,7 @@ impl Running {
             if let Some(wanted) = self.wanted.get_mut(&(core, node)) {
                 wanted.at_ms = u64::MAX;
             }
-            let id = outside.connect(host, node as usize - 1);
+            let id = outside.connect(host, HOSTS.host_of_node(node));
             let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
             self.callers.insert(id, Caller { core, node, half: None, decoder });
         }
@@ -518,7 +569,10 @@ impl Running {
             let was_open = half.is_some_and(|half| half.welcome().is_some());
             let wait_ms = self.wanted.get(&(core, node)).map_or(RECONNECT_MS_MIN, |wanted| wanted.wait_ms);
             let wait_ms = if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
-            self.wanted.insert((core, node), Wanted { at_ms: outside.now_ms + wait_ms, wait_ms });
+            self.wanted.remove(&(core, node));
+            if self.node.core(core).other_nodes().iter().any(|other| other.id == node) {
+                self.wanted.insert((core, node), Wanted { at_ms: outside.now_ms + wait_ms, wait_ms });
+            }
         }
     }
 

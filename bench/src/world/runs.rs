@@ -2,7 +2,7 @@
 
 use super::history::History;
 use super::promises::{self, Broken};
-use super::{Planned, START_MS, World};
+use super::{Planned, START_MS, Wished, World};
 use ::gateway::worker::sim::SimKeys;
 use std::fmt;
 use std::ops::Range;
@@ -17,6 +17,10 @@ pub struct Outcome {
     pub messages: usize,
     /// Faults that came.
     pub faults: usize,
+    /// Nodes that came or went.
+    pub wishes: Vec<Wished>,
+    /// Shards that moved.
+    pub moves: usize,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// What devices did and saw.
@@ -32,6 +36,8 @@ pub struct Failure {
     pub broken: Broken,
     /// What went wrong before.
     pub faults: Vec<Planned>,
+    /// Nodes that were to come or to go.
+    pub wishes: Vec<Wished>,
     /// What devices did and saw.
     pub history: History,
     /// At the end: what each device waits for, and what each node's copies were.
@@ -44,6 +50,9 @@ impl fmt::Display for Failure {
         writeln!(formatter, "seed {}: {promise} is broken: {how}", self.seed)?;
         for Planned { at_ms, lasts_ms, fault } in &self.faults {
             writeln!(formatter, "  at {at_ms} ms for {lasts_ms} ms: {fault:?}")?;
+        }
+        for Wished { at_ms, wish } in &self.wishes {
+            writeln!(formatter, "  from {at_ms} ms on: {wish}")?;
         }
         write!(formatter, "again: ringline-bench world --seed {}", self.seed)
     }
@@ -61,7 +70,7 @@ fn keys() -> &'static SimKeys {
 /// One run.
 pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
     let mut world = World::new(seed, keys());
-    let faults = world.faults.clone();
+    let (faults, wishes) = (world.faults.clone(), world.operator.wishes.clone());
     let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
     let simulated_ms = world.outside.now_ms - START_MS;
     let checked = match ended {
@@ -77,9 +86,10 @@ pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
     if let Err(broken) = checked {
         // What panicked may do so again.
         let ends = catch_unwind(AssertUnwindSafe(|| world.ends())).unwrap_or_default();
-        return Err(Box::new(Failure { seed, broken, faults, history, ends }));
+        return Err(Box::new(Failure { seed, broken, faults, wishes, history, ends }));
     }
-    Ok(Outcome { messages, faults: faults.len(), simulated_ms, history })
+    let moves = world.fleet.moves;
+    Ok(Outcome { messages, faults: faults.len(), wishes, moves, simulated_ms, history })
 }
 
 /// Runs seeds on so many threads, until the first failure: that of the lowest seed that was begun. `told` hears of
