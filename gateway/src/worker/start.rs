@@ -191,9 +191,6 @@ impl Gateway {
             ready: readiness(&config, metrics.clone(), draining.clone()),
         })?;
         observe::register_text(http.attempts_text());
-        if let Some(watch) = &secret_watch {
-            observe::register_text(watch.text());
-        }
         let addresses = Addresses::of(&listeners, &http);
         let drain_ms = u64::from(config.fleet.drain_s) * 1_000;
         let shares = Arc::new(Shares {
@@ -284,6 +281,7 @@ fn open_tls(
         return Ok((tls::server_config(identity.chain, identity.key)?, None));
     };
     let (secrets, watch) = SecretFile::open(path)?;
+    observe::register_text(watch.text());
     let tickets = Arc::new(SharedTicketer(secrets));
     Ok((tls::server_config_with(identity.chain, identity.key, tickets)?, Some(watch)))
 }
