@@ -4,14 +4,18 @@
 use super::certificates::{self, LinkCertificates, SERVER_NAME};
 use super::hosts::Hosts;
 use super::network::NetworkError;
-use super::server::{Server, binary};
+use super::server::{Server, Starting, binary};
 use crate::agent::{Loopback, Target, Trust};
 use crate::workload::plan::ServerShape;
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The storage node's binary.
+const STORAGE: &str = "ringline-storage";
 
 /// Shards of a test fleet.
 pub const SHARD_COUNT: u32 = 8;
@@ -97,6 +101,18 @@ pub struct Cluster {
     /// Further lines of every gateway's `[auth]`.
     auth: String,
     rates: Rates,
+    /// Of storage nodes, if there are any.
+    nodes: Option<NodeFiles>,
+}
+
+/// What the files of storage nodes have in common.
+struct NodeFiles {
+    links: LinkCertificates,
+    /// `[[nodes]]` of those that the fleet begins with.
+    list: String,
+    cores: u32,
+    replicas: u32,
+    memory: String,
 }
 
 /// What to start.
@@ -175,6 +191,7 @@ impl Cluster {
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
             rates: launch.rates,
+            nodes: None,
         };
         if let Some(key) = launch.benchmark_key {
             let file = cluster.folder.join("benchmark-key.pem");
@@ -196,7 +213,7 @@ impl Cluster {
     pub fn run_from(&mut self, tier: Tier, index: usize, bin_dir: Option<&Path>) -> Result<(), ClusterError> {
         self.bin_dir = bin_dir.map(Path::to_owned);
         let (server, binary_name) = match tier {
-            Tier::Storage => (&self.storages[index], "ringline-storage"),
+            Tier::Storage => (&self.storages[index], STORAGE),
             Tier::Gateway => (&self.gateways[index], "ringline-gateway"),
         };
         let file = self.folder.join(format!("{}.toml", server.name()));
@@ -253,48 +270,96 @@ impl Cluster {
             0 => String::new(),
             mib => format!("[memory]\nblock_cache_bytes = {}\n", u64::from(mib) << 20),
         };
-        let links = certificates::make(&self.folder)?;
         let names: Vec<String> = (1..=storages).map(|number| format!("storage-{number}")).collect();
         let addresses = names.iter().map(|name| self.hosts.address(name)).collect::<Result<Vec<_>, _>>()?;
-        let mut nodes = String::new();
+        let mut list = String::new();
         for (index, address) in addresses.iter().enumerate() {
             let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
-            let id = index + 1;
-            writeln!(nodes, "[[nodes]]\nid = {id}\naddress = \"{address}\"").expect("a string grows");
+            list.push_str(&node_line(index as u32 + 1, *address));
             if replicas == 1 {
                 let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
-                writeln!(nodes, "shards = {shards:?}").expect("a string grows");
+                writeln!(list, "shards = {shards:?}").expect("a string grows");
             }
         }
+        let links = certificates::make(&self.folder)?;
+        let for_gateways = format!(
+            "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",
+            tls_keys(&links),
+            list.replace("[[nodes]]", "[[storage.nodes]]"),
+        );
+        self.nodes = Some(NodeFiles { links, list, cores, replicas, memory });
         let mut starting = Vec::new();
-        for (index, (name, address)) in names.iter().zip(&addresses).enumerate() {
-            let data = self.folder.join(name);
-            self.hosts.prepare(name, &data)?;
-            let metrics = self.hosts.private_address()?;
-            let config = format!(
-                "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {}\nshard_count = {SHARD_COUNT}\nlisten = \"{address}\"\n\
-                 cores = {cores}\nreplicas = {replicas}\n{nodes}\n{memory}[tls]\n{}[log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\n",
-                index + 1,
-                tls_keys(&links),
-            );
-            let file = self.folder.join(format!("{name}.toml"));
-            std::fs::write(&file, config)?;
-            let (program, mut arguments) = self.command(name, "ringline-storage", &file)?;
-            arguments.push("--new-fleet".into());
-            let (server, started) = Server::start_soon(name, program, arguments, &self.folder)?;
-            self.storages.push(server);
-            self.storage_metrics.push(metrics);
-            starting.push(started);
+        for (id, (name, address)) in (1..).zip(names.iter().zip(&addresses)) {
+            starting.push(self.start_storage(name, name, id, *address, "--new-fleet")?);
         }
         // Copies of a shard are ready together.
         for (server, started) in self.storages.iter_mut().zip(&starting) {
             server.wait(started)?;
         }
-        Ok(format!(
-            "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",
-            tls_keys(&links),
-            nodes.replace("[[nodes]]", "[[storage.nodes]]"),
-        ))
+        Ok(for_gateways)
+    }
+
+    /// One of them, with its data in this folder. `first`: what it is told at its first start.
+    fn start_storage(
+        &mut self,
+        name: &str,
+        data: &str,
+        id: u32,
+        address: SocketAddr,
+        first: &str,
+    ) -> Result<Starting, ClusterError> {
+        let NodeFiles { links, list, cores, replicas, memory } =
+            self.nodes.as_ref().expect("storage nodes were started");
+        let data = self.folder.join(data);
+        self.hosts.prepare(name, &data)?;
+        let metrics = self.hosts.private_address()?;
+        let own = node_line(id, address);
+        let own = if list.contains(&own) { String::new() } else { own };
+        let config = format!(
+            "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {id}\nshard_count = {SHARD_COUNT}\n\
+             listen = \"{address}\"\ncores = {cores}\nreplicas = {replicas}\n{list}{own}\n{memory}[tls]\n{}[log]\n\
+             file_bytes = 4194304\nkeep_bytes = 16777216\n",
+            tls_keys(links),
+        );
+        let file = self.storage_config(name);
+        std::fs::write(&file, config)?;
+        let (program, mut arguments) = self.command(name, STORAGE, &file)?;
+        arguments.push(first.into());
+        let (server, started) = Server::start_soon(name, program, arguments, &self.folder)?;
+        self.storages.push(server);
+        self.storage_metrics.push(metrics);
+        Ok(started)
+    }
+
+    fn storage_config(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.toml"))
+    }
+
+    /// Starts a storage node that is to join, the last of [`Self::storages`] from now on, with an id that none had.
+    /// Gives where it listens.
+    pub fn start_joining(&mut self, id: u32) -> Result<SocketAddr, ClusterError> {
+        let name = format!("storage-{}", self.storages.len() + 1);
+        let address = self.hosts.address(&name)?;
+        let started = self.start_storage(&name, &format!("{name}.{id}"), id, address, "--join")?;
+        self.storages.last_mut().expect("it was added").wait(&started)?;
+        Ok(address)
+    }
+
+    /// Takes out the storage node that joined last, once it has left; whether it ended well.
+    pub fn stop_joined(&mut self) -> Result<bool, ClusterError> {
+        self.storage_metrics.pop();
+        self.storages.pop().map_or(Ok(true), |mut server| server.terminate())
+    }
+
+    /// A command to the first storage node, as an operator gives it.
+    pub fn admin(&self, arguments: &[&str]) -> Result<Command, ClusterError> {
+        let program = match &self.bin_dir {
+            Some(folder) => folder.join(STORAGE),
+            None => binary(STORAGE)?,
+        };
+        let mut command = Command::new(program);
+        command.args(["admin", "--config"]).arg(self.storage_config("storage-1")).args(arguments);
+        Ok(command)
     }
 
     /// The first gateway makes keys and certificate; the others share them, as a fleet does.
@@ -344,6 +409,11 @@ impl Drop for Cluster {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// A node in the list of all.
+fn node_line(id: u32, address: SocketAddr) -> String {
+    format!("[[nodes]]\nid = {id}\naddress = \"{address}\"\n")
 }
 
 fn tls_keys(links: &LinkCertificates) -> String {

@@ -3,6 +3,7 @@
 use super::FaultsError;
 use super::kinds::Kind;
 use crate::agent::identity::{Minter, generate_key_pem};
+use crate::clock;
 use crate::coordinator::enclosure::Enclosure;
 use crate::coordinator::hosts::{FakeClock, Hosts, SmallDisk};
 use crate::coordinator::network::{Direction, Network};
@@ -12,6 +13,7 @@ use crate::workload::plan::Plan;
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 /// Debian's `libfaketime`, by architecture's folder.
@@ -21,6 +23,10 @@ const FAKE_CLOCK_FILE: &str = "faketime/libfaketime.so.1";
 const FAKE_CLOCK_READ: Duration = Duration::from_millis(1_500);
 /// What a storage node's own file system holds when its disk is to be full: its log, its rows, and room for a run.
 const SMALL_DISK_MIB: u32 = 256;
+/// Shards have to have moved within this.
+const MOVES: Duration = Duration::from_secs(120);
+/// How often it is looked whether they have.
+const LOOK: Duration = Duration::from_millis(50);
 /// Bytes that fill a disk are written so many at a time.
 const BALLAST_BYTES: usize = 4_096;
 
@@ -35,6 +41,8 @@ pub struct Fleet {
     key_file: PathBuf,
     hosts: Hosts,
     binaries: Binaries,
+    /// Id that no storage node has had.
+    next_id: u32,
 }
 
 /// Where binaries are; `None`: beside the running program.
@@ -55,7 +63,9 @@ impl Fleet {
         kinds: &[Kind],
     ) -> Result<Self, FaultsError> {
         let shape = &plan.server;
-        let storages = (1..=shape.storages).map(|number| format!("storage-{number}"));
+        // One more has a leaf to join from.
+        let joining = u32::from(kinds.contains(&Kind::ShardMoves));
+        let storages = (1..=shape.storages + joining).map(|number| format!("storage-{number}"));
         let gateways = (1..=shape.gateways).map(|number| format!("gateway-{number}"));
         let names: Vec<String> = storages.chain(gateways).collect();
         let network = Network::make(&names)?;
@@ -80,7 +90,8 @@ impl Fleet {
             hosts: hosts.clone(),
         })?;
         let binaries = binaries.clone();
-        Ok(Self { cluster, network, bench_key_pem, key_file, hosts, binaries })
+        let next_id = shape.storages + 1;
+        Ok(Self { cluster, network, bench_key_pem, key_file, hosts, binaries, next_id })
     }
 
     /// What a run is directed at.
@@ -159,6 +170,41 @@ impl Fleet {
             restart(server)?;
         }
         Ok(())
+    }
+
+    /// A further node joins and gets its share of the shards; then it leaves, and all is where it was.
+    pub fn move_shards(&mut self) -> Result<(), FaultsError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let address = self.cluster.start_joining(id)?;
+        let (id, address) = (id.to_string(), address.to_string());
+        self.admin(&["add-node", &id, &address])?;
+        self.admin(&["fleet", "--wait"])?;
+        self.admin(&["remove-node", &id])?;
+        self.admin(&["fleet", "--wait"])?;
+        let name = self.storage(self.cluster.storages.len() - 1);
+        if self.cluster.stop_joined()? { Ok(()) } else { Err(FaultsError::EndedBadly(name)) }
+    }
+
+    /// What an operator asks of the first storage node.
+    fn admin(&self, arguments: &[&str]) -> Result<(), FaultsError> {
+        let failed = |said: String| FaultsError::Admin { asked: arguments.join(" "), said };
+        let mut command = self.cluster.admin(arguments)?;
+        let mut asking = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let begun = clock::now_us();
+        while asking.try_wait()?.is_none() {
+            if clock::now_us() - begun > MOVES.as_micros() as u64 {
+                asking.kill()?;
+                asking.wait()?;
+                return Err(failed(format!("not within {} s", MOVES.as_secs())));
+            }
+            std::thread::sleep(LOOK);
+        }
+        let output = asking.wait_with_output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
 
     /// Each process ends when it is told to and is started again as the new release, one after another. The first of

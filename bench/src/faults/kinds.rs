@@ -37,6 +37,8 @@ pub enum Kind {
     ZoneLoss,
     /// Each process is told to end (SIGTERM), and started again once it has; storage nodes first.
     RollingRestart,
+    /// A fourth storage node joins, gets its share of all shards, gives it back, and leaves.
+    ShardMoves,
     /// The fleet runs the release before this one; each process ends and is started again as this release, storage nodes
     /// first. The first of each kind goes back once more before the next one's turn.
     RollingUpgrade,
@@ -53,7 +55,7 @@ pub struct Victim {
 
 impl Kind {
     /// All that need one release alone, in the order of a long run.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Self::Kill,
         Self::Stop,
         Self::Cut,
@@ -68,6 +70,7 @@ impl Kind {
         Self::KillGateway,
         Self::ZoneLoss,
         Self::RollingRestart,
+        Self::ShardMoves,
     ];
 
     /// As the command line and reports name it.
@@ -87,6 +90,7 @@ impl Kind {
             Self::KillGateway => "kill-gateway",
             Self::ZoneLoss => "zone-loss",
             Self::RollingRestart => "rolling-restart",
+            Self::ShardMoves => "shard-moves",
             Self::RollingUpgrade => "rolling-upgrade",
         }
     }
@@ -113,6 +117,7 @@ impl Kind {
             | Self::ClockBehind
             | Self::KillGateway
             | Self::RollingRestart
+            | Self::ShardMoves
             | Self::RollingUpgrade => false,
         }
     }
@@ -122,7 +127,9 @@ impl Kind {
         match self {
             Self::KillGateway => Victim { storage: None, gateway: Some(0) },
             Self::ZoneLoss => Victim { storage: Some(busiest), gateway: Some(0) },
-            Self::RollingRestart | Self::RollingUpgrade => Victim { storage: None, gateway: None },
+            Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => {
+                Victim { storage: None, gateway: None }
+            }
             _ => Victim { storage: Some(busiest), gateway: None },
         }
     }
@@ -161,6 +168,7 @@ impl Kind {
                 fleet.cut_off(&fleet.gateway(victim.gateway.unwrap_or(0)))?;
             }
             Self::RollingRestart => fleet.restart_in_turn()?,
+            Self::ShardMoves => fleet.move_shards()?,
             Self::RollingUpgrade => fleet.upgrade_in_turn()?,
         }
         Ok(())
@@ -182,7 +190,7 @@ impl Kind {
                 fleet.set_clocks(0)?;
             }
             Self::KillGateway => drop(fleet.cluster.gateways[victim.gateway.unwrap_or(0)].restart()?),
-            Self::RollingRestart | Self::RollingUpgrade => {}
+            Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => {}
         }
         Ok(())
     }
@@ -191,7 +199,7 @@ impl Kind {
     pub fn hold(self, length: Length) -> Duration {
         match (self, length) {
             // It lasts as long as it takes.
-            (Self::RollingRestart | Self::RollingUpgrade, _) => Duration::ZERO,
+            (Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade, _) => Duration::ZERO,
             // The other nodes give a silent link up after 9 s, and that is to be seen, too.
             (_, Length::Long) => Duration::from_secs(15),
             (_, Length::Short) => Duration::from_secs(4),

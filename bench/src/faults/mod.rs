@@ -62,6 +62,14 @@ pub enum FaultsError {
     /// It was only asked to stop.
     #[error("{0} ended with an error when it was asked to stop")]
     EndedBadly(String),
+    /// A storage node did not do what an operator asked for.
+    #[error("ringline-storage admin {asked}: {said}")]
+    Admin {
+        /// The command.
+        asked: String,
+        /// Its words, or that it took too long.
+        said: String,
+    },
     /// The plan is not for this.
     #[error("plan {0}: a fault run needs a ledger, and a phase under_fire")]
     Plan(String),

@@ -58,7 +58,9 @@ pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32) -> (u
     voters.sort_unstable();
     voters.dedup();
     let before = voters.iter().filter(|voter| **voter < own && **voter != preferred).count() + 1;
-    (before, voters.len().max(2))
+    // One that does not vote does not stand either: any turn will do.
+    let of = voters.len().max(2);
+    (before.min(of), of)
 }
 
 /// The first replicas of a shard.
@@ -206,6 +208,8 @@ mod tests {
             turns.sort_unstable();
             turns.dedup();
             assert_eq!(turns.len(), nodes.len());
+            // Also of one that holds nothing.
+            assert!(ticks(&99) <= super::super::group::ELECTION_TICKS);
         }
     }
 }
