@@ -197,6 +197,16 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_is_never_behind_the_last_whoever_is_preferred() {
+        for voters in [&[][..], &[1], &[1, 2], &[1, 2, 3], &[1, 2, 3, 5, 9]] {
+            for (own, preferred) in (1..12).flat_map(|own| (0..12).map(move |preferred| (own, preferred))) {
+                let (before, of) = turn_of_election(&first(voters), own, preferred);
+                assert!(before <= of, "node {own}, preferred {preferred}, voters {voters:?}");
+            }
+        }
+    }
+
+    #[test]
     fn nodes_that_joined_have_turns_of_their_own_while_the_change_goes_on_and_behind_it() {
         let joint = ReplicaSet { voters: vec![3, 14, 24], voters_outgoing: vec![1, 2, 3], ..first(&[]) };
         for (set, nodes) in [(joint, &[1, 2, 3, 14, 24][..]), (first(&[3, 14, 24]), &[3, 14, 24])] {
