@@ -315,7 +315,6 @@ impl NodeHost {
         running.follow_fleet(outside.now_ms);
         running.connect(self.host, outside);
         for core in 0..running.node.core_count() {
-            running.node.core(core).gather(now_ms);
             running.node.core(core).turn(now_ms);
             running.take_outputs(core);
         }

@@ -92,7 +92,6 @@ impl EmbeddedCore {
     }
 
     pub(super) fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
-        self.core.gather(now_ms);
         self.core.turn(now_ms);
         for output in std::iter::from_fn(|| self.core.poll_output()).take(OUTPUTS_MAX) {
             match output {

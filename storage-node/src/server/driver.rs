@@ -78,9 +78,8 @@ impl Driver {
         let mut stop_by_ms = None;
         let (mut fleet_changes, mut called) = (0, Vec::new());
         loop {
-            self.core.borrow_mut().gather(clock::now_ms());
+            self.turn();
             let now_ms = clock::now_ms();
-            self.turn(now_ms);
             let changes = self.core.borrow().fleet_changes();
             if std::mem::replace(&mut fleet_changes, changes) != changes {
                 let others = self.others();
@@ -146,9 +145,9 @@ impl Driver {
         let _ = monoio::time::timeout(wait, woken).await;
     }
 
-    fn turn(&self, now_ms: u64) {
+    fn turn(&self) {
         let mut core = self.core.borrow_mut();
-        core.turn(now_ms);
+        core.turn_by(clock::now_ms);
         let serving = self.serving.borrow();
         while let Some(output) = core.poll_output() {
             match output {

@@ -150,7 +150,6 @@ impl<'a> Node<'a> {
 
     /// Broken promises come out here.
     fn turn(&mut self, core: usize, life: &mut Life<'_>) -> Result<Result<(), String>, Ended> {
-        self.cores[core].gather(*life.now_ms);
         self.cores[core].turn(*life.now_ms);
         while let Some(output) = self.cores[core].poll_output() {
             let checked = match output {

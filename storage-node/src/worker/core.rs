@@ -177,17 +177,18 @@ impl StorageCore {
         }
     }
 
-    /// Takes what other threads reported and other cores sent. Bounded work; if more waits, the waker was called again.
-    /// To be followed by [`Self::turn`].
-    pub fn gather(&mut self, now_ms: u64) {
-        self.shared.inboxes[self.core].turn_started();
-        self.take_completions(now_ms);
-        self.take_mail(now_ms);
+    /// Takes what other threads reported, proposes what was received, and prepares output. Bounded work; if more
+    /// waits, the waker was called again. Time stands still meanwhile: see [`Self::turn_by`].
+    pub fn turn(&mut self, now_ms: u64) {
+        self.turn_by(|| now_ms);
     }
 
-    /// Proposes what was received, reads, and prepares output. The time is to be read after [`Self::gather`]: what came
-    /// before it may be answered as of this moment.
-    pub fn turn(&mut self, now_ms: u64) {
+    /// The same by a clock that goes on. It is read after everything was taken that this turn answers: what a leader's
+    /// lease rests on has to be later than the question.
+    pub fn turn_by(&mut self, clock: impl Fn() -> u64) {
+        self.shared.inboxes[self.core].turn_started();
+        self.gather(clock());
+        let now_ms = clock();
         self.turned_ms = now_ms;
         self.metrics.turns.increment();
         self.look_at_leaders();
@@ -210,6 +211,11 @@ impl StorageCore {
             }
         }
         self.set_levels();
+    }
+
+    fn gather(&mut self, now_ms: u64) {
+        self.take_completions(now_ms);
+        self.take_mail(now_ms);
     }
 
     fn take_completions(&mut self, now_ms: u64) {
