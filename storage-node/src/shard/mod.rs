@@ -47,7 +47,7 @@ use reads::{Attaching, Deferred};
 use role::Lead;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
@@ -79,6 +79,8 @@ pub(crate) struct ShardMarks {
     pub leader: AtomicU32,
     /// Of the last election that this copy knows.
     pub term: AtomicU64,
+    /// Reads of log or rows that are not done: neither is replaced or removed meanwhile.
+    pub reads: AtomicUsize,
 }
 
 /// What of a shard's log is not needed any more, as its leader knows.

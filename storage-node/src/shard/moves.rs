@@ -92,6 +92,8 @@ impl Shard {
                 self.step_down(effects);
             }
             self.stage = Stage::Leaving;
+            // Reads that were begun in this turn are counted in the next one.
+            return Ok(());
         }
         match self.stage {
             Stage::Absent if self.pipeline.group().is_holder() => {
@@ -165,10 +167,15 @@ impl Shard {
     }
 
     fn remove_when_quiet(&mut self, effects: &mut Effects) {
-        if self.pipeline.may_be_removed() {
+        if self.is_unread() && self.pipeline.may_be_removed() {
             let changed_at = self.removed_at();
             effects.snapshots.push(SnapshotRequest::Remove { shard: self.id, changed_at });
         }
+    }
+
+    /// Whether no read thread is at log or rows of this shard, or about to be.
+    pub(super) fn is_unread(&self) -> bool {
+        self.marks.reads.load(Ordering::Acquire) == 0
     }
 
     /// Index of the change that took this replica out.

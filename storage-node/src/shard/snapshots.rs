@@ -46,7 +46,7 @@ impl Shard {
         if std::mem::take(&mut self.snapshots.is_deciding) && !self.pipeline.is_restoring() {
             effects.snapshots.push(SnapshotRequest::Discard { shard });
         }
-        if self.pipeline.may_install() {
+        if self.is_unread() && self.pipeline.may_install() {
             effects.snapshots.push(SnapshotRequest::Install { shard });
         }
     }

@@ -10,6 +10,7 @@ use crate::replication::LogRange;
 use crate::shard::{ReadDone, ReadJob, ReadWork, refusal};
 use crate::{clock, worker::Origin};
 use crossbeam_channel::Receiver;
+use std::sync::atomic::Ordering;
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{Query, ReadFeed, ReadUser, ShardResponse, answer, query, shard_error};
@@ -37,8 +38,9 @@ pub(crate) fn run_read_thread(shared: &NodeShared, requests: &Receiver<ReadReque
 
 /// One read, and its report to the core.
 pub(crate) fn read_and_report(shared: &NodeShared, job: ReadJob) -> Result<(), String> {
-    let started = clock::now();
+    let (started, shard) = (clock::now(), job.shard);
     let (core, completion) = carry_out(shared, job)?;
+    shared.marks_of(shard).reads.fetch_sub(1, Ordering::AcqRel);
     let inbox = &shared.inboxes[core];
     inbox.complete(completion);
     inbox.signal();

@@ -258,6 +258,8 @@ impl StorageCore {
     }
 
     fn read(&mut self, job: ReadJob) {
+        let shard = job.shard;
+        self.shared.marks_of(shard).reads.fetch_add(1, Ordering::AcqRel);
         let (id, link) = match &job.work {
             ReadWork::Load { .. } | ReadWork::Reread(_) => {
                 self.own_reads.push_back(job);
@@ -266,7 +268,6 @@ impl StorageCore {
             ReadWork::Query { origin, .. } => (origin.request_id, Some(origin.link)),
             ReadWork::Attach { ticket, .. } => (*ticket, None),
         };
-        let shard = job.shard;
         if self.shared.reads_in_flight.fetch_add(1, Ordering::AcqRel) < READS_IN_FLIGHT_MAX {
             self.metrics().queries.increment();
             if self.threads.reads.try_send(ReadRequest::Read(job)).is_err() {
@@ -275,6 +276,7 @@ impl StorageCore {
             return;
         }
         self.shared.reads_in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.shared.marks_of(shard).reads.fetch_sub(1, Ordering::AcqRel);
         let kind = shard_error::Kind::Overloaded;
         match link {
             Some(link) => {
