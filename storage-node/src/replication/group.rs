@@ -515,14 +515,16 @@ impl Group {
             .collect();
         self.outgoing.extend(ready.take_messages());
         let held = ready.take_persisted_messages();
-        // A hard state of which only the commit index changed needs no write: at a restart what is committed
-        // follows from the log and the applied index.
+        // A hard state of which only the commit index changed needs no write. With entries it is written: who has the end
+        // of a joint change must know after a restart, too, that its beginning was committed, or it would stand for
+        // election among the voters of before.
         if !entries.is_empty() || vote.is_some() {
             // Before `advance_append_async` the entries must be readable through `Storage`.
             self.node.mut_store().append(&entries);
             self.vote = vote.unwrap_or(self.vote);
             self.writing.push_back(number);
-            output.write = Some(LogWrite { shard: self.shard, number, entries, vote });
+            let known_committed = self.node.raft.raft_log.committed;
+            output.write = Some(LogWrite { shard: self.shard, number, entries, known_committed, vote });
         }
         self.node.advance_append_async(ready);
         output.committed = committed.into_iter().map(|entry| self.committed(entry)).collect();

@@ -17,6 +17,9 @@ use wire_protocol::internal::RaftEntry;
 
 /// Key of a shard's vote in the engine.
 const VOTE_KEY: &[u8] = b"vote";
+/// Key of what a shard's replica knew to be committed when it last wrote entries: an index in eight bytes, big-endian. Where
+/// it is missing, nothing is known.
+const COMMIT_KEY: &[u8] = b"commit";
 /// Format of a vote, as its first byte.
 const VOTE_VERSION: u8 = 1;
 /// Bytes of a vote: version, term, vote.
@@ -29,6 +32,8 @@ pub struct LogWrite {
     /// The group's number of this write: they are persisted in this order.
     pub(super) number: u64,
     pub(super) entries: Vec<Entry>,
+    /// What the replica knows to be committed; written with entries.
+    pub(super) known_committed: u64,
     /// Only when it changed.
     pub(super) vote: Option<Vote>,
 }
@@ -38,7 +43,7 @@ impl LogWrite {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn of_one(shard: ShardId, record: Vec<u8>) -> Self {
         let entry = Entry { index: 1, term: 1, data: record.into(), ..Entry::default() };
-        Self { shard, number: 1, entries: vec![entry], vote: None }
+        Self { shard, number: 1, entries: vec![entry], known_committed: 0, vote: None }
     }
 
     /// Whose log.
@@ -167,6 +172,10 @@ impl Log {
         for write in writes {
             let group = group_id(write.shard);
             batch.add_entries::<EntryIndex>(group, &write.entries).map_err(|error| self.failed(&error))?;
+            if !write.entries.is_empty() {
+                let known = write.known_committed.to_be_bytes().to_vec();
+                batch.put(group, COMMIT_KEY.to_vec(), known).map_err(|error| self.failed(&error))?;
+            }
             if let Some(vote) = write.vote {
                 batch.put(group, VOTE_KEY.to_vec(), vote.encode()).map_err(|error| self.failed(&error))?;
             }
@@ -279,6 +288,13 @@ impl Log {
     pub(super) fn vote(&self, shard: ShardId) -> Result<Vote, ReplicationError> {
         let Some(value) = self.engine.get(group_id(shard), VOTE_KEY) else { return Ok(Vote::default()) };
         Vote::decode(&value).ok_or_else(|| self.damaged(shard, "the vote is of an unknown format".to_owned()))
+    }
+
+    /// What was known to be committed when entries were written last; 0: nothing.
+    pub(super) fn known_committed(&self, shard: ShardId) -> Result<u64, ReplicationError> {
+        let Some(value) = self.engine.get(group_id(shard), COMMIT_KEY) else { return Ok(0) };
+        let value = value.as_slice().try_into().map(u64::from_be_bytes);
+        value.map_err(|_| self.damaged(shard, "the commit index is of an unknown format".to_owned()))
     }
 
     /// Lets entries below each shard's index go (see [`Self::cut_index`]). The entry at the index stays: the log

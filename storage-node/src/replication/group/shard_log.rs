@@ -21,8 +21,8 @@ pub(super) struct ShardLog {
     /// Entries that are not applied yet, consecutive up to `last`. Entries before them are in the files.
     pub(super) unapplied: VecDeque<Entry>,
     pub(super) vote: Vote,
-    /// Stored state's index at the opening.
-    pub(super) applied: u64,
+    /// What was known to be committed at the opening.
+    pub(super) committed: u64,
     pub(super) replicas: ReplicaSet,
     /// A snapshot is being installed: until then the files hold another log.
     pub(super) is_restoring: bool,
@@ -39,7 +39,7 @@ impl ShardLog {
         applied: u64,
         replicas: &Replicas,
     ) -> Result<Self, ReplicationError> {
-        let vote = log.vote(shard)?;
+        let (vote, committed) = (log.vote(shard)?, log.known_committed(shard)?);
         let first = log.cut_index(shard) + 1;
         let last = log.span(shard).map_or(0, |(_, last)| last);
         if applied > last || applied + 1 < first {
@@ -54,7 +54,7 @@ impl ShardLog {
             last_term: 0,
             unapplied: VecDeque::new(),
             vote,
-            applied,
+            committed: committed.min(last).max(applied),
             replicas: replicas.set.clone(),
             is_restoring: false,
             offered: None,
@@ -139,8 +139,8 @@ impl Storage for ShardLog {
         let hard_state = HardState {
             term: self.vote.term,
             vote: self.vote.voted_for,
-            // At least this much is committed; the rest is committed again by this start's leader.
-            commit: self.applied,
+            // At least this much is committed; the rest is committed again by a leader.
+            commit: self.committed,
             ..HardState::default()
         };
         Ok(RaftState::new(hard_state, to_conf_state(&self.replicas)))

@@ -111,6 +111,24 @@ fn a_node_without_a_replica_neither_votes_nor_takes_a_log_without_its_beginning(
     assert_eq!(net.replica(4).poll(), [], "it does not stand for election");
 }
 
+/// Node 3 was away while 2 made way for 4, so that the two of them are a majority of the voters of before. Node 2 has the
+/// whole change in its log, of which its stored state holds nothing after its restart.
+#[test]
+fn who_has_the_end_of_a_change_does_not_stand_among_the_voters_of_before() {
+    let mut net = Net::with_absent(4..=4);
+    net.change(1, &[AddLearner(4)]);
+    net.propose(0..3);
+    let before = net.replica(2).applied;
+    net.cut = [1, 2, 4].into_iter().flat_map(|other| [(3, other), (other, 3)]).collect();
+    net.change(1, &[AddVoter(4), Remove(2)]);
+    assert_eq!((net.set(1).voters, is_joint(&net.set(4))), (vec![1, 3, 4], false));
+    net.cut = [1, 4].into_iter().flat_map(|new| [(new, 2), (2, new), (new, 3), (3, new)]).collect();
+    net.replica(2).restart(before);
+    let term = net.replica(1).group.term();
+    net.ticks(100);
+    assert_eq!(net.replica(2).group.term(), term, "it was elected while the new voters have a leader");
+}
+
 /// Its vote and what it acknowledged are forgotten: whoever counts on them must not count on it.
 #[test]
 fn a_voter_that_lost_its_disk_stays_out() {
