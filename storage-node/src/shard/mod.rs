@@ -188,8 +188,9 @@ impl Shard {
         };
         let stage = match leads_in {
             Some(_) => Stage::Recovering,
-            None if !start.group.is_holder() => Stage::Absent,
-            None => Stage::Following,
+            None if start.group.is_holder() => Stage::Following,
+            None if moves::is_left_over(start.group.replicas()) => Stage::Leaving,
+            None => Stage::Absent,
         };
         Self {
             id: start.id,

@@ -220,6 +220,12 @@ impl Shard {
     }
 }
 
+/// Whether a node that is not among these replicas of its rows was one of them, and stopped before it had removed what is
+/// left: whoever has removed it knows of nobody ([`Shard::removed`]), and who never was one of no change.
+pub(super) fn is_left_over(set: &ReplicaSet) -> bool {
+    set.changed_at > 0 && !set.voters.is_empty()
+}
+
 fn is_only_a_learner(changes: &[ReplicaChange], set: &ReplicaSet) -> bool {
     changes.iter().all(|change| matches!(change, ReplicaChange::Remove(id) if set.learners.contains(id)))
 }

@@ -1,7 +1,10 @@
 //! One of several copies, as leader and when it leads no more.
 
 use super::*;
-use wire_protocol::internal::{RaftMessage, raft_message};
+use crate::domain;
+use crate::replication::Replicas;
+use crate::snapshots::SnapshotRequest;
+use wire_protocol::internal::{RaftMessage, ReplicaSet, raft_message};
 
 /// A serving leader with Ada, her phone, and her conversation with Bob.
 fn leading(folder: &tempfile::TempDir, copies: &[u32]) -> Rig {
@@ -90,4 +93,27 @@ fn the_log_is_kept_for_a_copy_that_is_away_and_the_feed_does_not_mind() {
         assert!(rig.feed_cut() >= 3, "{}", rig.feed_cut());
         assert_eq!(rig.log_cut() < 3, is_kept, "{} and {}", rig.feed_cut(), rig.log_cut());
     }
+}
+
+/// It died when the change that took it out was in its rows, and before it had begun to remove them.
+#[test]
+fn a_replica_that_was_taken_out_before_a_restart_is_removed_after_it() {
+    let folder = folder();
+    let rig = leading(&folder, &[2, 3]);
+    let store = rig.store();
+    let (applied, _) = domain::applied_index(&*store, SHARD).expect("it reads");
+    drop(rig);
+    let others = Replicas::of(1, &[2, 3, 4]);
+    let taken_out = ReplicaSet { changed_at: applied, ..others.set.clone() };
+    let mut rig = Rig::open_as(folder.path(), store, 0, Replicas { set: taken_out, ..others.clone() });
+    rig.turn();
+    let asked = std::mem::take(&mut rig.effects.snapshots);
+    assert!(
+        matches!(asked[..], [SnapshotRequest::Remove { shard: SHARD, changed_at }] if changed_at == applied),
+        "{asked:?}"
+    );
+    let elsewhere = super::folder();
+    let mut rig = Rig::open_as(elsewhere.path(), Arc::default(), 0, others);
+    rig.turn();
+    assert!(rig.effects.snapshots.is_empty(), "who never was one has nothing to remove");
 }

@@ -80,7 +80,8 @@ impl Rig {
         Self::open_as(folder, store, now_ms, Replicas::alone(1))
     }
 
-    fn open_as(folder: &Path, store: Arc<MemoryStore>, now_ms: u64, replicas: Replicas) -> Self {
+    /// As one of these replicas, or none of them.
+    pub fn open_as(folder: &Path, store: Arc<MemoryStore>, now_ms: u64, replicas: Replicas) -> Self {
         let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
         let log = Arc::new(Log::open(folder, &config).expect("it opens"));
         let (applied, time_ms) = domain::applied_index(&*store, SHARD).expect("it reads");
