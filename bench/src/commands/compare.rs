@@ -19,6 +19,10 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
     let name_b = flags.one("--plan-b")?.unwrap_or_else(|| name.clone());
     let runs = flags.number("--runs")?.unwrap_or(RUNS_MIN as u64).max(RUNS_MIN as u64);
     let (page, out) = (flags.one("--html")?, flags.one("--out")?);
+    if let Some(out) = &out {
+        // Now, and not after the first run.
+        std::fs::create_dir_all(out).map_err(|error| format!("{out}: {error}"))?;
+    }
     let void = if flags.has("--with-void") { VoidRuns::Accept } else { VoidRuns::Refuse };
     let mut results = [Vec::new(), Vec::new()];
     for number in 1..=runs {
