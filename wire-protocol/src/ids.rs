@@ -9,6 +9,15 @@ use sha2::{Digest, Sha256};
 use std::fmt;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Bits of a feed version behind the first seven: see [`restores_of`].
+pub const FEED_VERSION_BITS_OF_ONE_RESTORE: u32 = 57;
+
+/// How often the storage that gave this feed version was restored from a backup before. Where it is another number than that
+/// of a version that a client has stored, what the client holds may not be what the server has under the same numbers.
+pub fn restores_of(feed_version: u64) -> u64 {
+    feed_version >> FEED_VERSION_BITS_OF_ONE_RESTORE
+}
+
 macro_rules! id_of_16_bytes {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*

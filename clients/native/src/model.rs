@@ -212,6 +212,9 @@ pub enum Event {
     },
     /// A conversation is new, or its title, members, names or unread count changed.
     ConversationChanged(ConversationId),
+    /// The server was restored from a backup: conversations and messages that came from it are gone from this device, and
+    /// what it has comes anew. Messages come once and in order from here on; the outbox is what it was.
+    Restored,
     /// This reader was too slow and missed events: read the state anew.
     Lagged,
 }

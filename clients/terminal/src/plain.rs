@@ -265,6 +265,7 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
                 self.print(line).await
             }
             Event::ConversationChanged(conversation) => self.print_named(conversation, Hurry::No).await,
+            Event::Restored => self.print("restored".into()).await,
             Event::Lagged => self.print("lagged".into()).await,
         }
     }

@@ -146,6 +146,7 @@ impl Screen {
             | Event::Refused { .. }
             | Event::Receipt { .. }
             | Event::ConversationChanged(_)
+            | Event::Restored
             | Event::Lagged => self.stale = true,
         }
     }

@@ -152,6 +152,27 @@ export class Backend {
     this.feeds.set(user, feed.set(conversation, this.version));
   }
 
+  /** All is lost, and a backup restored in which the conversations ended with these entries, and others were not. */
+  restore(lengths: Map<string, number>): void {
+    this.version = ((this.version >> 57n) + 1n) << 57n;
+    for (const conversation of [...this.conversations.values()]) {
+      const length = lengths.get(conversation.id);
+      if (length === undefined) {
+        this.conversations.delete(conversation.id);
+        for (const feed of this.feeds.values()) feed.delete(conversation.id);
+        continue;
+      }
+      conversation.entries.length = Math.min(length, conversation.entries.length);
+      conversation.accepted.clear();
+      for (const member of conversation.members) {
+        member.delivered = Math.min(member.delivered, length);
+        member.read = Math.min(member.read, length);
+        this.touch(member.user, conversation.id);
+      }
+    }
+    for (const [key, seq] of this.delivered) this.delivered.set(key, Math.min(seq, lengths.get(key.slice(0, 32)) ?? 0));
+  }
+
   info(conversation: MockConversation, user: string, withMembers = true): WireConversation {
     const ordinal = conversation.members.findIndex((member) => member.user === user);
     const own = conversation.members[ordinal];

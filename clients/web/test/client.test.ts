@@ -421,6 +421,108 @@ describe('a browser without a store', () => {
   });
 });
 
+describe('a server that was restored from a backup', () => {
+  /** Everybody knows five messages, of which the server then has two. */
+  async function restored(cut: boolean): Promise<{ ada: Device; ben: Device; id: string; warned: () => number }> {
+    const warn = vi.spyOn(console, 'warn').mockClear().mockImplementation(() => {});
+    const { ada, ben, id } = await pair();
+    for (const text of numbered(5)) {
+      ada.app.sendText(id, text);
+      await world.pass(10 * LATENCY_MS);
+    }
+    if (cut) {
+      ada.goOffline();
+      ben.goOffline();
+      ada.app.sendText(id, 'waits');
+    }
+    world.backend.restore(new Map([[id, 3]]));
+    return { ada, ben, id, warned: () => warn.mock.calls.filter(([text]) => String(text).includes('restored')).length };
+  }
+  const open = async (device: Device, id: string) => {
+    device.app.open(id);
+    await world.pass(1_000);
+    device.app.older();
+    await world.pass(1_000);
+  };
+
+  it('is followed: what it lost goes, new messages come under the same numbers, what waits is sent', async () => {
+    const { ada, ben, id } = await restored(true);
+    await ben.goOnline();
+    expect(ben.app.view).toBe(null);
+    await open(ben, id);
+    expect(ben.texts()).toEqual(['m1', 'm2']);
+    ben.app.sendText(id, 'new');
+    await world.pass(1_000);
+    expect(ben.texts()).toEqual(['m1', 'm2', 'new']);
+    await ada.goOnline();
+    await open(ada, id);
+    expect(ada.texts()).toEqual(['m1', 'm2', 'new', 'waits']);
+    expect(ben.texts()).toEqual(['m1', 'm2', 'new', 'waits']);
+    expect(row(ada, id)).toMatchObject({ headSeq: 5, top: 5 });
+  });
+
+  it('is noticed once, and the store keeps what came anew', async () => {
+    const { ada, id, warned } = await restored(true);
+    await ada.goOnline();
+    await open(ada, id);
+    ada.cut();
+    await world.pass(5_000);
+    await ada.reload();
+    await world.pass(1_000);
+    await open(ada, id);
+    expect(ada.texts()).toEqual(['m1', 'm2', 'waits']);
+    expect(warned()).toBe(1);
+  });
+
+  it('is noticed by a connection that outlived it', async () => {
+    const { ada, ben, id, warned } = await restored(false);
+    // The next message makes the feeds move; a sync tells.
+    ben.cut();
+    await world.pass(5_000);
+    await open(ben, id);
+    expect(ben.texts()).toEqual(['m1', 'm2']);
+    const ends = world.backend.proofs.length;
+    world.backend.faults.losePushes = true;
+    ben.app.sendText(id, 'new');
+    await world.pass(1_000);
+    world.backend.faults.losePushes = false;
+    for (const session of world.backend.sessions) {
+      if (session.device === ada.account.device) session.event({ $case: 'syncNeeded', value: {} });
+    }
+    await world.pass(10_000);
+    expect(world.backend.proofs.length).toBe(ends + 1);
+    await open(ada, id);
+    expect(ada.texts()).toEqual(['m1', 'm2', 'new']);
+    expect(warned()).toBe(2);
+  });
+
+  it('is followed by the other windows, too', async () => {
+    const { ada, id, warned } = await restored(false);
+    const other = world.windowOf(ada);
+    other.store = ada.store;
+    world.backend.restore(new Map([[id, 3]]));
+    await other.start();
+    await open(other, id);
+    expect(other.texts()).toEqual(['m1', 'm2']);
+    await world.pass(5_000);
+    await open(ada, id);
+    expect(ada.texts()).toEqual(['m1', 'm2']);
+    other.app.sendText(id, 'new');
+    await world.pass(1_000);
+    expect(ada.texts()).toEqual(['m1', 'm2', 'new']);
+    expect(warned()).toBe(2);
+  });
+
+  it('refuses what was written to a conversation that it lost', async () => {
+    const { ada, id } = await restored(true);
+    world.backend.restore(new Map());
+    await ada.goOnline();
+    await world.pass(5_000);
+    expect(ada.app.conversations()).toEqual([]);
+    expect((await ada.store.restore()).outbox).toMatchObject([{ conversation: id, state: 'failed' }]);
+  });
+});
+
 describe('other devices and windows', () => {
   it('bring own messages and read cursors', async () => {
     const { ada, ben, id } = await pair();

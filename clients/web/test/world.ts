@@ -28,6 +28,7 @@ export class World {
   readonly random: () => number;
   readonly devices: Device[] = [];
   private nextId = 1n;
+  private readonly channels = new Map<string, Set<(note: unknown) => void>>();
 
   constructor(seed = 1) {
     vi.useFakeTimers({ now: 1_700_000_000_000 });
@@ -42,6 +43,29 @@ export class World {
     const device = new Device(this, this.user(username), this.backend.newDevice());
     this.devices.push(device);
     return device;
+  }
+
+  /** Another window of the same browser. */
+  windowOf(device: Device): Device {
+    const { user, device: id } = device.account;
+    const known = this.backend.users.get(user);
+    if (known === undefined) throw new Error('no such user');
+    const other = new Device(this, known, id);
+    other.store = device.store;
+    this.devices.push(other);
+    return other;
+  }
+
+  /** What windows of one device share. */
+  channel(name: string, received: (note: unknown) => void): ReturnType<Environment['openChannel']> {
+    const windows = this.channels.get(name) ?? new Set();
+    this.channels.set(name, windows.add(received));
+    return {
+      postMessage: (note) => {
+        for (const other of windows) if (other !== received) setTimeout(() => { if (windows.has(other)) other(structuredClone(note)); }, 1);
+      },
+      close: () => windows.delete(received),
+    };
   }
 
   freshId(): bigint {
@@ -142,7 +166,7 @@ export class Device {
     };
     return {
       now: () => Date.now(), random: world.random, freshId: () => world.freshId(), clientName: 'test', socketBase: 'mock:',
-      rest, keeper, openStore: async () => this.store, openChannel: () => null,
+      rest, keeper, openStore: async () => this.store, openChannel: (name, received) => world.channel(name, received),
       openSocket: (_url, _protocol, events) => this.socket(events),
     };
   }

@@ -2,12 +2,15 @@
 //! that is restored from them comes to the same.
 
 use super::manifest::{Manifest, sha256_hex};
+use crate::feed::home::COUNTER_BITS;
+use wire_protocol::ids::FEED_VERSION_BITS_OF_ONE_RESTORE;
 
 /// Entries that are left out above the furthest one of all backups: more than were ever written in the time that is lost.
 const INDEX_STEP: u64 = 1 << 32;
 /// Terms from one restore to the next. A version of a change feed begins with the term in 24 bits, so there is room for
 /// 127 restores.
 const TERMS_OF_RESTORE: u64 = 1 << 17;
+const _: () = assert!(TERMS_OF_RESTORE.trailing_zeros() + COUNTER_BITS == FEED_VERSION_BITS_OF_ONE_RESTORE);
 /// Elections that may have gone by between the backup and the loss.
 const TERMS_LOST_MAX: u64 = 1 << 16;
 /// A term that no restored log may begin with.

@@ -28,7 +28,7 @@ pub const CHECKPOINT_MS_MAX: u64 = 5_000;
 /// Dirty rows for which one more millisecond is waited.
 const ROWS_PER_MS: u64 = 4;
 /// Bits of the counter within a version: 2^40 changes of one shard between two restarts.
-const COUNTER_BITS: u32 = 40;
+pub(crate) const COUNTER_BITS: u32 = 40;
 
 /// The version of a shard's change number `counter` in a term.
 pub(crate) fn version_of(term: u64, counter: u64) -> u64 {

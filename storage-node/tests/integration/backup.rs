@@ -120,6 +120,8 @@ fn a_node_that_lost_everything_is_what_it_was_when_the_backup_was_made() {
         assert_eq!((again.seq, again.repeated_send), (client_id + 1, true));
     }
     let version = feed_page(node.call(requests::read_feed(SHARDS, ada, 0))).version;
+    let restores = [version_lost, version].map(wire_protocol::ids::restores_of);
+    assert_eq!(restores, [0, 1], "clients see that a restore went by");
     let new = applied(&node.call(requests::send(SHARDS, bob, conversation, 7)));
     assert_eq!((new.seq, new.repeated_send), (MESSAGES + 2, false));
     node.run_until("the feed tells of it", |node| {

@@ -1,13 +1,14 @@
 //! What comes from the server: answers to requests, and events.
 
-use super::cursors::Moment;
-use super::fetches::Fetch;
+use super::cursors::{Cursors, Moment};
+use super::fetches::{Fetch, Fetches};
+use super::link::Ending;
 use super::operations::{Operation, OperationId, Outcome, Step};
 use super::outbox::{Cause, Refused};
 use super::requests::Purpose;
-use super::sync::PageFacts;
+use super::sync::{PageFacts, SyncRounds};
 use super::timeline::Arrived;
-use super::{Engine, Failure, Write};
+use super::{Action, Engine, Failure, Write};
 use crate::model::{Event, Refusal};
 use wire_protocol::error::meaning;
 use wire_protocol::ids::{ClientMessageId, ConversationId, Seq, UserId, normal_username};
@@ -32,6 +33,9 @@ impl Engine {
         self.server_time_ms = ready.server_time_ms;
         self.writes.push(Write::ResumeToken(Some(ready.resume_token.clone())));
         self.link.handle_ready(ready.resume_token);
+        if self.sync.was_restored(ready.feed_version) {
+            self.begin_anew();
+        }
         self.sync.handle_ready(ready.feed_version, now_ms);
         self.sync_hold_ms = now_ms + SYNC_HOLD_MS;
         self.set_aside_unconfirmed(now_ms);
@@ -145,6 +149,12 @@ impl Engine {
     }
 
     fn handle_sync_page(&mut self, now_ms: u64, page: v1::SyncPage) {
+        if self.sync.was_restored(page.version) {
+            // The connection outlived the restore. What was asked before it is answered for nothing.
+            self.begin_anew();
+            self.actions.push_back(Action::Disconnect);
+            return self.end_connection(now_ms, Ending::Lost);
+        }
         let mut anything_new = false;
         for delta in page.conversations {
             let Some(facts) = delta.conversation else { continue };
@@ -157,6 +167,19 @@ impl Engine {
         if self.sync.handle_page(facts, now_ms) {
             self.writes.push(Write::FeedVersion(page.version));
         }
+    }
+
+    /// The server was restored from a backup: other messages may have the numbers of those that are here. What came from
+    /// it goes, and comes anew; what waits to be sent stays.
+    fn begin_anew(&mut self) {
+        tracing::warn!("the server was restored from a backup: what it has is fetched anew");
+        self.timelines.clear();
+        self.cursors = Cursors::default();
+        self.fetches = Fetches::default();
+        self.sync = SyncRounds::restore(0);
+        self.sync.want();
+        self.writes.push(Write::Forgotten);
+        self.events.push_back(Event::Restored);
     }
 
     fn handle_gap_page(

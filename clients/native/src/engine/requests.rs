@@ -107,10 +107,11 @@ impl Engine {
     fn pump_sends(&mut self, now_ms: u64) {
         while self.outbox.in_flight_count() < SENDS_IN_FLIGHT_MAX && self.can_request() {
             // Accepted messages wait in memory while a gap before them is filled: not without end.
-            let timelines = &self.timelines;
+            let (timelines, is_synced) = (&self.timelines, self.sync.is_done());
             let has_room = |conversation: ConversationId| {
                 let timeline = timelines.get(&conversation);
-                timeline.is_some_and(|timeline| timeline.own_ahead_count() < AHEAD_ENTRIES_MAX)
+                // One that is not here after a sync is for the server to refuse.
+                timeline.map_or(is_synced, |timeline| timeline.own_ahead_count() < AHEAD_ENTRIES_MAX)
             };
             let Some(send) = self.outbox.poll_send(now_ms, has_room) else { return };
             let (conversation, id) = (send.message.conversation, send.message.id);

@@ -9,7 +9,7 @@
 use super::jitter::{Jitter, Range};
 use crate::limits::{RETRY_MS_BASE, RETRY_MS_MAX, SYNC_PAGES_IDLE_MAX, SYNC_REFRESH_MS};
 use std::collections::BTreeSet;
-use wire_protocol::ids::ConversationId;
+use wire_protocol::ids::{ConversationId, restores_of};
 
 const RETRY: Range = Range { base_ms: RETRY_MS_BASE, max_ms: RETRY_MS_MAX };
 
@@ -65,6 +65,12 @@ impl SyncRounds {
     /// Everything up to here is stored.
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Whether the server, which names this version, was restored from a backup since something was stored.
+    pub fn was_restored(&self, version: u64) -> bool {
+        // Nothing at all changed there for who had conversations here: they are lost.
+        self.version > 0 && (version == 0 || restores_of(version) != restores_of(self.version))
     }
 
     /// No round is running or waited for.

@@ -98,6 +98,8 @@ pub enum Write {
     },
     /// Names of users.
     Users(Vec<v1::User>),
+    /// All conversations with their entries and cursors go, and the feed version. The outbox stays.
+    Forgotten,
 }
 
 impl Write {

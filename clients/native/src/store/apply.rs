@@ -3,6 +3,7 @@
 use super::StoreError;
 use super::facts::{FEED_VERSION, RESUME_TOKEN, remove_fact, write_fact};
 use super::rows::{id_bits, number};
+use super::schema::FORGET;
 use crate::engine::Write;
 use crate::engine::outbox::Outgoing;
 use crate::engine::timeline::Arrived;
@@ -70,6 +71,10 @@ pub(super) fn apply(transaction: &Transaction<'_>, write: &Write) -> Result<(), 
             )
         }
         Write::Users(users) => users.iter().try_for_each(|user| self::user(transaction, user)),
+        Write::Forgotten => {
+            transaction.execute_batch(FORGET)?;
+            remove_fact(transaction, FEED_VERSION)
+        }
     }
 }
 

@@ -98,3 +98,6 @@ pub(super) const WIPE: &str = "
 DELETE FROM facts; DELETE FROM conversations; DELETE FROM members; DELETE FROM entries; DELETE FROM outbox;
 DELETE FROM users;
 ";
+
+/// Everything that a server told goes, but for names.
+pub(super) const FORGET: &str = "DELETE FROM conversations; DELETE FROM members; DELETE FROM entries;";

@@ -343,3 +343,21 @@ fn a_new_log_in_does_not_begin_with_the_token_of_the_one_before() {
     store.set_identity(&identity(1, 2), &credentials("second")).expect("stored");
     assert_eq!(store.snapshot().expect("read").resume_token, None);
 }
+
+#[test]
+fn what_a_restored_server_may_not_have_goes_and_the_outbox_stays() {
+    let folder = Folder::new();
+    let mut store = folder.open();
+    let member = member(1, 4, 3);
+    let members = Write::Members { conversation: ROOM, members: vec![member] };
+    let there = [facts(0, 0), members, entry(1, 1, None), window(1, 1, 1), Write::FeedVersion(9)];
+    store.commit(&there).expect("committed");
+    store.commit(&[Write::Queued(outgoing(2, Some(8)))]).expect("committed");
+    // In one transaction with what comes anew.
+    store.commit(&[Write::Forgotten, facts(0, 0)]).expect("committed");
+    let snapshot = store.snapshot().expect("read");
+    assert_eq!((snapshot.feed_version, snapshot.outbox), (0, vec![outgoing(2, Some(8))]));
+    let [room] = &snapshot.conversations[..] else { panic!("what came anew") };
+    assert_eq!((room.high, room.members.len()), (0, 0));
+    assert_eq!(store.history(ROOM, None, 100).expect("read"), []);
+}

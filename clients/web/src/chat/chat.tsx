@@ -19,7 +19,8 @@ export function Chat({ client }: { client: Ringline }) {
   useEffect(() => {
     if (open === undefined) client.closeView();
     else client.open(open.id);
-  }, [client, open?.id]);
+    // Another view, too: after a restore of the server the client begins anew.
+  }, [client, open?.id, client.view]);
   useEffect(() => {
     client.onSendFailed = (item, reason) => toast(`Not sent. ${reason}`, () => client.retrySend(item.clientId));
   }, [client]);

@@ -38,7 +38,7 @@ export interface Channel {
 }
 
 /** What windows of one device tell each other, since the server does not push to the device that caused an event. */
-type WindowNote = { entry: Entry } | { read: ConversationId; seq: number };
+type WindowNote = { entry: Entry } | { read: ConversationId; seq: number } | { restored: bigint };
 
 export class Ringline {
   /** The store was refused: nothing survives a reload. */
@@ -59,17 +59,17 @@ export class Ringline {
   private shownStatus: Status | null = null;
 
   private constructor(
-    readonly account: Account, private readonly tokens: Tokens, private readonly replica: Replica,
+    readonly account: Account, private readonly tokens: Tokens, private replica: Replica,
     private store: Store, private readonly environment: Environment,
   ) {
     this.connection = new Connection<Tag>(
       environment.socketBase + WEBSOCKET_PATH, environment.clientName, tokens, environment,
       {
         ready: (ready) => this.ready(ready),
-        lost: () => replica.disconnected(),
+        lost: () => this.replica.disconnected(),
         output: (output) => {
           const nowMs = environment.now();
-          if (output.kind === 'event') replica.handleEvent(nowMs, output.event);
+          if (output.kind === 'event') this.replica.handleEvent(nowMs, output.event);
           else this.answered(nowMs, output.tag, output.answer);
         },
         pump: () => this.pump(),
@@ -88,8 +88,8 @@ export class Ringline {
       return openStore(account, async () => new MemoryStore());
     });
     const { store, snapshot } = opened;
-    const { now, random, freshId, keeper, rest } = environment;
-    const replica = new Replica({ user: account.user, device: account.device }, snapshot, now(), random, freshId);
+    const { now, keeper, rest } = environment;
+    const replica = replicaOf(account, snapshot, environment);
     const client = new Ringline(account, tokens ?? new Tokens(account, keeper, rest, now), replica, store, environment);
     client.storeFailed = failed;
     client.connection.start();
@@ -281,10 +281,34 @@ export class Ringline {
 
   private ready(ready: Ready): void {
     if (ready.user !== this.account.user) throw new Error('session of another user');
+    if (this.replica.feed.wasRestored(ready.feedVersion)) {
+      this.store.reset(this.account.device).catch((error: unknown) => this.storeBroke(error));
+      this.beginAnew();
+      this.note({ restored: ready.feedVersion });
+    }
     this.replica.ready(this.environment.now(), ready);
   }
 
+  /**
+   * The server was restored from a backup: other messages may have the numbers of those that are here. What came from it
+   * goes, and comes anew; what waits to be sent stays.
+   */
+  private beginAnew(): void {
+    console.warn('ringline: the server was restored from a backup: what it has is fetched anew');
+    const before = this.replica;
+    const outbox = before.outbox.all();
+    const empty = { device: this.account.device, version: 0n, conversations: [], users: [], outbox };
+    this.replica = replicaOf(this.account, empty, this.environment);
+    this.replica.revision = before.revision + 1;
+    // Nobody answers any more what it was asked.
+    before.handleTimeout(Infinity);
+  }
+
   private answered(nowMs: number, tag: Tag, answer: Answer): void {
+    if (answer.kind === 'syncPage' && this.replica.feed.wasRestored(answer.version)) {
+      // The connection outlived that, and answers still come to what was asked before: the next one's Ready says it again.
+      throw new Error('the server was restored from a backup');
+    }
     const sent = tag.part === 'send' ? this.replica.outbox.item(tag.clientId) : undefined;
     this.replica.handleAnswer(nowMs, tag, answer);
     if (sent !== undefined && answer.kind === 'error') this.sendFailed(sent.clientId, answer.refusal);
@@ -305,7 +329,13 @@ export class Ringline {
   }
 
   private noted(note: WindowNote): void {
-    if ('entry' in note) this.replica.takeLive(this.environment.now(), note.entry);
+    if ('restored' in note) {
+      if (!this.replica.feed.wasRestored(note.restored)) return;
+      // The other window has emptied the store already.
+      this.beginAnew();
+      this.connection.stop();
+      this.connection.start();
+    } else if ('entry' in note) this.replica.takeLive(this.environment.now(), note.entry);
     else this.replica.markRead(this.environment.now(), note.read, note.seq);
     this.pump();
   }
@@ -329,29 +359,31 @@ export class Ringline {
   }
 
   private turn(nowMs: number): void {
+    const { replica } = this;
     this.connection.handleTimeout();
-    this.replica.handleTimeout(nowMs);
+    replica.handleTimeout(nowMs);
     this.refreshToken(nowMs);
     // Before the reads: what is read may have to be what was just taken in, and the store keeps the order.
-    for (let next = this.replica.pollBatch(); next !== null; next = this.replica.pollBatch()) this.write(next);
-    const load = this.replica.pollLoad();
+    for (let next = replica.pollBatch(); next !== null; next = replica.pollBatch()) this.write(next);
+    const load = replica.pollLoad();
     if (load !== null) {
       this.store.entries(load)
         .catch((error: unknown) => { this.storeBroke(error); return []; })
-        .then((entries) => { this.replica.loaded(load, entries); this.pump(); });
+        .then((entries) => { replica.loaded(load, entries); this.pump(); });
     }
     while (this.connection.canRequest) {
-      const next = this.replica.poll(nowMs);
+      const next = replica.poll(nowMs);
       if (next === null) break;
       this.connection.request(next.tag, next.request);
     }
   }
 
   private write({ batch, delivered }: NonNullable<ReturnType<Replica['pollBatch']>>): void {
+    const { replica } = this;
     this.store.write(batch)
       // What could not be stored is fetched again when it is looked at; the person is told.
       .catch((error: unknown) => this.storeBroke(error))
-      .then(() => { this.replica.stored(this.environment.now(), batch, delivered); this.pump(); });
+      .then(() => { replica.stored(this.environment.now(), batch, delivered); this.pump(); });
   }
 
   private storeBroke(error: unknown): void {
@@ -387,6 +419,10 @@ export class Ringline {
     this.shownStatus = this.status;
     for (const listener of [...this.listeners]) listener();
   }
+}
+
+function replicaOf({ user, device }: Account, snapshot: Snapshot, { now, random, freshId }: Environment): Replica {
+  return new Replica({ user, device }, snapshot, now(), random, freshId);
 }
 
 /** The account's store with what is in it; another device's cursors mean nothing here, so its store starts afresh. */

@@ -5,7 +5,7 @@
 //                                          └──page with more, refused, connection lost
 
 import { Backoff, type Random } from './backoff';
-import { RETRY_BASE_MS, RETRY_CAP_MS, SYNC_CURSORS_MAX } from './limits';
+import { FEED_VERSION_BITS_OF_ONE_RESTORE, RETRY_BASE_MS, RETRY_CAP_MS, SYNC_CURSORS_MAX } from './limits';
 import type { Cursor, Delta, Refusal, Request } from './types';
 
 export interface SyncTag { part: 'sync' }
@@ -24,6 +24,13 @@ export class Feed {
 
   get isIdle(): boolean {
     return this.state === 'idle';
+  }
+
+  /** Whether the server, which names this version, was restored from a backup since something was stored here. */
+  wasRestored(version: bigint): boolean {
+    const restores = (of: bigint) => of >> FEED_VERSION_BITS_OF_ONE_RESTORE;
+    // Nothing at all changed there for who had conversations here: they are lost.
+    return this.version > 0n && (version === 0n || restores(version) !== restores(this.version));
   }
 
   ready(feedVersion: bigint): void {

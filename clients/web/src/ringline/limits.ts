@@ -19,6 +19,8 @@ export const DISPLAY_NAME_CHARS_MAX = 100;
 /** Username length, in characters. */
 export const USERNAME_CHARS_MIN = 3;
 export const USERNAME_CHARS_MAX = 50;
+/** A feed version begins with how often the server was restored from a backup; then come so many bits. */
+export const FEED_VERSION_BITS_OF_ONE_RESTORE = 57n;
 /** Members of a group, the creator included. */
 export const GROUP_MEMBERS_MAX = 256;
 /** Users in one look-up. */

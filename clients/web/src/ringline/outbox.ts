@@ -55,6 +55,10 @@ export class Outbox {
     return this.byId.size >= OUTBOX_ITEMS_MAX;
   }
 
+  all(): OutboxItem[] {
+    return [...this.byId.values()];
+  }
+
   items(conversation: ConversationId): readonly OutboxItem[] {
     return this.lanes.get(conversation)?.items ?? [];
   }

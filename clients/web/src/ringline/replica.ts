@@ -51,7 +51,7 @@ export class Replica {
   readonly outbox: Outbox;
   readonly directory: Directory;
   view: View | null = null;
-  private readonly feed: Feed;
+  readonly feed: Feed;
   private readonly gaps: Gaps;
   private readonly cursors: Cursors;
   private readonly rows = new Map<ConversationId, Conversation>();

@@ -4,3 +4,4 @@
 mod rig;
 mod sending;
 mod receiving;
+mod restored;
