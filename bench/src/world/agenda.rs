@@ -35,6 +35,19 @@ pub enum Due {
     Heal(usize),
     /// The numbered wish of whoever runs the fleet comes up, or comes up again.
     Wish(usize),
+    /// The next step of the numbered fault: see [`super::faults::Aim::Forgotten`].
+    Forget {
+        /// Which fault.
+        fault: usize,
+        /// Of which shard.
+        shard: u32,
+        /// Whoever led when it began.
+        leader: usize,
+        /// Who still hears it at the end.
+        gateway: usize,
+        /// From whom it is cut off, once that is so.
+        deaf: Option<usize>,
+    },
     /// The watched voter of the numbered fault goes: it has voted for this host.
     Strike {
         /// Which fault.

@@ -4,13 +4,18 @@ use super::agenda::Due;
 use super::device::Mood;
 use super::faults::Aim;
 use super::{HOSTS, START_MS, Stage, World, around, both_ways};
-use storage_node::sim::{Crash, Standing};
+use std::ops::Range;
+use storage_node::sim::{Crash, Standing, TICK_MS};
 
 /// While nobody leads, it is looked again after so long, in milliseconds.
 const AIM_AGAIN_MS: u64 = 50;
 /// A voter is away no longer than this, in milliseconds: it is back before others stand for election, or soon enough to
 /// be asked by the next one.
 const VOTER_AWAY_MS: u64 = 60;
+/// Until what was written before it is on all copies, in milliseconds.
+const SETTLE_MS: u64 = 400;
+/// The third one forgets its leader so long before whoever does not hear that one stands for election, in milliseconds.
+const PART_MS: Range<u64> = 20..320;
 /// A node that has no room for its log is tried again after so long, at most; in milliseconds.
 const FULL_AWAY_MS: u64 = 500;
 /// From a vote until its voter goes, at most, in milliseconds: before it is on disk, before it is sent, or after.
@@ -35,11 +40,17 @@ impl World {
         leading.max().map(|(_, host)| host)
     }
 
+    fn is_over(&self, fault: usize) -> bool {
+        let planned = &self.faults[fault];
+        self.outside.now_ms >= START_MS + planned.at_ms + planned.lasts_ms
+    }
+
     /// The numbered fault begins, if somebody leads.
     pub(super) fn aim(&mut self, number: usize, shard: u32, aim: &Aim) {
         let planned = &self.faults[number];
         let ends_ms = START_MS + planned.at_ms + planned.lasts_ms;
-        let Some(leader) = self.leader(shard % self.applied.len() as u32) else {
+        let shard = shard % self.applied.len() as u32;
+        let Some(leader) = self.leader(shard) else {
             let again_ms = self.outside.now_ms + AIM_AGAIN_MS;
             if again_ms < ends_ms {
                 self.outside.agenda.plan(again_ms, Due::Fault(number));
@@ -48,11 +59,14 @@ impl World {
         };
         match aim {
             Aim::Apart(gateway) => {
-                let devices = self.devices.iter().filter(|device| device.gateway() == Some(*gateway));
-                let mut part: Vec<usize> = devices.map(|device| device.host).collect();
-                part.extend([leader, *gateway]);
-                self.cut(number, around(&part));
+                self.cut_off_with(number, leader, *gateway);
                 self.turn_devices_to(Mood::Hasty);
+            }
+            Aim::Forgotten(gateway) => {
+                self.turn_devices_to(Mood::Reading);
+                let at_ms = self.outside.now_ms + SETTLE_MS;
+                let forget = Due::Forget { fault: number, shard, leader, gateway: *gateway, deaf: None };
+                self.outside.agenda.plan(at_ms, forget);
             }
             Aim::Alone => {
                 let is_peer = |host: usize| HOSTS.node_place(host).is_some();
@@ -67,6 +81,43 @@ impl World {
             }
             Aim::Unreached(gateway) => self.cut(number, between(leader, *gateway)),
             Aim::Voter(crash) => self.watch_voter(number, leader, *crash),
+        }
+    }
+
+    /// Only one gateway and the devices there hear the leader.
+    fn cut_off_with(&mut self, number: usize, leader: usize, gateway: usize) {
+        let devices = self.devices.iter().filter(|device| device.gateway() == Some(gateway));
+        let mut part: Vec<usize> = devices.map(|device| device.host).collect();
+        part.extend([leader, gateway]);
+        self.cut(number, around(&part));
+    }
+
+    /// What was written is on all copies: from here on one of the others does not hear the leader.
+    pub(super) fn deafen(&mut self, fault: usize, shard: u32, leader: usize, gateway: usize) {
+        if self.is_over(fault) {
+            return;
+        }
+        let mut others: Vec<usize> = (0..HOSTS.nodes).filter(|host| *host != leader).collect();
+        let deaf = others.swap_remove(self.outside.up_to(others.len() as u64 - 1) as usize);
+        self.cut(fault, between(leader, deaf));
+        let stands_in = self.node_mut(deaf).standing(shard).map_or(0, |standing| standing.stands_in_ticks);
+        let before_ms = PART_MS.start + self.outside.up_to(PART_MS.end - PART_MS.start);
+        let at_ms = self.outside.now_ms + (stands_in * TICK_MS).saturating_sub(before_ms);
+        let forget = Due::Forget { fault, shard, leader, gateway, deaf: Some(deaf) };
+        self.outside.agenda.plan(at_ms, forget);
+    }
+
+    /// Who heard the leader a moment ago forgets what is not on its disk, and hears it no more.
+    pub(super) fn let_forget(&mut self, fault: usize, leader: usize, gateway: usize, deaf: usize) {
+        if self.is_over(fault) {
+            return;
+        }
+        self.cut_off_with(fault, leader, gateway);
+        self.turn_devices_to(Mood::Hasty);
+        let follower = (0..HOSTS.nodes).find(|host| *host != leader && *host != deaf);
+        if let Some(follower) = follower.filter(|host| self.node_mut(*host).is_up()) {
+            let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
+            self.crash(follower, Crash::Process, away_ms);
         }
     }
 

@@ -41,6 +41,8 @@ pub enum Mood {
     Busy,
     /// The same without much of a pause, and half of it reads.
     Hasty,
+    /// It reads, without much of a pause.
+    Reading,
     /// It only sees to what it has begun, and syncs.
     Quiet,
 }
@@ -134,7 +136,7 @@ impl Device {
     /// From here on it does other things by itself.
     pub fn turn_to(&mut self, mood: Mood, outside: &mut Outside) {
         self.mood = mood;
-        if mood == Mood::Hasty {
+        if matches!(mood, Mood::Hasty | Mood::Reading) {
             self.act_at_ms = outside.now_ms;
             self.plan(outside);
         }
@@ -298,14 +300,18 @@ impl Device {
         if self.act_at_ms > now_ms {
             return;
         }
-        let is_hasty = self.mood == Mood::Hasty;
+        let is_hasty = matches!(self.mood, Mood::Hasty | Mood::Reading);
         self.act_at_ms = now_ms + 1 + outside.up_to(if is_hasty { HASTE_MS } else { IDLE_MS });
         let known: Vec<usize> = self.heads.keys().copied().collect();
         if self.mood == Mood::Quiet || known.is_empty() {
             return;
         }
         let room = known[outside.random.below(known.len() as u64) as usize];
-        let chance = if is_hasty && outside.one_in(2) { READS.start } else { outside.random.below(16) };
+        let chance = if self.mood == Mood::Reading || is_hasty && outside.one_in(2) {
+            READS.start
+        } else {
+            outside.random.below(16)
+        };
         match chance {
             0..9 => {
                 let message = story.write(self.number, room);

@@ -93,6 +93,10 @@ pub enum Aim {
     Unreached(usize),
     /// Its disk has room for so many more bytes: it ends when it needs more, and whenever it is started meanwhile.
     Full(usize),
+    /// While devices only read, one of the others hears nothing of it. Shortly before that one stands for election the third
+    /// one goes and is back at once, and the leader is cut off as by [`Aim::Apart`]: what the third one promised when it was
+    /// asked last must still hold.
+    Forgotten(usize),
     /// It goes and is back at once, while the others are cut off from each other: so that it has the vote that each of
     /// them needs. As soon as it has given it to one of them, it goes again, and comes back to the other one alone.
     Voter(Crash),
@@ -156,7 +160,12 @@ fn aimed(hosts: Hosts, random: &mut Random) -> Vec<Planned> {
         };
         at_ms += random.below(AIMED_APART_MS);
         let lasts_ms = AIMED_LASTS_MS.start + random.below(AIMED_LASTS_MS.end - AIMED_LASTS_MS.start);
-        let planned = Planned { at_ms, lasts_ms, fault: Fault::Aimed { shard: random.draw() as u32, aim } };
+        let shard = random.draw() as u32;
+        let aim = match aim {
+            Aim::Apart(gateway) if shard.is_multiple_of(3) => Aim::Forgotten(gateway),
+            aim => aim,
+        };
+        let planned = Planned { at_ms, lasts_ms, fault: Fault::Aimed { shard, aim } };
         at_ms += lasts_ms;
         planned
     };
@@ -229,7 +238,7 @@ mod tests {
     #[test]
     fn every_second_run_is_aimed_at_leaders_and_every_fourth_at_nothing_else() {
         let hosts = Hosts { nodes: 3, gateways: 2, devices: 5 };
-        let mut kinds = [0; 5];
+        let mut kinds = [0; 6];
         for seed in 0..400 {
             let (planned, over_ms) = plan(seed, hosts, &mut Random::new(seed));
             assert!(planned.iter().all(|it| it.at_ms >= CALM_MS && it.at_ms + it.lasts_ms <= over_ms));
@@ -247,6 +256,7 @@ mod tests {
                     Aim::Unreached(_) => 2,
                     Aim::Full(_) => 3,
                     Aim::Voter(_) => 4,
+                    Aim::Forgotten(_) => 5,
                 }] += 1;
             }
         }

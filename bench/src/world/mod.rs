@@ -227,6 +227,10 @@ impl World {
             Due::Fault(number) => self.begin(number),
             Due::Heal(number) => self.end(number),
             Due::Wish(number) => self.ask_for(number),
+            Due::Forget { fault, shard, leader, gateway, deaf } => match deaf {
+                None => self.deafen(fault, shard, leader, gateway),
+                Some(deaf) => self.let_forget(fault, leader, gateway, deaf),
+            },
             Due::Strike { fault, voted_for } => self.strike(fault, voted_for),
         }
     }

@@ -17,6 +17,8 @@ pub struct Router {
     links: Vec<LinkIndex>,
     /// By shard: the term of the leader that is known; 0: none was heard of.
     terms: Vec<u64>,
+    /// By shard: the leader that is known is away, and may come back restored from a backup, with terms of before.
+    is_doubted: Vec<bool>,
     is_replicated: bool,
 }
 
@@ -46,21 +48,34 @@ impl Router {
     }
 
     fn to(links: Vec<LinkIndex>) -> Self {
-        Self { terms: vec![0; links.len()], links, is_replicated: false }
+        let (terms, is_doubted) = (vec![0; links.len()], vec![false; links.len()]);
+        Self { links, terms, is_doubted, is_replicated: false }
     }
 
-    /// A node behind this link leads the shard; true if that is news. An older term is none.
+    /// A node behind this link leads the shard; true if that is news. An older term is none, unless the leader of the newer
+    /// one is doubted: see [`Self::doubt`].
     pub fn follow(&mut self, shard: ShardId, term: u64, link: LinkIndex) -> bool {
         let place = shard.0 as usize;
         let (Some(known), Some(leads)) = (self.terms.get_mut(place), self.links.get_mut(place)) else {
             return false;
         };
-        if term <= *known {
+        let is_other = (term, link) != (*known, *leads);
+        let is_doubted = std::mem::take(&mut self.is_doubted[place]);
+        if !is_other || (term <= *known && !is_doubted) {
             return false;
         }
         *known = term;
         *leads = link;
         true
+    }
+
+    /// The node behind this link is away. Whatever is told next of the shards that it leads is believed: a fleet that is
+    /// restored from a backup a second time begins with the terms that it had after the first. News that are older than that
+    /// leader are found out by the next ones.
+    pub fn doubt(&mut self, link: LinkIndex) {
+        for (leads, is_doubted) in self.links.iter().zip(&mut self.is_doubted) {
+            *is_doubted |= *leads == link;
+        }
     }
 
     /// The term of the leader that is known; 0: none was heard of, or there is one copy.
@@ -134,6 +149,23 @@ mod tests {
         assert_eq!(links(&router), [0, 0, 2, 0]);
         assert_eq!(router.known_links().collect::<Vec<_>>(), [LinkIndex(0)]);
         assert_eq!(Router::embedded(2).known_links().count(), 2);
+    }
+
+    #[test]
+    fn of_a_leader_that_is_away_older_news_are_believed() {
+        let (mut router, shard) = (Router::replicated(1, 3), ShardId(0));
+        assert!(router.follow(shard, 7, LinkIndex(2)));
+        router.doubt(LinkIndex(1));
+        assert!(!router.follow(shard, 6, LinkIndex(1)), "another one is away");
+        router.doubt(LinkIndex(2));
+        assert!(!router.follow(shard, 7, LinkIndex(2)), "it is back, and leads");
+        assert!(!router.follow(shard, 6, LinkIndex(1)), "nor is it doubted any more");
+        router.doubt(LinkIndex(2));
+        assert!(router.follow(shard, 7, LinkIndex(0)), "restored, and another one won the same term");
+        router.doubt(LinkIndex(0));
+        assert!(router.follow(shard, 5, LinkIndex(1)));
+        assert!(!router.follow(shard, 4, LinkIndex(2)));
+        assert_eq!((router.link(shard), router.term(shard)), (LinkIndex(1), 5));
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl Core {
                     self.count_shards_reached();
                 }
                 StorageEvent::LinkDown(link) => {
+                    self.router.doubt(link);
                     self.count_shards_reached();
                     self.observer.add(Metric::LinksLost, 1);
                     self.announcements.stop(Home::Link(link));

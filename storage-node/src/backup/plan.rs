@@ -54,15 +54,17 @@ pub(super) fn choose(manifests: &[&Manifest]) -> Result<Vec<usize>, String> {
 }
 
 impl Plan {
-    /// An error names what is missing.
-    pub fn of(manifests: &[&Manifest]) -> Result<Self, String> {
+    /// `copies`: for each shard the nodes that are to hold it, on which those that are restored must agree, too. An error
+    /// names what is missing.
+    pub fn of(manifests: &[&Manifest], copies: &[Vec<u32>]) -> Result<Self, String> {
         let chosen = choose(manifests)?;
         let points = || manifests.iter().flat_map(|manifest| &manifest.shards);
         let furthest = points().map(|point| point.applied).max().unwrap_or(0);
         let newest = points().map(|point| point.term).max().unwrap_or(0);
         let text: String = manifests.iter().map(|manifest| manifest.to_text()).collect();
-        let mark = sha256_hex(text.as_bytes());
-        // Copies that were restored from different backups must not take each other's log for their own.
+        let places: String = copies.iter().map(|nodes| format!("{nodes:?}\n")).collect();
+        let mark = sha256_hex((text + &places).as_bytes());
+        // Copies that were restored from different backups, or for different nodes, must not take each other's log for their own.
         let mark_number = u64::from_str_radix(&mark[..2], 16).expect("hexadecimal digits") % TERM_MARKS;
         let term = ((newest + TERMS_LOST_MAX) / TERMS_OF_RESTORE + 1) * TERMS_OF_RESTORE + mark_number;
         if term + TERMS_OF_RESTORE > TERM_END {
@@ -98,7 +100,7 @@ mod tests {
     }
 
     fn plan(manifests: &[Manifest]) -> Result<Plan, String> {
-        Plan::of(&manifests.iter().collect::<Vec<_>>())
+        Plan::of(&manifests.iter().collect::<Vec<_>>(), &[vec![1, 2], vec![2, 1]])
     }
 
     #[test]
@@ -143,5 +145,14 @@ mod tests {
         let (first, second) = (plan(&first).expect("whole"), plan(&second).expect("whole"));
         assert_ne!(first.mark, second.mark);
         assert_eq!(first.index, second.index);
+    }
+
+    #[test]
+    fn nodes_that_would_hold_other_copies_see_it_by_the_name() {
+        let manifests = [manifest(1, &[(0, 1, 1), (1, 1, 1), (2, 1, 1)])];
+        let manifests: Vec<&Manifest> = manifests.iter().collect();
+        let mark = |copies: &[Vec<u32>]| Plan::of(&manifests, copies).expect("whole").mark;
+        assert_eq!(mark(&[vec![1, 2, 3]]), mark(&[vec![1, 2, 3]]));
+        assert_ne!(mark(&[vec![1, 2, 3]]), mark(&[vec![1, 2, 4]]));
     }
 }

@@ -65,7 +65,7 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     let backups: Vec<Backup> =
         nodes.iter().map(|(node_id, folder)| folder.newest(*node_id)).collect::<Result<_, _>>()?;
     let manifests: Vec<&Manifest> = backups.iter().map(|backup| &backup.manifest).collect();
-    let plan = Plan::of(&manifests)?;
+    let plan = Plan::of(&manifests, map.first_copies())?;
     if plan.chosen.len() != config.shard_count as usize {
         let (found, wanted) = (plan.chosen.len(), config.shard_count);
         return Err(format!(

@@ -16,6 +16,7 @@ use wire_protocol::internal::{Fleet, FleetNode, ReplicaReport, ReplicaSet, Shard
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
 
 /// What a leader knows of its shard's replicas.
+#[derive(Clone, Copy)]
 pub struct MoveView<'a> {
     /// The leader's node.
     pub own: u32,
@@ -38,6 +39,8 @@ pub enum Step {
     Change(Vec<ReplicaChange>),
     /// Another one has to lead first.
     HandOver(u32),
+    /// The leader, which alone votes, has to lead in another term first.
+    NewTerm,
 }
 
 /// What a leader does next so that exactly the nodes of `goal` vote.
@@ -57,9 +60,11 @@ pub fn next_step(goal: &[u32], view: &MoveView<'_>) -> Step {
     let is_caught_up = |node: &u32| behind(*node).is_some_and(|entries| entries <= CAUGHT_UP_ENTRIES);
     if let Some(unknown) = new.iter().find(|node| !set.learners.contains(node)) {
         let mut others = set.voters.iter().filter(|voter| **voter != own && is_caught_up(voter));
-        return match was_removed(*unknown) {
-            true => others.next().map_or(Step::Wait, |other| Step::HandOver(*other)),
-            false => Step::Change(vec![ReplicaChange::AddLearner(*unknown)]),
+        return match (was_removed(*unknown), others.next()) {
+            (false, _) => Step::Change(vec![ReplicaChange::AddLearner(*unknown)]),
+            (true, Some(other)) => Step::HandOver(*other),
+            (true, None) if set.voters == [own] => Step::NewTerm,
+            (true, None) => Step::Wait,
         };
     }
     if !new.iter().all(is_caught_up) {
@@ -476,6 +481,7 @@ pub(super) mod tests {
                 Step::Done => return steps,
                 Step::Wait => panic!("nothing to wait for: {steps:?}"),
                 Step::HandOver(to) => own = to,
+                Step::NewTerm => panic!("nobody was removed: {steps:?}"),
                 Step::Change(changes) => {
                     for change in changes {
                         match change {
@@ -534,5 +540,15 @@ pub(super) mod tests {
         let set = ReplicaSet { voters: vec![1, 2, 3], ..ReplicaSet::default() };
         let view = MoveView { own: 2, set: &set, behind: &|_| Some(0), was_removed: &|node| node == 4 };
         assert_eq!(next_step(&[2, 3, 4], &view), Step::HandOver(1));
+        let alone = ReplicaSet { voters: vec![2], ..ReplicaSet::default() };
+        assert_eq!(
+            next_step(&[2, 3, 4], &MoveView { set: &alone, ..view }),
+            Step::Change(vec![ReplicaChange::AddLearner(3)])
+        );
+        let view = MoveView { set: &alone, was_removed: &|node| node == 3, ..view };
+        assert_eq!(next_step(&[2, 3, 4], &view), Step::NewTerm, "nobody else can lead");
+        let two = ReplicaSet { voters: vec![1, 2], ..ReplicaSet::default() };
+        let view = MoveView { set: &two, behind: &|_| None, ..view };
+        assert_eq!(next_step(&[2, 3, 4], &view), Step::Wait, "the other one comes back, or is no quorum");
     }
 }

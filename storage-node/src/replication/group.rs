@@ -15,7 +15,7 @@ use super::{LogEntry, ReplicationError, is_holder, is_voter};
 use bytes::Bytes;
 use promise::Promise;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use shard_log::ShardLog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -90,6 +90,8 @@ pub struct Standing {
     pub leads: bool,
     /// The node it gave its vote to, if any; it may not be on disk yet.
     pub voted_for: Option<u32>,
+    /// Ticks until it stands for election, if it hears nobody and does not lead.
+    pub stands_in_ticks: u64,
 }
 
 /// For whom a leader keeps its log.
@@ -224,7 +226,13 @@ impl Group {
     pub fn standing(&self) -> Standing {
         let raft = &self.node.raft;
         let voted_for = u32::try_from(raft.vote).ok().filter(|node| *node > 0);
-        Standing { term: raft.term, leads: raft.state == StateRole::Leader, voted_for }
+        let stands_in = raft.randomized_election_timeout().saturating_sub(raft.election_elapsed);
+        Standing {
+            term: raft.term,
+            leads: raft.state == StateRole::Leader,
+            voted_for,
+            stands_in_ticks: stands_in as u64,
+        }
     }
 
     /// Grows with every election.
@@ -420,6 +428,18 @@ impl Group {
     /// Hands leadership to another replica, if that one is up to date.
     pub fn transfer_to(&mut self, node: u32) {
         self.node.transfer_leader(u64::from(node));
+    }
+
+    /// To be called where nobody else votes, by the leader: it is so in another term from here on, or after an election's time
+    /// if a change of the replicas waits to be applied. For a replica that went in this term and is to come back.
+    pub fn lead_in_new_term(&mut self) {
+        assert!(matches!(self.role, Role::Leader { .. }), "only a leader leads on");
+        let raft = &mut self.node.raft;
+        raft.become_follower(raft.term, INVALID_ID);
+        if let Err(error) = self.node.campaign() {
+            tracing::warn!(shard = %self.shard, %error, "does not stand for election yet");
+        }
+        self.look_at_role();
     }
 
     /// Entries up to here every other replica has for which the log is kept: of a leader's log it is what may be cut

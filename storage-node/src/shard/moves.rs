@@ -153,6 +153,7 @@ impl Shard {
                 self.pipeline.group().propose_change(changes)?;
             }
             Step::HandOver(to) if is_wanted => self.hand_over(now_ms, *to),
+            Step::NewTerm if is_wanted => self.pipeline.group().lead_in_new_term(),
             _ => {}
         }
         // The end of a move is told also if it began where it was to end: it is given up.

@@ -24,7 +24,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
-pub use crate::replication::Standing;
+pub use crate::replication::{Standing, TICK_MS};
 pub use disk::{Crash, Doing, SYNC_ERROR, SimCursor, SimDisk, SimFile, SyncKind};
 pub use host::SimNode;
 #[cfg(test)]

@@ -116,7 +116,20 @@ fn a_dead_node_is_replaced() {
 }
 
 #[test]
-fn one_node_becomes_three() {
+fn one_node_becomes_three_that_join_at_once() {
+    become_three(|_, _| {});
+}
+
+/// Shards move to the second node, with one copy each, and have to come back to the first when the third is there: under
+/// the leader that has seen them go.
+#[test]
+fn one_node_becomes_three_that_join_one_after_the_other() {
+    become_three(|talk, fleet| {
+        talk.send_until(fleet, "the second node's share", |fleet| has_settled(fleet) && holds(fleet, 2) > 0);
+    });
+}
+
+fn become_three(after_each: impl Fn(&mut Talk, &mut Fleet<'_>)) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = Fleet::start_one(folder.path(), SHARDS);
     let mut talk = Talk::begin(&mut fleet);
@@ -125,6 +138,7 @@ fn one_node_becomes_three() {
         fleet.join();
         let node = fleet.as_fleet_node(place);
         fleet.change(|known| add_node(known, node.clone()));
+        after_each(&mut talk, &mut fleet);
     }
     let is_whole = |fleet: &Fleet<'_>| {
         has_settled(fleet) && fleet.known().shards.iter().all(|place| place.nodes.len() == 3)
