@@ -7,6 +7,8 @@ use crate::worker::mailbox::CoreMailbox;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// HTTP connections that one core keeps open. A browser needs six for the page and closes them soon; each may
@@ -27,6 +29,30 @@ pub struct IngressFull;
 pub(super) struct OpenedConnection {
     pub(super) pipe: CorePipe,
     pub(super) client: Client,
+    pub(super) under_way: UnderWay,
+}
+
+/// Counts the requests of a core that have no answer yet.
+#[derive(Clone, Default)]
+pub(super) struct UnderWay(Arc<AtomicUsize>);
+
+/// A request, until it is dropped: by whoever has written its answer's head, or gave it up.
+#[derive(Clone)]
+pub(super) struct RequestUnderWay(#[expect(dead_code, reason = "held until dropped")] Arc<Counted>);
+
+struct Counted(Arc<AtomicUsize>);
+
+impl UnderWay {
+    pub(super) fn begin(&self) -> RequestUnderWay {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        RequestUnderWay(Arc::new(Counted(self.0.clone())))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Who sends the requests of a connection: an extension of each request.
@@ -45,6 +71,7 @@ pub struct HttpIngress {
     feeds: HashMap<ConnectionToken, Fed>,
     /// How many of them each address has.
     addresses: HashMap<AddressKey, usize>,
+    under_way: UnderWay,
 }
 
 /// One connection.
@@ -56,7 +83,8 @@ struct Fed {
 impl HttpIngress {
     pub(super) fn new(mailbox: CoreMailbox) -> (HttpIngress, mpsc::Receiver<OpenedConnection>) {
         let (opened, receiver) = mpsc::channel(OPENED_MAX);
-        (HttpIngress { mailbox, opened, feeds: HashMap::new(), addresses: HashMap::new() }, receiver)
+        let (feeds, addresses) = (HashMap::new(), HashMap::new());
+        (HttpIngress { mailbox, opened, feeds, addresses, under_way: UnderWay::default() }, receiver)
     }
 
     /// One that takes no connection: nobody serves them.
@@ -80,7 +108,8 @@ impl HttpIngress {
         }
         let (feed, pipe) = PipeFeed::new(token, self.mailbox.clone());
         feed.push(first)?;
-        let opened = OpenedConnection { pipe, client: Client { peer, secure } };
+        let under_way = self.under_way.clone();
+        let opened = OpenedConnection { pipe, client: Client { peer, secure }, under_way };
         self.opened.try_send(opened).map_err(|_| IngressFull)?;
         self.addresses.insert(address, of_address + 1);
         let before = self.feeds.insert(token, Fed { feed, address });
@@ -121,6 +150,11 @@ impl HttpIngress {
     /// Every open connection.
     pub fn tokens(&self) -> Vec<ConnectionToken> {
         self.feeds.keys().copied().collect()
+    }
+
+    /// Requests without an answer. An answer's bytes may still be on their way to the core.
+    pub fn requests_under_way(&self) -> usize {
+        self.under_way.0.load(Ordering::Acquire)
     }
 
     /// Connections open now.

@@ -33,21 +33,24 @@ const HEADERS_MAX: usize = 64;
 
 /// Serves what a core opens, until the core drops its ingress.
 pub(super) async fn serve_core(mut opened: mpsc::Receiver<OpenedConnection>, router: Router) {
-    while let Some(OpenedConnection { pipe, client }) = opened.recv().await {
-        tokio::spawn(serve_connection(pipe, client, router.clone()));
+    while let Some(connection) = opened.recv().await {
+        tokio::spawn(serve_connection(connection, router.clone()));
     }
 }
 
-async fn serve_connection(pipe: super::pipe::CorePipe, client: Client, router: Router) {
+async fn serve_connection(connection: OpenedConnection, router: Router) {
+    let OpenedConnection { pipe, client, under_way } = connection;
     let (mailbox, token) = pipe.closer();
     let router = TowerToHyperService::new(router);
     let requests = AtomicU32::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(client);
         let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
-        let answer = router.call(request);
+        let (answer, counted) = (router.call(request), under_way.begin());
         async move {
             let mut answer = answer.await?;
+            // Dropped with the head that was written.
+            answer.extensions_mut().insert(counted);
             if last {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }

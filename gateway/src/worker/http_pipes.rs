@@ -30,6 +30,11 @@ impl HttpPipes {
         self.ingress.connection_count()
     }
 
+    /// Whether a request has no answer yet, or one that waits for room.
+    pub(super) fn is_busy(&self) -> bool {
+        self.ingress.requests_under_way() > 0 || !self.waiting.is_empty()
+    }
+
     /// A connection turned out to speak HTTP.
     pub(super) fn open(
         &mut self,

@@ -16,8 +16,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::UserId;
 
-/// How long a core that leaves waits for requests under way, in milliseconds.
-pub(super) const DRAIN_REQUESTS_MS: u64 = 500;
+/// How long a core that leaves waits for requests under way, in milliseconds: a log in may wait a second for its hash.
+pub(super) const DRAIN_REQUESTS_MS: u64 = 1_500;
 /// How long it waits for clients to read what it still has for them, in milliseconds.
 pub(super) const DRAIN_FLUSH_MS: u64 = 3_000;
 /// Clients looked at in one turn, at most, so that a turn stays short: 20 µs each.
@@ -31,9 +31,10 @@ pub(super) enum Stage {
     Serving,
     /// Clients go, each in its turn.
     Leaving,
-    /// Requests under way are finished, until then.
+    /// Requests under way are finished, until then; there was one of HTTP, which is looked at again.
     Finishing {
         until_ms: u64,
+        look_ms: u64,
     },
     /// Sessions were told to leave; what they are still owed is sent, until then.
     Flushing {
@@ -80,7 +81,9 @@ impl Core {
                 let leaving = self.leaving.as_ref()?;
                 Some(leaving.look_ms.min(leaving.began_ms + leaving.order.plan.window_ms()))
             }
-            Stage::Finishing { until_ms } | Stage::Flushing { until_ms } => Some(until_ms),
+            Stage::Finishing { until_ms, look_ms } if look_ms > self.now_ms => Some(look_ms.min(until_ms)),
+            Stage::Finishing { until_ms, .. } => Some(until_ms),
+            Stage::Flushing { until_ms } => Some(until_ms),
             Stage::Serving | Stage::Done => None,
         }
     }
@@ -90,8 +93,12 @@ impl Core {
         match self.stage {
             Stage::Serving | Stage::Done => {}
             Stage::Leaving => self.send_some_away(),
-            Stage::Finishing { until_ms } => {
-                if self.pending.is_empty() || self.now_ms >= until_ms {
+            Stage::Finishing { until_ms, look_ms } => {
+                // Once the HTTP runtime has answered, the bytes may still be on their way here.
+                let look_ms = if self.http.is_busy() { self.now_ms + BUSY_MS } else { look_ms };
+                self.stage = Stage::Finishing { until_ms, look_ms };
+                let is_finished = self.pending.is_empty() && self.now_ms >= look_ms;
+                if is_finished || self.now_ms >= until_ms {
                     self.send_everyone_away();
                     self.stage = Stage::Flushing { until_ms: self.now_ms + DRAIN_FLUSH_MS };
                 }
@@ -112,7 +119,7 @@ impl Core {
 
     fn finish(&mut self) {
         self.clients.stop_accepting();
-        self.stage = Stage::Finishing { until_ms: self.now_ms + DRAIN_REQUESTS_MS };
+        self.stage = Stage::Finishing { until_ms: self.now_ms + DRAIN_REQUESTS_MS, look_ms: 0 };
     }
 
     /// Those whose turn it is.

@@ -38,7 +38,7 @@ use std::time::Duration;
 /// Connections of one ring: the files a process may open by default on common systems, less a reserve.
 const RING_CONNECTIONS_MAX: usize = 18_000;
 /// How long password hashes under way may hold up the end, in milliseconds.
-const HTTP_STOP_MS: u64 = 2_000;
+const HTTP_STOP_MS: u64 = 1_000;
 
 /// Why the gateway did not start, or ended.
 #[derive(Debug, thiserror::Error)]

@@ -140,7 +140,9 @@ impl Server {
 
     fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>) -> Self {
         let file = folder.path().join("gateway.toml");
-        let cheap_passwords = "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n";
+        let is_set = config.contains("[auth]");
+        let cheap_passwords =
+            if is_set { "" } else { "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n" };
         let limits = if config.contains("[limits]") { "" } else { UNLIMITED };
         std::fs::write(&file, format!("{config}\n{cheap_passwords}{limits}")).expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));

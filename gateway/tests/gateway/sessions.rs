@@ -2,8 +2,9 @@
 
 use crate::chat::{accepted, accepted_at_last, created, direct, live, text};
 use crate::client::{Client, Way};
-use crate::server::Server;
+use crate::server::{EMBEDDED, Folder, Server};
 use crate::sync::page;
+use std::io::{Read, Write};
 use wire_protocol::limits::OUTBOX_BYTES_MAX;
 use wire_protocol::session::Proof;
 use wire_protocol::v1::session_closing::Reason;
@@ -133,6 +134,41 @@ fn a_gateway_that_leaves_says_so_and_answers_first() {
         let closing = client.wait_for_end().expect("a reason");
         assert_eq!(closing.reason(), Reason::Draining);
         assert!(closing.retry_after_ms > 0);
+    }
+}
+
+/// One answer is there, so that the next password is being hashed when it is asked to end.
+#[test]
+fn a_gateway_that_leaves_answers_who_is_logging_in() {
+    let costly = format!("[auth]\nargon2_memory_kib = 19456\nargon2_iterations = 8\n{EMBEDDED}");
+    let mut server = Server::start(Folder::new(), &costly);
+    server.register("ada");
+    let body = "{\"username\":\"ada\",\"password\":\"correct horse battery\",\"device_name\":\"x\"}";
+    let request = format!(
+        "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let hashed_at_once = (std::thread::available_parallelism().map_or(1, usize::from) / 2).clamp(1, 4);
+    let (answered, first_answer) = std::sync::mpsc::channel();
+    let clients: Vec<_> = (0..hashed_at_once + 2)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(server.plain).expect("it listens");
+            stream.write_all(request.as_bytes()).expect("sent");
+            let answered = answered.clone();
+            std::thread::spawn(move || {
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).expect("read");
+                let _ = answered.send(());
+                answer
+            })
+        })
+        .collect();
+    first_answer.recv().expect("somebody is logged in");
+    assert!(server.process.terminate().success());
+    for client in clients {
+        let answer = client.join().expect("a thread");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("refresh_token"), "{answer:?}");
     }
 }
 
