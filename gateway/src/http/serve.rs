@@ -1,6 +1,6 @@
 //! Connections of one core, from pipe to hyper. Each is a task; how many there are the ingress bounds.
 
-use super::ingress::{Client, OpenedConnection};
+use super::ingress::OpenedConnection;
 use super::pipe::MAILBOX_RETRY_MS;
 use crate::front::ConnectionToken;
 use crate::worker::mailbox::{CoreMailbox, CoreMessage};
