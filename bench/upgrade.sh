@@ -18,7 +18,12 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/ringline/previous
 tree=$cache/tree
 programs=$cache/$revision
 
+# What two checkouts build has the same names, and cargo goes by time alone: it would take the earlier commit's libraries
+# for this one's, here and in whatever shares the target folder.
+forget() { cargo clean --locked --quiet -p wire-protocol -p tuning -p storage-node -p gateway; }
+
 if [ ! -x "$programs/ringline-gateway" ]; then
+    trap forget EXIT
     rm -rf "$cache"
     mkdir -p "$tree" "$programs.new"
     # Files get the time of now, not the commit's: cargo would take an older one for built.
@@ -28,7 +33,8 @@ if [ ! -x "$programs/ringline-gateway" ]; then
     echo "upgrade: built $revision in $(($(date +%s) - started)) s"
     cp "$CARGO_TARGET_DIR/debug/ringline-gateway" "$CARGO_TARGET_DIR/debug/ringline-storage" "$programs.new"
     mv "$programs.new" "$programs"
+    forget
+    trap - EXIT
 fi
-# A build of what is built already puts this checkout's programs back to their place.
 cargo build --locked -p gateway -p storage-node -p bench --bins
 RINGLINE_PREVIOUS_BIN_DIR="$programs" cargo test --locked -p bench --test upgrade -- --nocapture
