@@ -91,7 +91,7 @@ export class Backend {
   }
 
   feedVersion(user: string): bigint {
-    let newest = 0n;
+    let newest = (this.version >> 57n) << 57n;
     for (const version of this.feeds.get(user)?.values() ?? []) newest = version > newest ? version : newest;
     return newest;
   }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use wire_protocol::ids::{ConversationId, ShardId, UserId};
+use wire_protocol::ids::{ConversationId, FEED_VERSION_BITS_OF_ONE_RESTORE, ShardId, UserId, restores_of};
 use wire_protocol::internal::{FeedAck, FeedBatch, FeedCheckpoint, FeedItem, FeedPosition, FeedRow};
 
 /// Rows at which a checkpoint does not wait for its time: 128 bytes each, 8 MiB in all.
@@ -111,6 +111,12 @@ impl HomeFeed {
             in_flight: None,
             round_started_ms: 0,
         }
+    }
+
+    /// The lowest version since the last restore from a backup: that of a user to whom nothing has happened yet, or of whom
+    /// this start does not know it yet.
+    pub fn version_floor(&self) -> u64 {
+        restores_of(self.version) << FEED_VERSION_BITS_OF_ONE_RESTORE
     }
 
     /// Takes a batch over, or asks for a replay in the ack. When memory is full it does neither: the ack tells the

@@ -430,16 +430,30 @@ impl Group {
         self.node.transfer_leader(u64::from(node));
     }
 
-    /// To be called where nobody else votes, by the leader: it is so in another term from here on, or after an election's time
-    /// if a change of the replicas waits to be applied. For a replica that went in this term and is to come back.
+    /// Whether all of the log is on disk, committed and applied.
+    pub fn is_at_rest(&self) -> bool {
+        let log = &self.node.raft.raft_log;
+        let last = log.last_index();
+        self.writing.is_empty() && (log.persisted, log.committed, log.applied) == (last, last, last)
+    }
+
+    /// By a leader that alone votes, once it [is at rest](Self::is_at_rest): it leads on in another term. For a replica that
+    /// went in this one and is to come back.
     pub fn lead_in_new_term(&mut self) {
         assert!(matches!(self.role, Role::Leader { .. }), "only a leader leads on");
+        // The library takes no leader that has not its whole log on disk.
+        assert!(self.is_at_rest(), "nothing is under way");
         let raft = &mut self.node.raft;
         raft.become_follower(raft.term, INVALID_ID);
         if let Err(error) = self.node.campaign() {
             tracing::warn!(shard = %self.shard, %error, "does not stand for election yet");
         }
         self.look_at_role();
+    }
+
+    /// Whether what is known to be committed is applied.
+    pub fn has_applied_committed(&self) -> bool {
+        self.node.raft.raft_log.applied >= self.node.raft.raft_log.committed
     }
 
     /// Entries up to here every other replica has for which the log is kept: of a leader's log it is what may be cut

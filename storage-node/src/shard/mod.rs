@@ -188,9 +188,8 @@ impl Shard {
         };
         let stage = match leads_in {
             Some(_) => Stage::Recovering,
-            None if start.group.is_holder() => Stage::Following,
-            None if moves::is_left_over(start.group.replicas()) => Stage::Leaving,
-            None => Stage::Absent,
+            None if !start.group.is_holder() => Stage::Absent,
+            None => Stage::Following,
         };
         Self {
             id: start.id,
@@ -325,7 +324,7 @@ impl Shard {
         } else {
             self.look_at_role(effects);
         }
-        if self.is_serving() && self.handing_over.may_propose() {
+        if self.is_serving() && self.handing_over.may_propose() && self.moving.may_propose() {
             self.checkpoint(now_ms);
             let cuts = if self.has_copies() { self.marks.cuts() } else { Cuts::default() };
             let packed = self.pipeline.propose(now_ms, cuts)?;

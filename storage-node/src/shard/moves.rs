@@ -11,7 +11,7 @@ use super::propose::Pipeline;
 use super::{Effects, Shard, Stage};
 use crate::domain::fleet::SHARD_OF_FLEET;
 use crate::placement::moves::{MoveView, Step, next_step, reported};
-use crate::replication::{ReplicaChange, Replicas, ReplicationError, is_joint};
+use crate::replication::{Group, ReplicaChange, Replicas, ReplicationError, Role, is_joint};
 use crate::snapshots::SnapshotRequest;
 use std::sync::atomic::Ordering;
 use wire_protocol::internal::{Command, Fleet, ReplicaReport, ReplicaSet, ShardPlace, command};
@@ -34,11 +34,18 @@ pub(super) struct Moving {
     spans_zones: bool,
     looked_ms: u64,
     reported_ms: u64,
+    /// It leads on in another term once everything before is at rest, and proposes nothing until then.
+    is_due_for_new_term: bool,
     /// Of shard 0: epoch of a change that was proposed, and when.
     proposed: Option<(u64, u64)>,
 }
 
 impl Moving {
+    /// Whether an entry may be proposed now.
+    pub fn may_propose(&self) -> bool {
+        !self.is_due_for_new_term
+    }
+
     /// Whether a majority of these replicas is never in one zone alone.
     pub fn spans_zones(&self, set: &ReplicaSet) -> bool {
         self.spans_zones && self.place.changed_at == set.changed_at
@@ -95,11 +102,17 @@ impl Shard {
             // Reads that were begun in this turn are counted in the next one.
             return Ok(());
         }
+        if self.moving.is_due_for_new_term {
+            self.lead_in_new_term_at_rest();
+            return Ok(());
+        }
         match self.stage {
             Stage::Absent if self.pipeline.group().is_holder() => {
                 tracing::info!(shard = %self.id, "holds a replica");
                 self.stage = Stage::Following;
             }
+            // What its log holds behind its rows may have brought it back.
+            Stage::Absent if is_left_over(self.pipeline.group()) => self.stage = Stage::Leaving,
             Stage::Leaving => self.remove_when_quiet(effects),
             Stage::Serving(_) if now_ms >= self.moving.looked_ms + LOOK_EVERY_MS => {
                 self.moving.looked_ms = now_ms;
@@ -128,6 +141,17 @@ impl Shard {
         self.moving.goal.as_ref().is_none_or(|goal| !goal.contains(&self.replicas.own))
     }
 
+    /// Another leader ends it, too.
+    fn lead_in_new_term_at_rest(&mut self) {
+        let group = self.pipeline.group();
+        let (leads, is_at_rest) = (matches!(group.role(), Role::Leader { .. }), group.is_at_rest());
+        if leads && is_at_rest {
+            tracing::info!(shard = %self.id, "leads on in another term");
+            self.pipeline.group().lead_in_new_term();
+        }
+        self.moving.is_due_for_new_term = leads && !is_at_rest;
+    }
+
     fn step_move(&mut self, now_ms: u64, effects: &mut Effects) -> Result<(), ReplicationError> {
         let (own, shard) = (self.replicas.own, self.id.0);
         let group = self.pipeline.group();
@@ -153,7 +177,7 @@ impl Shard {
                 self.pipeline.group().propose_change(changes)?;
             }
             Step::HandOver(to) if is_wanted => self.hand_over(now_ms, *to),
-            Step::NewTerm if is_wanted => self.pipeline.group().lead_in_new_term(),
+            Step::NewTerm if is_wanted => self.moving.is_due_for_new_term = true,
             _ => {}
         }
         // The end of a move is told also if it began where it was to end: it is given up.
@@ -221,10 +245,11 @@ impl Shard {
     }
 }
 
-/// Whether a node that is not among these replicas of its rows was one of them, and stopped before it had removed what is
-/// left: whoever has removed it knows of nobody ([`Shard::removed`]), and who never was one of no change.
-pub(super) fn is_left_over(set: &ReplicaSet) -> bool {
-    set.changed_at > 0 && !set.voters.is_empty()
+/// Whether this node, which is not among the replicas, was one of them and stopped before it had removed what is left:
+/// whoever has removed it knows of nobody ([`Shard::removed`]), and who never was one of no change.
+fn is_left_over(group: &Group) -> bool {
+    let set = group.replicas();
+    set.changed_at > 0 && !set.voters.is_empty() && group.has_applied_committed()
 }
 
 fn is_only_a_learner(changes: &[ReplicaChange], set: &ReplicaSet) -> bool {

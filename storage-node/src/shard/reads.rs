@@ -88,7 +88,9 @@ impl Shard {
         let Some(attaching) = self.attaching.remove(&ticket) else { return };
         let Stage::Serving(home) = &self.stage else { return };
         let device_known = device_known && !attaching.device_removed;
-        let feed_version = home.newest_version(attaching.user).unwrap_or(0).max(stored_version);
+        // Clients look for restores in it, and must not see one where there was none.
+        let newest = home.newest_version(attaching.user).unwrap_or(0).max(stored_version);
+        let feed_version = newest.max(home.version_floor());
         if device_known
             && !attaching.detached
             && self.registry.attach(attaching.user, attaching.device, attaching.key).is_err()

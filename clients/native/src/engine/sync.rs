@@ -69,8 +69,7 @@ impl SyncRounds {
 
     /// Whether the server, which names this version, was restored from a backup since something was stored.
     pub fn was_restored(&self, version: u64) -> bool {
-        // Nothing at all changed there for who had conversations here: they are lost.
-        self.version > 0 && (version == 0 || restores_of(version) != restores_of(self.version))
+        self.version > 0 && restores_of(version) != restores_of(self.version)
     }
 
     /// No round is running or waited for.

@@ -29,8 +29,7 @@ export class Feed {
   /** Whether the server, which names this version, was restored from a backup since something was stored here. */
   wasRestored(version: bigint): boolean {
     const restores = (of: bigint) => of >> FEED_VERSION_BITS_OF_ONE_RESTORE;
-    // Nothing at all changed there for who had conversations here: they are lost.
-    return this.version > 0n && (version === 0n || restores(version) !== restores(this.version));
+    return this.version > 0n && restores(version) !== restores(this.version);
   }
 
   ready(feedVersion: bigint): void {

@@ -129,6 +129,35 @@ fn who_has_the_end_of_a_change_does_not_stand_among_the_voters_of_before() {
     assert_eq!(net.replica(2).group.term(), term, "it was elected while the new voters have a leader");
 }
 
+/// Whoever alone votes and took a replica out brings it back in another term: not before its log is at rest.
+#[test]
+fn a_lone_voter_leads_on_in_another_term() {
+    let mut alone = Replica::with(Replicas::alone(1));
+    let settle = |alone: &mut Replica| {
+        for _ in 0..3 {
+            alone.poll();
+            alone.sync();
+        }
+    };
+    settle(&mut alone);
+    let (term, applied) = (alone.group.term(), alone.applied);
+    assert!(alone.leads() && alone.group.is_at_rest());
+    alone.group.propose(record(1)).expect("it leads");
+    assert!(!alone.group.is_at_rest(), "not written");
+    alone.poll();
+    assert!(!alone.group.is_at_rest(), "not on disk");
+    settle(&mut alone);
+    assert!(alone.group.is_at_rest());
+    alone.group.lead_in_new_term();
+    assert!(alone.leads());
+    assert_eq!(alone.group.term(), term + 1);
+    settle(&mut alone);
+    alone.group.propose(record(2)).expect("it leads");
+    settle(&mut alone);
+    // Each term begins with an entry of its own.
+    assert_eq!((alone.applied, alone.committed[&(applied + 3)].clone()), (applied + 3, record(2).into()));
+}
+
 /// Its vote and what it acknowledged are forgotten: whoever counts on them must not count on it.
 #[test]
 fn a_voter_that_lost_its_disk_stays_out() {

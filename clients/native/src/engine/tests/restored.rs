@@ -89,7 +89,7 @@ fn a_connection_that_outlived_the_restore_ends() {
 #[test]
 fn conversations_go_also_if_it_has_none_of_them() {
     let mut rig = Rig::new(snapshot(conversation(5, 5)));
-    rig.feed_version = 0;
+    rig.feed_version = 1 << FEED_VERSION_BITS_OF_ONE_RESTORE;
     rig.connect();
     assert!(was_forgotten(&rig));
     rig.lose_connection();
@@ -120,7 +120,7 @@ fn a_message_for_a_conversation_that_was_lost_is_refused_by_the_server() {
 #[test]
 fn other_versions_of_the_same_storage_change_nothing() {
     let mut rig = Rig::new(snapshot(conversation(5, 5)));
-    for version in [VERSION, VERSION + 1] {
+    for version in [VERSION + 1, 0] {
         rig.feed_version = version;
         rig.connect();
         rig.lose_connection();
