@@ -27,6 +27,7 @@ pub type Failure = Box<dyn Error>;
 /// Carries out a command line.
 pub fn run(arguments: &[String]) -> Result<ExitCode, Failure> {
     let (command, rest) = arguments.split_first().map_or(("help", [].as_slice()), |(c, r)| (c.as_str(), r));
+    let command = if rest.iter().any(|word| word == "--help" || word == "-h") { "help" } else { command };
     match command {
         "run" => run::command(rest),
         "search" => search::command(rest),

@@ -501,7 +501,7 @@ impl Running {
                 CallerEvent::Welcome(_) => {
                     let opened = Wanted { at_ms: u64::MAX, wait_ms: RECONNECT_MS_MIN };
                     self.wanted.insert((*core, *node), opened);
-                    owner.peer_link_changed(*node);
+                    owner.peer_link_opened(*node);
                 }
                 CallerEvent::FeedAck(ack) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
                 CallerEvent::Leader(leader) => owner.hear_of_leader(leader),

@@ -67,6 +67,9 @@ pub struct NodeShare {
     pub zone: String,
     /// Whether it is to be retired.
     pub is_leaving: bool,
+    /// Whether the node that was asked has no link to it.
+    #[serde(default)]
+    pub is_away: bool,
     /// Shards of which it holds a replica.
     pub holds: u32,
     /// Shards that it leads while all are well.
@@ -84,10 +87,13 @@ pub struct Move {
     pub to: Vec<u32>,
     /// Whether it goes on now.
     pub is_under_way: bool,
+    /// Nodes without which it does not go on, and to which the node that was asked has no link.
+    #[serde(default)]
+    pub waits_for: Vec<u32>,
 }
 
 impl FleetStatus {
-    pub(super) fn of(fleet: &Fleet) -> Self {
+    fn of(fleet: &Fleet, is_away: &dyn Fn(u32) -> bool) -> Self {
         let count =
             |is: &dyn Fn(&[u32]) -> bool| fleet.shards.iter().filter(|place| is(&place.nodes)).count() as u32;
         let share = |node: &FleetNode| NodeShare {
@@ -95,6 +101,7 @@ impl FleetStatus {
             address: node.address.clone(),
             zone: node.zone.clone(),
             is_leaving: node.is_leaving,
+            is_away: is_away(node.id),
             holds: count(&|nodes| nodes.contains(&node.id)),
             leads: count(&|nodes| nodes.first() == Some(&node.id)),
         };
@@ -103,6 +110,7 @@ impl FleetStatus {
             from: fleet.shards.get(to.shard as usize).map(|from| from.nodes.clone()).unwrap_or_default(),
             to: to.nodes.clone(),
             is_under_way: place < MOVES_AT_ONCE,
+            waits_for: to.nodes.iter().copied().filter(|node| is_away(*node)).collect(),
         });
         Self {
             epoch: fleet.epoch,
@@ -128,15 +136,20 @@ impl FleetStatus {
             "leads",
         );
         for node in &self.nodes {
-            let NodeShare { id, address, zone, is_leaving, holds, leads } = node;
-            let end = if *is_leaving { " leaves" } else { "" };
-            let _ = writeln!(text, "{id:>5} {address:<22} {zone:<8} {holds:>6} {leads:>6}{end}");
+            let NodeShare { id, address, zone, is_leaving, is_away, holds, leads } = node;
+            let leaves = if *is_leaving { " leaves" } else { "" };
+            let away = if *is_away { " away" } else { "" };
+            let _ = writeln!(text, "{id:>5} {address:<22} {zone:<8} {holds:>6} {leads:>6}{leaves}{away}");
         }
         if self.moves.is_empty() {
             text.push_str("no moves\n");
         }
-        for Move { shard, from, to, is_under_way } in &self.moves {
-            let when = if *is_under_way { "under way" } else { "waits" };
+        for Move { shard, from, to, is_under_way, waits_for } in &self.moves {
+            let when = match (is_under_way, waits_for.is_empty()) {
+                (true, true) => "under way".to_owned(),
+                (true, false) => format!("waits for node {}, which is away", ids(waits_for)),
+                (false, _) => "its turn comes later".to_owned(),
+            };
             let _ = writeln!(text, "shard {shard}: {} -> {}, {when}", ids(from), ids(to));
         }
         text
@@ -149,7 +162,15 @@ fn ids(nodes: &[u32]) -> String {
 
 /// The fleet as this node knows it.
 pub(super) fn status(shared: &NodeShared) -> Result<FleetStatus, String> {
-    known(shared).map(|fleet| FleetStatus::of(&fleet))
+    known(shared).map(|fleet| seen(shared, &fleet))
+}
+
+fn seen(shared: &NodeShared, fleet: &Fleet) -> FleetStatus {
+    FleetStatus::of(fleet, &|node| is_away(shared, node))
+}
+
+fn is_away(shared: &NodeShared, node: u32) -> bool {
+    node != shared.node_id && shared.reach.is_away(node)
 }
 
 fn known(shared: &NodeShared) -> Result<Fleet, String> {
@@ -194,7 +215,7 @@ pub(super) fn change(
     for _ in 0..CHANGE_TRIES_MAX {
         let next = wished(&known(shared)?, wish).map_err(|error| error.to_string())?;
         if is_dry_run {
-            return Ok(FleetStatus::of(&next));
+            return Ok(seen(shared, &next));
         }
         progress(format!("asks shard 0 for change {}: {} moves", next.epoch, next.moves.len()))?;
         shared.ask_for_fleet(next.clone());
@@ -203,7 +224,7 @@ pub(super) fn change(
             thread::sleep(LOOK_EVERY);
         }
         if *shared.fleet.get() == next {
-            return Ok(FleetStatus::of(&next));
+            return Ok(seen(shared, &next));
         }
         progress("another change came before, or nobody leads shard 0: tries again".to_owned())?;
     }
@@ -219,7 +240,7 @@ pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetS
     loop {
         let fleet = known(shared)?;
         if fleet.moves.is_empty() {
-            return Ok(FleetStatus::of(&fleet));
+            return Ok(seen(shared, &fleet));
         }
         // Also when nothing changes, so that whoever waits knows that the node lives.
         let second = clock::now_ms() / 1_000;
@@ -228,7 +249,17 @@ pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetS
             let first = fleet.moves.iter().take(MOVES_AT_ONCE);
             let first: Vec<String> =
                 first.map(|to| format!("shard {} to {}", to.shard, ids(&to.nodes))).collect();
-            progress(format!("{} moves left, now {}", fleet.moves.len(), first.join(" and ")))?;
+            let (left, first) = (fleet.moves.len(), first.join(" and "));
+            let is_needed =
+                |node: &u32| fleet.moves.iter().take(MOVES_AT_ONCE).any(|to| to.nodes.contains(node));
+            let away = fleet.nodes.iter().map(|node| node.id).filter(is_needed);
+            let away: Vec<u32> = away.filter(|node| is_away(shared, *node)).collect();
+            progress(match away.is_empty() {
+                true => format!("{left} moves left, now {first}"),
+                false => {
+                    format!("{left} moves left, now {first}; waits for node {}, which is away", ids(&away))
+                }
+            })?;
         }
         thread::sleep(LOOK_EVERY);
     }
@@ -257,8 +288,11 @@ mod tests {
             moves: (0..3).map(|shard| ShardMove { shard, nodes: vec![2] }).collect(),
             retired: vec![9],
         };
-        let text = FleetStatus::of(&fleet).to_text();
-        assert!(text.contains("1 10.0.0.1:7000          a             3      3 leaves"), "{text}");
-        assert!(text.contains("shard 1: 1 -> 2, under way\nshard 2: 1 -> 2, waits"), "{text}");
+        let text = FleetStatus::of(&fleet, &|_| false).to_text();
+        assert!(text.contains("1 10.0.0.1:7000          a             3      3 leaves\n"), "{text}");
+        assert!(text.contains("shard 1: 1 -> 2, under way\nshard 2: 1 -> 2, its turn comes later"), "{text}");
+        let text = FleetStatus::of(&fleet, &|node| node == 2).to_text();
+        assert!(text.contains("2 10.0.0.2:7000          a             0      0 away\n"), "{text}");
+        assert!(text.contains("shard 1: 1 -> 2, waits for node 2, which is away\n"), "{text}");
     }
 }

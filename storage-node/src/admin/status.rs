@@ -1,7 +1,7 @@
 //! What a node is, and how far its shards are.
 
 use crate::shard::Standing;
-use crate::worker::NodeShared;
+use crate::worker::{FORGOTTEN, NodeShared};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -16,6 +16,9 @@ pub struct NodeStatus {
     pub shard_count: u32,
     /// Why it stopped accepting.
     pub failure: Option<String>,
+    /// Shards of which the fleet counts on a copy of this node that there is not.
+    #[serde(default)]
+    pub forgotten: Vec<u32>,
     /// Its shards, ascending.
     pub shards: Vec<ShardStatus>,
 }
@@ -47,6 +50,7 @@ impl NodeStatus {
             node_id: shared.node_id,
             shard_count: shared.map.shard_count(),
             failure: shared.failure().map(str::to_owned),
+            forgotten: shared.forgotten(),
             shards: shared.map.own_shards().into_iter().map(|shard| ShardStatus::of(shared, shard)).collect(),
         }
     }
@@ -81,6 +85,10 @@ impl NodeStatus {
                 shard.log_last,
                 copies.join(",")
             );
+        }
+        if !self.forgotten.is_empty() {
+            let shards: Vec<String> = self.forgotten.iter().map(u32::to_string).collect();
+            let _ = writeln!(text, "shards {}: {FORGOTTEN}", shards.join(","));
         }
         if let Some(failure) = &self.failure {
             let _ = writeln!(text, "the node stopped accepting: {failure}");

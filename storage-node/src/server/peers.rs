@@ -84,6 +84,7 @@ async fn serve(
     };
     let ended = Rc::clone(&connection).run(stream, take).await;
     driver.peers.borrow_mut().remove(&node.id);
+    driver.core.borrow_mut().peer_link_ended(node.id);
     tracing::info!(node = node.id, "link to {} ended: {ended}", node.address);
     connection.half.borrow().welcome().is_some()
 }
@@ -94,7 +95,7 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
         CallerEvent::Welcome(welcome) => {
             check(&welcome, node, core.shard_count())?;
             tracing::info!(node = node.id, version = welcome.version, "link to {} opened", node.address);
-            core.peer_link_changed(node.id);
+            core.peer_link_opened(node.id);
         }
         CallerEvent::FeedAck(ack) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         CallerEvent::Leader(leader) => core.hear_of_leader(leader),

@@ -16,6 +16,7 @@ mod core;
 mod route;
 mod leading;
 mod outbox;
+mod reach;
 mod shared;
 mod store_thread;
 mod read_threads;
@@ -39,7 +40,7 @@ pub(crate) use node::{OpenedShards, open_node, report_synced};
 pub(crate) use read_threads::{ReadRequest, read_and_report};
 #[cfg(test)]
 pub(crate) use shared::NodeParts;
-pub(crate) use shared::{Completion, NodeShared};
+pub(crate) use shared::{Completion, FORGOTTEN, NodeShared};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use store_thread::{Applier, StoreRequest};
 

@@ -233,18 +233,23 @@ impl StorageCore {
     }
 
     /// The next message for another node. To be drained after each turn; what cannot be sent is dropped, and
-    /// the source is told by [`Self::peer_link_changed`] when there is a link again.
+    /// the source is told by [`Self::peer_link_opened`] when there is a link again.
     pub fn poll_peer_output(&mut self) -> Option<PeerOutput> {
         self.peer_outputs.pop_front()
     }
 
-    /// The link of this core to another node was made, or lost something: what was sent to its shards may not
-    /// have arrived.
-    pub fn peer_link_changed(&mut self, node: u32) {
+    /// The link of this core to another node was made: what was sent to its shards before may not have arrived.
+    pub fn peer_link_opened(&mut self, node: u32) {
+        self.shared.reach.opened(self.core, node);
         let homes = self.shards_led_by(node);
         self.shards.iter_mut().for_each(|shard| shard.peer_link_changed(&homes));
         self.balance().handle_disturbance(self.turned_ms);
         self.shared.inboxes[self.core].signal();
+    }
+
+    /// The link of this core to another node has ended.
+    pub fn peer_link_ended(&mut self, node: u32) {
+        self.shared.reach.ended(self.core, node);
     }
 
     /// Shards whose requests go to another node.

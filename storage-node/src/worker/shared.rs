@@ -7,8 +7,11 @@ use crate::observe::NodeMetrics;
 use crate::placement::fleet::{Heard, KnownFleet};
 use crate::placement::{Balance, Leaders, Pace, Place, ShardMap};
 use crate::replication::{Log, Replicas};
-use crate::shard::{APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks};
+use crate::shard::{
+    APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks, Standing,
+};
 use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, SnapshotFiles, SnapshotReport};
+use crate::worker::reach::Reach;
 use crate::worker::{LinkId, PeerMessage, PeerOutput, Waker};
 use crossbeam_queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -27,6 +30,11 @@ pub const MAILBOX_ITEMS_MAX: usize = 4_096;
 
 /// Reports about one shard's snapshots that a core may not have taken yet: one made and ended, one received, installed.
 const SNAPSHOT_REPORTS_MAX: usize = 4;
+
+/// What to do about [`NodeShared::forgotten`].
+pub const FORGOTTEN: &str = "the fleet counts on copies of this node that it does not have. If it lost its disk, it can \
+                             promise nothing under this id: start it as a new node, with a new id and --join, and remove \
+                             this one (docs/operations.md, \"Replacing a node\")";
 
 /// What threads report to a core.
 #[derive(Debug)]
@@ -134,6 +142,8 @@ pub(crate) struct NodeShared {
     pub balance: Mutex<Balance>,
     /// The nodes, and where copies are.
     pub fleet: KnownFleet,
+    /// Which of the nodes can be spoken to.
+    pub reach: Reach,
     /// Nodes that held copies of each shard when this node's folder began; nobody, if this one was none of them.
     first_copies: Vec<Vec<u32>>,
     pub log: Arc<Log>,
@@ -176,6 +186,7 @@ impl NodeShared {
             balance: Mutex::new(Balance::new(Pace::default())),
             map: parts.map,
             fleet: KnownFleet::new(parts.fleet.0, parts.fleet.1),
+            reach: Reach::default(),
             first_copies: parts.first_copies,
             log: parts.log,
             store: parts.store,
@@ -260,8 +271,29 @@ impl NodeShared {
         let epoch = fleet.epoch;
         if self.map.is_replicated() && self.fleet.learn(fleet) {
             tracing::info!(node = self.node_id, epoch, "the fleet changed");
+            let forgotten = self.forgotten();
+            if !forgotten.is_empty() {
+                tracing::error!(node = self.node_id, shards = ?forgotten, "{FORGOTTEN}");
+            }
             self.inboxes.iter().for_each(Inbox::signal);
         }
+    }
+
+    /// Shards of which the fleet counts on a copy of this node that there is not, ascending. For a moment that may be
+    /// said of one that has just gone; where it stays so, the node has lost its disk.
+    pub fn forgotten(&self) -> Vec<u32> {
+        let fleet = self.fleet.get();
+        if !self.map.is_replicated()
+            || fleet.nodes.iter().any(|node| node.id == self.node_id && node.is_leaving)
+        {
+            return Vec::new();
+        }
+        let is_counted_on = |shard: &ShardId| {
+            let place = fleet.shards.get(shard.0 as usize);
+            place.is_some_and(|place| place.nodes.contains(&self.node_id))
+        };
+        let is_absent = |shard: &ShardId| self.marks_of(*shard).standing() == Standing::Absent;
+        self.map.shards().filter(is_counted_on).filter(is_absent).map(|shard| shard.0).collect()
     }
 
     /// Asks the shard that keeps the fleet for another one, from a thread that is no core. Whoever wants it looks at the

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
+use storage_node::admin::{AdminDone, AdminRequest, call};
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::ids::{ConversationId, ShardId};
 use wire_protocol::internal::shard_response::Result as Reply;
@@ -189,6 +190,31 @@ impl<'a> Fleet<'a> {
     pub fn start_node(&mut self, place: usize) {
         let process = self.with_setup(place, Process::start);
         self.is_ready(place, process);
+    }
+
+    /// Starts a node that has lost its disk under the id that it had, as nobody should.
+    pub fn start_without_disk(&mut self, place: usize) {
+        std::fs::remove_dir_all(self.data(place)).expect("its disk is lost");
+        let process = self.with_setup(place, Process::start_joining);
+        self.is_ready(place, process);
+    }
+
+    /// What the node of this place answers to a command, once it is as wanted.
+    pub fn asked_until(
+        &mut self,
+        place: usize,
+        request: &AdminRequest,
+        is: impl Fn(&AdminDone) -> bool,
+    ) -> AdminDone {
+        let started = clock::now();
+        loop {
+            let done = call(&self.data(place), request, |_| {}).expect("the node answers");
+            if is(&done) {
+                return done;
+            }
+            assert!(started.elapsed() < PATIENCE, "{done:?}");
+            self.pump();
+        }
     }
 
     /// Starts a node that dies at this failpoint, and waits for its end.

@@ -5,6 +5,7 @@ use crate::fleet::Fleet;
 use crate::process::PATIENCE;
 use crate::requests::{self, Person, applied, person};
 use std::path::Path;
+use storage_node::admin::{AdminDone, AdminRequest};
 use storage_node::clock;
 use storage_node::placement::moves::{add_node, remove_node};
 use wire_protocol::ids::ConversationId;
@@ -101,8 +102,17 @@ fn a_dead_node_is_replaced() {
     let mut fleet = start(folder.path());
     let mut talk = Talk::begin(&mut fleet);
     (0..30).for_each(|_| talk.send(&mut fleet));
+    let says = |done: &AdminDone, words: &str| done.to_text().contains(words);
+    fleet.asked_until(0, &AdminRequest::Fleet {}, |done| !says(done, " away\n"));
     fleet.kill(1);
     talk.send(&mut fleet);
+    fleet.asked_until(0, &AdminRequest::Fleet {}, |done| says(done, " away\n"));
+    // With an empty folder under the old id it can promise nothing, and says so.
+    fleet.start_without_disk(1);
+    let done = fleet.asked_until(1, &AdminRequest::Status {}, |done| says(done, "with a new id and --join"));
+    assert!(says(&done, "holds 0 of"), "{done:?}");
+    talk.send(&mut fleet);
+    fleet.kill(1);
     fleet.join();
     let fourth = fleet.as_fleet_node(3);
     fleet.change(|known| add_node(known, fourth.clone()));

@@ -256,6 +256,28 @@ fn give_way() {
     assert!(outcome.expect("util-linux is there").success(), "anybody may give way");
 }
 
+/// What the attackers' own work costs those who are served here, without any attack: as many threads that give way and
+/// take all the CPU that is left.
+fn beside_idle_work(pairs: &mut [Pair]) -> Vec<u64> {
+    let stop = AtomicBool::new(false);
+    let given_way = Barrier::new(ATTACKS.len() + 1);
+    std::thread::scope(|scope| {
+        for _ in ATTACKS {
+            scope.spawn(|| {
+                give_way();
+                given_way.wait();
+                while goes_on(&stop) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        given_way.wait();
+        let latencies = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| talk(pairs)));
+        stop.store(true, Ordering::Relaxed);
+        latencies.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// One round: what the pairs met, and the most private memory, in KiB.
 fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<u64>, u64) {
     let stop = AtomicBool::new(false);
@@ -296,14 +318,17 @@ fn people_are_served_while_everything_is_tried_at_once() {
     let mallory = Mallory { account: server.register("mallory"), friend: server.register("friend") };
     let mut pairs: Vec<Pair> = (0..PAIRS).map(|number| Pair::new(&server, number)).collect();
     let before_kib = private_kib(&server);
-    let (mut quiet, mut attacked, mut most_kib) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut quiet, mut beside, mut attacked, mut most_kib) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         quiet.extend(talk(&mut pairs));
+        beside.extend(beside_idle_work(&mut pairs));
         let (latencies, kib) = under_attack(&server, &mallory, &mut pairs);
         attacked.extend(latencies);
         most_kib.push(kib);
     }
     print_latencies("quiet", &mut quiet);
+    print_latencies("quiet, the CPU taken", &mut beside);
     print_latencies("attacked", &mut attacked);
     println!("private memory, KiB: {before_kib} before, {most_kib:?} at most");
     for name in [
