@@ -4,7 +4,8 @@ import { describe, expect, it } from 'vitest';
 import { Backoff } from '../src/ringline/backoff';
 import { Cursors } from '../src/ringline/cursors';
 import { ErrorCode } from '../src/ringline/errors';
-import { IDEMPOTENCY_MS, OUTBOX_ITEMS_MAX, SENDS_IN_FLIGHT_MAX, VIEW_ENTRIES_MAX } from '../src/ringline/limits';
+import { Feed } from '../src/ringline/feed';
+import { FEED_VERSION_BITS_OF_ONE_RESTORE, IDEMPOTENCY_MS, OUTBOX_ITEMS_MAX, SENDS_IN_FLIGHT_MAX, VIEW_ENTRIES_MAX } from '../src/ringline/limits';
 import { advance, tickOf, withEntries, withInfo, withRead } from '../src/ringline/log';
 import { Outbox } from '../src/ringline/outbox';
 import { mergeRows } from '../src/ringline/store';
@@ -268,5 +269,21 @@ describe('the view', () => {
     expect(view.failed).toBe(true);
     view.retry();
     expect(view.poll()).not.toBe(null);
+  });
+});
+
+describe('a feed', () => {
+  it('knows a restored server before it has taken in a page', () => {
+    const feed = new Feed(() => 0.5);
+    const restored = (times: bigint) => (times << FEED_VERSION_BITS_OF_ONE_RESTORE) + 5n;
+    expect(feed.wasRestored(restored(1n))).toBe(false);
+    feed.ready(0n);
+    expect(feed.wasRestored(7n)).toBe(false);
+    expect(feed.wasRestored(restored(1n))).toBe(true);
+    // A page that is empty says nothing of it.
+    feed.restores = 1n;
+    expect(feed.wasRestored(0n)).toBe(false);
+    expect(feed.wasRestored(restored(1n))).toBe(false);
+    expect(feed.wasRestored(restored(2n))).toBe(true);
   });
 });

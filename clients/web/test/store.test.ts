@@ -16,7 +16,7 @@ const row = (change: Partial<Conversation> = {}): Conversation => ({
   ...withInfo(undefined, { id: ID, kind: 'direct', title: '', members: [], headSeq: 1, createdMs: 1, unread: 0, readUpTo: 0, deliveredUpTo: 0, last: null, ownOrdinal: 0 }),
   ...change,
 });
-const batch = (change: Partial<Batch>): Batch => ({ conversations: [], entries: [], users: [], outboxPut: [], outboxDelete: [], version: null, ...change });
+const batch = (change: Partial<Batch>): Batch => ({ conversations: [], entries: [], users: [], outboxPut: [], outboxDelete: [], version: null, restores: 0n, ...change });
 const load = (change: Partial<Load>): Load => ({ id: 1, conversation: ID, beforeSeq: 0, afterSeq: 0, limit: 5, ...change });
 const item = (clientId: bigint) => ({
   clientId, conversation: ID, device: 'd1', kind: 0, body: new Uint8Array([1]), order: 1, queuedMs: 5, afterSeq: 1, state: 'queued' as const, refusal: null,
@@ -58,6 +58,26 @@ describe.each<[string, () => Promise<Store>]>([
     await store.write(batch({ conversations: [row({ top: 9, headSeq: 9, readUpTo: 4 })] }));
     await store.write(batch({ conversations: [row({ top: 5, headSeq: 5, readUpTo: 5 })] }));
     expect((await store.restore()).conversations).toMatchObject([{ top: 9, headSeq: 9, readUpTo: 5 }]);
+  });
+
+  it('takes nothing of a server that was restored from a backup since, but for what is not sent', async () => {
+    const store = await open();
+    await store.reset('d1');
+    expect((await store.restore()).restores).toBe(null);
+    await store.write(batch({ conversations: [row()], entries: [entry(1)], outboxPut: [item(4n)], version: 8n }));
+    expect((await store.restore()).restores).toBe(0n);
+    await store.reset('d1', 1n);
+    expect(await store.restore()).toMatchObject({ version: 0n, restores: 1n, conversations: [], outbox: [{ clientId: 4n }] });
+    // Of a window that does not know yet.
+    await store.write(batch({ conversations: [row()], entries: [entry(1)], outboxPut: [item(5n)], outboxDelete: [4n], version: 9n }));
+    expect(await store.restore()).toMatchObject({ version: 0n, restores: 1n, conversations: [], outbox: [{ clientId: 5n }] });
+    expect(await store.entries(load({ afterSeq: 0 }))).toEqual([]);
+    const anew = batch({ conversations: [row()], entries: [entry(2)], version: 7n, restores: 1n });
+    await store.write(anew);
+    // A window that comes later finds what the first one has fetched anew.
+    await store.reset('d1', 1n);
+    expect(await store.restore()).toMatchObject({ version: 7n, restores: 1n, conversations: [{ id: ID }] });
+    await store.destroy();
   });
 
   it('is empty for another device, but for what is not sent', async () => {

@@ -11,7 +11,7 @@ use super::timeline::Arrived;
 use super::{Action, Engine, Failure, Write};
 use crate::model::{Event, Refusal};
 use wire_protocol::error::meaning;
-use wire_protocol::ids::{ClientMessageId, ConversationId, Seq, UserId, normal_username};
+use wire_protocol::ids::{ClientMessageId, ConversationId, Seq, UserId, normal_username, restores_of};
 use wire_protocol::session::ClientFault;
 use wire_protocol::v1::{self, ErrorCode, server_frame::Body};
 
@@ -34,9 +34,10 @@ impl Engine {
         self.writes.push(Write::ResumeToken(Some(ready.resume_token.clone())));
         self.link.handle_ready(ready.resume_token);
         if self.sync.was_restored(ready.feed_version) {
-            self.begin_anew();
+            self.begin_anew(ready.feed_version);
         }
-        self.sync.handle_ready(ready.feed_version, now_ms);
+        let restores = self.sync.handle_ready(ready.feed_version, now_ms);
+        self.writes.extend(restores.map(Write::Restores));
         self.sync_hold_ms = now_ms + SYNC_HOLD_MS;
         self.set_aside_unconfirmed(now_ms);
     }
@@ -151,7 +152,7 @@ impl Engine {
     fn handle_sync_page(&mut self, now_ms: u64, page: v1::SyncPage) {
         if self.sync.was_restored(page.version) {
             // The connection outlived the restore. What was asked before it is answered for nothing.
-            self.begin_anew();
+            self.begin_anew(page.version);
             self.actions.push_back(Action::Disconnect);
             return self.end_connection(now_ms, Ending::Lost);
         }
@@ -171,14 +172,15 @@ impl Engine {
 
     /// The server was restored from a backup: other messages may have the numbers of those that are here. What came from
     /// it goes, and comes anew; what waits to be sent stays.
-    fn begin_anew(&mut self) {
+    fn begin_anew(&mut self, feed_version: u64) {
         tracing::warn!("the server was restored from a backup: what it has is fetched anew");
         self.timelines.clear();
         self.cursors = Cursors::default();
         self.fetches = Fetches::default();
-        self.sync = SyncRounds::restore(0);
+        let restores = restores_of(feed_version);
+        self.sync = SyncRounds::restore(0, Some(restores));
         self.sync.want();
-        self.writes.push(Write::Forgotten);
+        self.writes.extend([Write::Forgotten, Write::Restores(restores)]);
         self.events.push_back(Event::Restored);
     }
 

@@ -107,7 +107,7 @@ impl Engine {
             requests: Requests::default(),
             outbox: Outbox::default(),
             timelines: BTreeMap::new(),
-            sync: SyncRounds::restore(snapshot.feed_version),
+            sync: SyncRounds::restore(snapshot.feed_version, snapshot.restores),
             sync_hold_ms: 0,
             cursors: Cursors::default(),
             fetches: Fetches::default(),

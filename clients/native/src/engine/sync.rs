@@ -17,6 +17,8 @@ const RETRY: Range = Range { base_ms: RETRY_MS_BASE, max_ms: RETRY_MS_MAX };
 #[derive(Clone, Debug)]
 pub struct SyncRounds {
     version: u64,
+    /// How often the server had been restored from a backup when what is here came from it; `None`: it never said.
+    restores: Option<u64>,
     state: State,
     /// Something was pushed aside during the round: another round follows it.
     again: bool,
@@ -48,10 +50,11 @@ pub struct PageFacts {
 }
 
 impl SyncRounds {
-    /// From the store.
-    pub fn restore(version: u64) -> Self {
+    /// From the store. One of before it kept `restores` knows it by its version.
+    pub fn restore(version: u64, restores: Option<u64>) -> Self {
         Self {
             version,
+            restores: restores.or((version > 0).then(|| restores_of(version))),
             state: State::Done,
             again: false,
             seen: BTreeSet::new(),
@@ -67,9 +70,10 @@ impl SyncRounds {
         self.version
     }
 
-    /// Whether the server, which names this version, was restored from a backup since something was stored.
+    /// Whether the server, which names this version, was restored from a backup since it was spoken to before. 0 is no
+    /// version: it says nothing.
     pub fn was_restored(&self, version: u64) -> bool {
-        self.version > 0 && restores_of(version) != restores_of(self.version)
+        version > 0 && self.restores.is_some_and(|restores| restores != restores_of(version))
     }
 
     /// No round is running or waited for.
@@ -82,11 +86,16 @@ impl SyncRounds {
         &self.seen
     }
 
-    /// A session is open and the server names the newest version.
-    pub fn handle_ready(&mut self, feed_version: u64, now_ms: u64) {
+    /// A session is open and the server names the newest version. Gives how often it was restored, if that is news to be
+    /// stored.
+    pub fn handle_ready(&mut self, feed_version: u64, now_ms: u64) -> Option<u64> {
         self.refresh_ms = now_ms + SYNC_REFRESH_MS;
         if feed_version != self.version {
             self.want();
+        }
+        match self.restores {
+            Some(_) => None,
+            None => Some(*self.restores.insert(restores_of(feed_version))),
         }
     }
 
@@ -159,9 +168,8 @@ impl SyncRounds {
 
     /// The connection is gone; the next Ready decides.
     pub fn handle_disconnected(&mut self) {
-        let version = self.version;
         let interrupted = self.state != State::Done;
-        *self = Self::restore(version);
+        *self = Self::restore(self.version, self.restores);
         if interrupted {
             self.want();
         }
@@ -178,7 +186,7 @@ mod tests {
 
     #[test]
     fn equal_versions_need_no_sync() {
-        let mut sync = SyncRounds::restore(7);
+        let mut sync = SyncRounds::restore(7, None);
         sync.handle_ready(7, 0);
         assert!(sync.is_done());
         sync.handle_timeout(SYNC_REFRESH_MS);
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn pages_follow_until_there_are_no_more_and_again_if_needed() {
-        let mut sync = SyncRounds::restore(0);
+        let mut sync = SyncRounds::restore(0, None);
         sync.handle_ready(9, 0);
         assert!(sync.poll_request(0));
         assert!(!sync.poll_request(0));
@@ -202,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_server_without_progress_is_left_alone() {
-        let mut sync = SyncRounds::restore(0);
+        let mut sync = SyncRounds::restore(0, None);
         sync.want();
         let mut pages = 0;
         while sync.poll_request(0) {
@@ -214,7 +222,7 @@ mod tests {
 
     #[test]
     fn an_interrupted_round_starts_again() {
-        let mut sync = SyncRounds::restore(3);
+        let mut sync = SyncRounds::restore(3, None);
         sync.want();
         assert!(sync.poll_request(0));
         sync.handle_disconnected();

@@ -13,6 +13,8 @@ use wire_protocol::v1;
 pub enum Write {
     /// The change-feed version up to which everything is stored.
     FeedVersion(u64),
+    /// How often the server had been restored from a backup when what is stored came from it.
+    Restores(u64),
     /// Spares the full log in next time.
     ResumeToken(Option<Bytes>),
     /// A new conversation, or new facts about one.
@@ -158,6 +160,8 @@ pub struct StoredConversation {
 pub struct Snapshot {
     /// Everything up to this change-feed version is stored.
     pub feed_version: u64,
+    /// How often the server had been restored from a backup then; `None`: it never said.
+    pub restores: Option<u64>,
     /// Of the last session.
     pub resume_token: Option<Bytes>,
     /// All conversations.

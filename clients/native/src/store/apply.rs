@@ -1,7 +1,7 @@
 //! The engine's writes as rows.
 
 use super::StoreError;
-use super::facts::{FEED_VERSION, RESUME_TOKEN, remove_fact, write_fact};
+use super::facts::{FEED_VERSION, RESTORES, RESUME_TOKEN, remove_fact, write_fact};
 use super::rows::{id_bits, number};
 use super::schema::FORGET;
 use crate::engine::Write;
@@ -16,6 +16,7 @@ use wire_protocol::v1;
 /// Carries out one write.
 pub(super) fn apply(transaction: &Transaction<'_>, write: &Write) -> Result<(), StoreError> {
     match write {
+        Write::Restores(restores) => write_fact(transaction, RESTORES, &restores.to_be_bytes()),
         Write::FeedVersion(version) => write_fact(transaction, FEED_VERSION, &version.to_be_bytes()),
         Write::ResumeToken(Some(token)) => write_fact(transaction, RESUME_TOKEN, token),
         Write::ResumeToken(None) => remove_fact(transaction, RESUME_TOKEN),

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use wire_protocol::ids::{DeviceId, UserId};
 
 pub(super) const FEED_VERSION: &str = "feed version";
+pub(super) const RESTORES: &str = "restores";
 pub(super) const RESUME_TOKEN: &str = "resume token";
 const REFRESH_TOKEN: &str = "refresh token";
 const ACCESS_TOKEN: &str = "access token";
@@ -114,8 +115,13 @@ fn read_text(connection: &Connection, name: &str) -> Result<Option<String>, Stor
 
 /// One number; 0 if it is not there.
 pub(super) fn read_count(connection: &Connection, name: &str) -> Result<u64, StoreError> {
-    let Some(bytes) = read_fact(connection, name)? else { return Ok(0) };
-    bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged("a number"))
+    Ok(read_number(connection, name)?.unwrap_or(0))
+}
+
+/// One number.
+pub(super) fn read_number(connection: &Connection, name: &str) -> Result<Option<u64>, StoreError> {
+    let Some(bytes) = read_fact(connection, name)? else { return Ok(None) };
+    bytes.try_into().map(|bytes| Some(u64::from_be_bytes(bytes))).map_err(|_| StoreError::Damaged("a number"))
 }
 
 /// Sets one value.

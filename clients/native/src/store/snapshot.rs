@@ -1,6 +1,6 @@
 //! The stored state as the engine goes on with it.
 
-use super::facts::{FEED_VERSION, RESUME_TOKEN, read_count, read_fact};
+use super::facts::{self, FEED_VERSION, RESTORES, RESUME_TOKEN, read_count, read_fact};
 use super::rows::{read_conversation, read_id_bits, read_number, read_small, read_user};
 use super::{Store, StoreError};
 use crate::engine::Snapshot;
@@ -17,6 +17,7 @@ impl Store {
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot {
             feed_version: read_count(&self.connection, FEED_VERSION)?,
+            restores: facts::read_number(&self.connection, RESTORES)?,
             resume_token: read_fact(&self.connection, RESUME_TOKEN)?.map(Bytes::from),
             conversations: self.stored_conversations()?,
             outbox: self.stored_outbox()?,

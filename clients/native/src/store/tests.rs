@@ -354,9 +354,10 @@ fn what_a_restored_server_may_not_have_goes_and_the_outbox_stays() {
     store.commit(&there).expect("committed");
     store.commit(&[Write::Queued(outgoing(2, Some(8)))]).expect("committed");
     // In one transaction with what comes anew.
-    store.commit(&[Write::Forgotten, facts(0, 0)]).expect("committed");
+    store.commit(&[Write::Forgotten, Write::Restores(3), facts(0, 0)]).expect("committed");
     let snapshot = store.snapshot().expect("read");
-    assert_eq!((snapshot.feed_version, snapshot.outbox), (0, vec![outgoing(2, Some(8))]));
+    assert_eq!((snapshot.feed_version, snapshot.restores), (0, Some(3)));
+    assert_eq!(snapshot.outbox, vec![outgoing(2, Some(8))]);
     let [room] = &snapshot.conversations[..] else { panic!("what came anew") };
     assert_eq!((room.high, room.members.len()), (0, 0));
     assert_eq!(store.history(ROOM, None, 100).expect("read"), []);

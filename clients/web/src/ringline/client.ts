@@ -4,6 +4,7 @@
 import { Tokens, type Account, type AccountKeeper } from './accounts';
 import { Connection, type Status, type Surroundings } from './connection';
 import { describe, ErrorCode, RequestRefused } from './errors';
+import { restoresOf } from './feed';
 import { normalUsername, type ConversationId, type UserId } from './ids';
 import { GROUP_MEMBERS_MAX, WEBSOCKET_PATH } from './limits';
 import { MemoryStore } from './memory';
@@ -282,8 +283,9 @@ export class Ringline {
   private ready(ready: Ready): void {
     if (ready.user !== this.account.user) throw new Error('session of another user');
     if (this.replica.feed.wasRestored(ready.feedVersion)) {
-      this.store.reset(this.account.device).catch((error: unknown) => this.storeBroke(error));
-      this.beginAnew();
+      const restores = restoresOf(ready.feedVersion);
+      this.store.reset(this.account.device, restores).catch((error: unknown) => this.storeBroke(error));
+      this.beginAnew(restores);
       this.note({ restored: ready.feedVersion });
     }
     this.replica.ready(this.environment.now(), ready);
@@ -293,11 +295,11 @@ export class Ringline {
    * The server was restored from a backup: other messages may have the numbers of those that are here. What came from it
    * goes, and comes anew; what waits to be sent stays.
    */
-  private beginAnew(): void {
+  private beginAnew(restores: bigint): void {
     console.warn('ringline: the server was restored from a backup: what it has is fetched anew');
     const before = this.replica;
     const outbox = before.outbox.all();
-    const empty = { device: this.account.device, version: 0n, conversations: [], users: [], outbox };
+    const empty = { device: this.account.device, version: 0n, restores, conversations: [], users: [], outbox };
     this.replica = replicaOf(this.account, empty, this.environment);
     this.replica.revision = before.revision + 1;
     // Nobody answers any more what it was asked.
@@ -332,7 +334,7 @@ export class Ringline {
     if ('restored' in note) {
       if (!this.replica.feed.wasRestored(note.restored)) return;
       // The other window has emptied the store already.
-      this.beginAnew();
+      this.beginAnew(restoresOf(note.restored));
       this.connection.stop();
       this.connection.start();
     } else if ('entry' in note) this.replica.takeLive(this.environment.now(), note.entry);

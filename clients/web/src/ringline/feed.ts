@@ -8,6 +8,11 @@ import { Backoff, type Random } from './backoff';
 import { FEED_VERSION_BITS_OF_ONE_RESTORE, RETRY_BASE_MS, RETRY_CAP_MS, SYNC_CURSORS_MAX } from './limits';
 import type { Cursor, Delta, Refusal, Request } from './types';
 
+/** How often the server that names this version was restored from a backup. */
+export function restoresOf(version: bigint): bigint {
+  return version >> FEED_VERSION_BITS_OF_ONE_RESTORE;
+}
+
 export interface SyncTag { part: 'sync' }
 
 export class Feed {
@@ -19,6 +24,8 @@ export class Feed {
   private notBeforeMs = 0;
   /** Version of the last page that was taken in. */
   version = 0n;
+  /** How often the server had been restored from a backup when what is here came from it; null: it never said. */
+  restores: bigint | null = null;
 
   constructor(private readonly random: Random) {}
 
@@ -26,13 +33,14 @@ export class Feed {
     return this.state === 'idle';
   }
 
-  /** Whether the server, which names this version, was restored from a backup since something was stored here. */
+  /** Whether the server, which names this version, was restored from a backup since it was here before. */
   wasRestored(version: bigint): boolean {
-    const restores = (of: bigint) => of >> FEED_VERSION_BITS_OF_ONE_RESTORE;
-    return this.version > 0n && restores(version) !== restores(this.version);
+    // A page without a row may have no version.
+    return version > 0n && this.restores !== null && restoresOf(version) !== this.restores;
   }
 
   ready(feedVersion: bigint): void {
+    this.restores ??= restoresOf(feedVersion);
     if (feedVersion !== this.version) this.needed();
   }
 

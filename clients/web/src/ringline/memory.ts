@@ -1,24 +1,29 @@
 // The store without a disk: for tests, and for browsers that refuse one.
 
 import type { Entry } from './types';
-import { mergeRows, type Batch, type Snapshot, type Store } from './store';
+import { isOfStored, mergeRows, type Batch, type Snapshot, type Store } from './store';
 import type { Load } from './view';
 
 export class MemoryStore implements Store {
-  private snapshot: Snapshot = { device: '', version: 0n, conversations: [], users: [], outbox: [] };
+  private snapshot: Snapshot = { device: '', version: 0n, restores: null, conversations: [], users: [], outbox: [] };
   private logs = new Map<string, Map<number, Entry>>();
 
   async restore(): Promise<Snapshot> {
     return structuredClone(this.snapshot);
   }
 
-  async reset(device: string): Promise<void> {
+  async reset(device: string, restores?: bigint): Promise<void> {
+    if (restores !== undefined && this.snapshot.restores === restores) return;
     this.logs.clear();
-    this.snapshot = { device, version: 0n, conversations: [], users: [], outbox: this.snapshot.outbox };
+    const { outbox } = this.snapshot;
+    this.snapshot = { device, version: 0n, restores: restores ?? null, conversations: [], users: [], outbox };
   }
 
   async write(batch: Batch): Promise<void> {
     const { snapshot } = this;
+    if (!isOfStored(snapshot.restores, batch)) {
+      batch = { ...batch, conversations: [], entries: [], users: [], version: null, restores: null };
+    }
     const rows = new Map(snapshot.conversations.map((row) => [row.id, row]));
     for (const row of batch.conversations) rows.set(row.id, mergeRows(rows.get(row.id), row));
     const users = new Map(snapshot.users.map((user) => [user.id, user]));
@@ -31,7 +36,7 @@ export class MemoryStore implements Store {
       this.logs.set(entry.conversation, log.set(entry.seq, entry));
     }
     this.snapshot = {
-      device: snapshot.device, version: batch.version ?? snapshot.version,
+      device: snapshot.device, version: batch.version ?? snapshot.version, restores: snapshot.restores ?? batch.restores,
       conversations: [...rows.values()], users: [...users.values()], outbox: [...outbox.values()],
     };
   }

@@ -76,6 +76,7 @@ export class Replica {
     this.gaps = new Gaps(random);
     this.cursors = new Cursors(random);
     this.feed.version = snapshot.version;
+    this.feed.restores = snapshot.restores;
     this.directory.restore(snapshot.users);
     this.outbox.restore(snapshot.outbox, identity.device, nowMs);
     for (const row of snapshot.conversations) {
@@ -544,6 +545,7 @@ export class Replica {
       outboxPut: [...pending.outboxPut.values()],
       outboxDelete: [...pending.outboxDelete],
       version: pending.version,
+      restores: this.feed.restores,
     };
     return { batch, delivered: pending.delivered };
   }

@@ -13,12 +13,16 @@ export interface Batch {
   outboxDelete: bigint[];
   /** The feed version that is reached once the rest of the batch is stored; null: unchanged. */
   version: bigint | null;
+  /** How often the server had been restored from a backup when it gave the rest; null: nothing here is the server's. */
+  restores: bigint | null;
 }
 
 export interface Snapshot {
   /** The device that the contents belong to; '' in a new store. */
   device: string;
   version: bigint;
+  /** As in a batch: of what is stored; null: nothing is. */
+  restores: bigint | null;
   conversations: Conversation[];
   users: User[];
   outbox: OutboxItem[];
@@ -26,14 +30,25 @@ export interface Snapshot {
 
 export interface Store {
   restore(): Promise<Snapshot>;
-  /** Makes an empty store for a device: another device's cursors mean nothing here. The outbox stays. */
-  reset(device: string): Promise<void>;
-  /** Durable on return. */
+  /**
+   * Makes an empty store for a device: another device's cursors mean nothing here. The outbox stays. With `restores`: only
+   * if what is stored is of a server that was restored less often, as another window may have been here before.
+   */
+  reset(device: string, restores?: bigint): Promise<void>;
+  /**
+   * Durable on return. Of a batch of a server that was restored from a backup since only the outbox is written: another
+   * window knows it already, and what this one has is void.
+   */
   write(batch: Batch): Promise<void>;
   entries(load: Load): Promise<Entry[]>;
   close(): void;
   /** Deletes everything. */
   destroy(): Promise<void>;
+}
+
+/** Whether the store takes what a batch has from the server. */
+export function isOfStored(stored: bigint | null, batch: Batch): boolean {
+  return stored === null || batch.restores === null || stored === batch.restores;
 }
 
 /** The row to keep when there may be a newer one: cursors only grow. */

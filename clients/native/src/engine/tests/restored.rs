@@ -130,3 +130,21 @@ fn other_versions_of_the_same_storage_change_nothing() {
     rig_of_new_device.connect();
     assert!(!was_forgotten(&rig) && !was_forgotten(&rig_of_new_device));
 }
+
+#[test]
+fn it_is_noticed_by_a_device_that_has_no_version_yet() {
+    let nothing_restored = Snapshot { feed_version: 0, ..snapshot(conversation(5, 5)) };
+    let mut rig = Rig::new(nothing_restored.clone());
+    rig.feed_version = 0;
+    rig.connect();
+    assert!(rig.writes.contains(&Write::Restores(0)));
+    rig.lose_connection();
+    rig.feed_version = RESTORED;
+    rig.connect();
+    assert!(was_forgotten(&rig) && rig.writes.contains(&Write::Restores(1)));
+    // Also over the end of the process.
+    let mut rig = Rig::new(Snapshot { restores: Some(0), ..nothing_restored });
+    rig.feed_version = RESTORED;
+    rig.connect();
+    assert!(was_forgotten(&rig));
+}
