@@ -144,15 +144,22 @@ impl FleetStatus {
         if self.moves.is_empty() {
             text.push_str("no moves\n");
         }
-        for Move { shard, from, to, is_under_way, waits_for } in &self.moves {
-            let when = match (is_under_way, waits_for.is_empty()) {
-                (true, true) => "under way".to_owned(),
-                (true, false) => format!("waits for node {}, which is away", ids(waits_for)),
-                (false, _) => "its turn comes later".to_owned(),
-            };
-            let _ = writeln!(text, "shard {shard}: {} -> {}, {when}", ids(from), ids(to));
+        for one in &self.moves {
+            let _ = writeln!(text, "{}", one.to_text());
         }
         text
+    }
+}
+
+impl Move {
+    fn to_text(&self) -> String {
+        let Self { shard, from, to, is_under_way, waits_for } = self;
+        let when = match (is_under_way, waits_for.is_empty()) {
+            (true, true) => "under way".to_owned(),
+            (true, false) => format!("waits for node {}, which is away", ids(waits_for)),
+            (false, _) => "its turn comes later".to_owned(),
+        };
+        format!("shard {shard}: {} -> {}, {when}", ids(from), ids(to))
     }
 }
 
@@ -246,20 +253,9 @@ pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetS
         let second = clock::now_ms() / 1_000;
         if told != Some((fleet.epoch, second)) {
             told = Some((fleet.epoch, second));
-            let first = fleet.moves.iter().take(MOVES_AT_ONCE);
-            let first: Vec<String> =
-                first.map(|to| format!("shard {} to {}", to.shard, ids(&to.nodes))).collect();
-            let (left, first) = (fleet.moves.len(), first.join(" and "));
-            let is_needed =
-                |node: &u32| fleet.moves.iter().take(MOVES_AT_ONCE).any(|to| to.nodes.contains(node));
-            let away = fleet.nodes.iter().map(|node| node.id).filter(is_needed);
-            let away: Vec<u32> = away.filter(|node| is_away(shared, *node)).collect();
-            progress(match away.is_empty() {
-                true => format!("{left} moves left, now {first}"),
-                false => {
-                    format!("{left} moves left, now {first}; waits for node {}, which is away", ids(&away))
-                }
-            })?;
+            let moves = seen(shared, &fleet).moves;
+            let first: Vec<String> = moves.iter().filter(|to| to.is_under_way).map(Move::to_text).collect();
+            progress(format!("{} moves left: {}", moves.len(), first.join("; ")))?;
         }
         thread::sleep(LOOK_EVERY);
     }
