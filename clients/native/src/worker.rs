@@ -145,6 +145,9 @@ impl Worker {
         if !logged_in {
             engine.handle_shutdown();
             engine.handle_timeout(now_ms);
+        } else {
+            // Whoever is told of the log in next must not find the state of before. The event comes with the first turn.
+            self.connection_state.send_replace(ConnectionState::Connecting);
         }
         self.engine = Some(engine);
     }

@@ -53,7 +53,7 @@ async fn what_was_taken_over_before_a_log_in_is_stored() {
     let (store, closed) = StoreHandle::open(folder.0.clone()).await.expect("opens");
     let (send, commands) = mpsc::channel(COMMANDS_MAX);
     let (events, _listener) = broadcast::channel(16);
-    let (connection_state, _state) = watch::channel(ConnectionState::LoggedOut);
+    let (connection_state, state) = watch::channel(ConnectionState::LoggedOut);
     let start = Start {
         connector: Connector::new(&config).expect("a server"),
         clock: Clock::start(),
@@ -64,6 +64,8 @@ async fn what_was_taken_over_before_a_log_in_is_stored() {
         connection_state,
     };
     let worker = Worker::start(start).await.expect("the store can be read");
+    // Before its first turn: nobody who asks now may think that a log in is needed.
+    assert_eq!(*state.borrow(), ConnectionState::Connecting);
     let id = ClientMessageId(5);
     let message = NewMessage { conversation: ROOM, id, kind: 0, body: "text".into() };
     let (taken, taken_over) = oneshot::channel();
