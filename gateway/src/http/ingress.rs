@@ -1,6 +1,7 @@
 //! A core's end of the pipes to the HTTP runtime. Belongs to the core's thread; no call blocks or waits.
 
 use super::pipe::{CorePipe, PipeFeed};
+use super::under_way::{ConnectionUnderWay, UnderWay};
 use crate::admission::addresses::AddressKey;
 use crate::front::ConnectionToken;
 use crate::worker::mailbox::CoreMailbox;
@@ -8,7 +9,6 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 /// HTTP connections that one core keeps open. A browser needs six for the page and closes them soon; each may
@@ -29,30 +29,7 @@ pub struct IngressFull;
 pub(super) struct OpenedConnection {
     pub(super) pipe: CorePipe,
     pub(super) client: Client,
-    pub(super) under_way: UnderWay,
-}
-
-/// Counts the requests of a core that have no answer yet.
-#[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<AtomicUsize>);
-
-/// A request, until it is dropped: by whoever has written its answer's head, or gave it up.
-#[derive(Clone)]
-pub(super) struct RequestUnderWay(#[expect(dead_code, reason = "held until dropped")] Arc<Counted>);
-
-struct Counted(Arc<AtomicUsize>);
-
-impl UnderWay {
-    pub(super) fn begin(&self) -> RequestUnderWay {
-        self.0.fetch_add(1, Ordering::AcqRel);
-        RequestUnderWay(Arc::new(Counted(self.0.clone())))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    pub(super) under_way: Arc<ConnectionUnderWay>,
 }
 
 /// Who sends the requests of a connection: an extension of each request.
@@ -106,9 +83,9 @@ impl HttpIngress {
         if self.feeds.len() >= HTTP_CONNECTIONS_MAX || of_address >= HTTP_CONNECTIONS_PER_ADDRESS_MAX {
             return Err(IngressFull);
         }
-        let (feed, pipe) = PipeFeed::new(token, self.mailbox.clone());
+        let under_way = self.under_way.connection();
+        let (feed, pipe) = PipeFeed::new(token, self.mailbox.clone(), under_way.clone());
         feed.push(first)?;
-        let under_way = self.under_way.clone();
         let opened = OpenedConnection { pipe, client: Client { peer, secure }, under_way };
         self.opened.try_send(opened).map_err(|_| IngressFull)?;
         self.addresses.insert(address, of_address + 1);
@@ -152,9 +129,9 @@ impl HttpIngress {
         self.feeds.keys().copied().collect()
     }
 
-    /// Requests without an answer. An answer's bytes may still be on their way to the core.
+    /// Requests whose answers have not all left the runtime. Their last bytes may still be on the way to the core.
     pub fn requests_under_way(&self) -> usize {
-        self.under_way.0.load(Ordering::Acquire)
+        self.under_way.count()
     }
 
     /// Connections open now.

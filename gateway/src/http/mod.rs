@@ -34,6 +34,7 @@ mod serve;
 mod storage_gate;
 #[cfg(test)]
 mod tests;
+mod under_way;
 
 pub use ingress::{HttpIngress, IngressFull};
 pub use pipe::{INBOUND_BYTES_MAX, OUTBOUND_WINDOW_BYTES};

@@ -6,6 +6,7 @@
 //! directions end; when the runtime does, `serve.rs` tells the core to close.
 
 use super::ingress::IngressFull;
+use super::under_way::ConnectionUnderWay;
 use crate::front::ConnectionToken;
 use crate::worker::mailbox::{CoreMailbox, CoreMessage};
 use bytes::{Buf, Bytes, BytesMut};
@@ -52,7 +53,11 @@ pub(super) struct PipeFeed {
 }
 
 impl PipeFeed {
-    pub(super) fn new(token: ConnectionToken, mailbox: CoreMailbox) -> (PipeFeed, CorePipe) {
+    pub(super) fn new(
+        token: ConnectionToken,
+        mailbox: CoreMailbox,
+        under_way: Arc<ConnectionUnderWay>,
+    ) -> (PipeFeed, CorePipe) {
         let shared = Arc::new(Shared {
             inbound: ArrayQueue::new(INBOUND_CHUNKS_MAX),
             inbound_bytes: AtomicUsize::new(0),
@@ -62,7 +67,8 @@ impl PipeFeed {
             ended: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         });
-        let pipe = CorePipe { token, mailbox, shared: shared.clone(), chunk: Bytes::new(), retry: None };
+        let (chunk, retry) = (Bytes::new(), None);
+        let pipe = CorePipe { token, mailbox, shared: shared.clone(), under_way, chunk, retry };
         (PipeFeed { shared }, pipe)
     }
 
@@ -107,6 +113,7 @@ pub(super) struct CorePipe {
     token: ConnectionToken,
     mailbox: CoreMailbox,
     shared: Arc<Shared>,
+    under_way: Arc<ConnectionUnderWay>,
     /// The rest of a chunk that did not fit the reader's buffer.
     chunk: Bytes,
     /// Runs while the mailbox is full.
@@ -229,8 +236,9 @@ impl AsyncWrite for CorePipe {
         true
     }
 
-    /// What was written is already in the core's mailbox.
+    /// What was written is already in the core's mailbox. Hyper asks when it has nothing left to write.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.under_way.flushed();
         Poll::Ready(Ok(()))
     }
 

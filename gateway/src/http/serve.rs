@@ -48,9 +48,7 @@ async fn serve_connection(connection: OpenedConnection, router: Router) {
         let last = requests.fetch_add(1, Ordering::Relaxed) + 1 >= REQUESTS_MAX;
         let (answer, counted) = (router.call(request), under_way.begin());
         async move {
-            let mut answer = answer.await?;
-            // Dropped with the head that was written.
-            answer.extensions_mut().insert(counted);
+            let mut answer = answer.await?.map(|body| counted.until_written(body));
             if last {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }

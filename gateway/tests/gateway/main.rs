@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test bounds how long it waits by the real time")]
 
 mod client;
+mod memory_group;
 mod server;
 mod nodes;
 mod chat;

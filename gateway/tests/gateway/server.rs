@@ -1,6 +1,8 @@
 //! A gateway process of its own, and what the REST interface is needed for.
 
+use crate::memory_group::MemoryGroup;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -97,6 +99,32 @@ impl Drop for Process {
     }
 }
 
+/// What of the machine a server may have.
+#[derive(Default)]
+pub struct Share<'a> {
+    pub memory: Option<&'a MemoryGroup>,
+    /// The one CPU.
+    pub cpu: Option<usize>,
+}
+
+impl Share<'_> {
+    /// The program, started with that share.
+    fn command(&self, program: &str) -> Command {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(group) = self.memory {
+            words.extend(["sh", "-c", "echo $$ >\"$0\" && exec \"$@\""].map(OsString::from));
+            words.push(group.members().into());
+        }
+        if let Some(cpu) = self.cpu {
+            words.extend(["taskset".into(), "-c".into(), cpu.to_string().into()]);
+        }
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command
+    }
+}
+
 /// A running gateway.
 pub struct Server {
     pub process: Process,
@@ -124,28 +152,33 @@ impl Server {
 
     /// With this configuration beside ports and folder.
     pub fn start(folder: Folder, config: &str) -> Self {
-        Self::launch(folder, config, "127.0.0.1:0", None)
+        Self::launch(folder, config, "127.0.0.1:0", None, &Share::default())
+    }
+
+    /// As [`Self::start`], with no more of the machine than this.
+    pub fn start_within(share: &Share<'_>, folder: Folder, config: &str) -> Self {
+        Self::launch(folder, config, "127.0.0.1:0", None, share)
     }
 
     /// As [`Self::start`], with this port for TLS.
     pub fn start_at(folder: Folder, config: &str, port: u16) -> Self {
-        Self::launch(folder, config, &format!("127.0.0.1:{port}"), None)
+        Self::launch(folder, config, &format!("127.0.0.1:{port}"), None, &Share::default())
     }
 
     /// As [`Self::start`]; with everything that can be logged in a file of its own.
     pub fn logging_everything(folder: Folder, config: &str) -> (Self, PathBuf) {
         let log = folder.path().join("log");
-        (Self::launch(folder, config, "127.0.0.1:0", Some(&log)), log)
+        (Self::launch(folder, config, "127.0.0.1:0", Some(&log), &Share::default()), log)
     }
 
-    fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>) -> Self {
+    fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>, share: &Share<'_>) -> Self {
         let file = folder.path().join("gateway.toml");
         let is_set = config.contains("[auth]");
         let cheap_passwords =
             if is_set { "" } else { "[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n" };
         let limits = if config.contains("[limits]") { "" } else { UNLIMITED };
         std::fs::write(&file, format!("{config}\n{cheap_passwords}{limits}")).expect("written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringline-gateway"));
+        let mut command = share.command(env!("CARGO_BIN_EXE_ringline-gateway"));
         let anywhere = "127.0.0.1:0";
         command.env("RUST_LOG", if log.is_some() { "trace" } else { "error" });
         if let Some(log) = log {

@@ -5,9 +5,13 @@ use crate::domain::auth;
 use crate::front::ConnectionToken;
 use crate::http::ingress::IngressFull;
 use crate::http::pipe::{CorePipe, INBOUND_BYTES_MAX, OUTBOUND_WINDOW_BYTES, PipeFeed};
-use crate::http::{HttpParts, HttpServer, HttpStartError};
+use crate::http::serve::serve_core;
+use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
 use crate::worker::mailbox::{CoreInbox, CoreMailbox, CoreMessage, LeaveOrder};
 use crate::worker::wake::WakeHandle;
+use axum::Router;
+use axum::extract::Path;
+use axum::routing::get;
 use bytes::Bytes;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +23,7 @@ const TOKEN: ConnectionToken = ConnectionToken { slot: 3, generation: 4 };
 
 fn pipe() -> (PipeFeed, CorePipe, CoreMailbox, CoreInbox) {
     let (mailbox, inbox) = CoreMailbox::new(WakeHandle::new());
-    let (feed, pipe) = PipeFeed::new(TOKEN, mailbox.clone());
+    let (feed, pipe) = PipeFeed::new(TOKEN, mailbox.clone(), Default::default());
     (feed, pipe, mailbox, inbox)
 }
 
@@ -120,6 +124,61 @@ async fn a_pipe_whose_core_let_go_ends_both_ways() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     drop(feed);
     assert!(task.await.expect("it does not panic").is_err());
+}
+
+/// A core whose HTTP side answers with as many bytes as the path says.
+fn sized_answers() -> (HttpIngress, CoreMailbox, CoreInbox) {
+    let (mailbox, inbox) = CoreMailbox::new(WakeHandle::new());
+    let (ingress, opened) = HttpIngress::new(mailbox.clone());
+    let answer = |Path(bytes): Path<usize>| async move { vec![7; bytes] };
+    tokio::spawn(serve_core(opened, Router::new().route("/{bytes}", get(answer))));
+    (ingress, mailbox, inbox)
+}
+
+fn ask_for(ingress: &mut HttpIngress, bytes: usize) {
+    let client = SocketAddr::from(([127, 0, 0, 1], 50_000));
+    let request = format!("GET /{bytes} HTTP/1.1\r\nHost: test\r\n\r\n");
+    ingress.open(TOKEN, client, true, request.into()).expect("there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_under_way_until_the_last_of_its_answer_was_sent() {
+    let (mut ingress, _, inbox) = sized_answers();
+    ask_for(&mut ingress, 5 * OUTBOUND_WINDOW_BYTES);
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!((ingress.requests_under_way(), take_out(&inbox).len()), (1, OUTBOUND_WINDOW_BYTES));
+        ingress.written(TOKEN, OUTBOUND_WINDOW_BYTES);
+    }
+    // What remains is as long as the head.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let rest = take_out(&inbox);
+    assert!((50..500).contains(&rest.len()), "{} bytes", rest.len());
+    assert_eq!(ingress.requests_under_way(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_the_core_has_no_room_for_is_under_way() {
+    let (mut ingress, mailbox, inbox) = sized_answers();
+    while mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok() {}
+    ask_for(&mut ingress, 10);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ingress.requests_under_way(), 1);
+    while inbox.take().is_some() {}
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(take_out(&inbox).ends_with(&[7; 10]));
+    assert_eq!(ingress.requests_under_way(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_has_no_request_under_way() {
+    let (mut ingress, _, inbox) = sized_answers();
+    ask_for(&mut ingress, 2 * OUTBOUND_WINDOW_BYTES);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((ingress.requests_under_way(), take_out(&inbox).len()), (1, OUTBOUND_WINDOW_BYTES));
+    ingress.closed(TOKEN);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ingress.requests_under_way(), 0);
 }
 
 fn parts(metrics: Option<SocketAddr>, auth: AuthConfig) -> HttpParts {

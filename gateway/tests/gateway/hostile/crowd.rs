@@ -3,8 +3,10 @@
 use super::raw;
 use crate::chat::{created, direct, text};
 use crate::client::{Client, Way};
-use crate::server::{Account, EMBEDDED, Folder, Server};
+use crate::memory_group::MemoryGroup;
+use crate::server::{Account, EMBEDDED, Folder, Server, Share};
 use bytes::Bytes;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -29,6 +31,9 @@ const DRIPPING: usize = 100;
 /// handshakes (4 MiB), 512 HTTP connections (64 MiB if each filled its window), tables of rates (10 MiB), buffers of
 /// rings, and storage's own caches for some thousand messages.
 const GROWTH_MIB_MAX: u64 = 128;
+/// All that the server may hold where control groups are permitted, in MiB: that growth, what it began with, the
+/// kernel's share for its sockets, and pages of its files. One that asks for more is ended.
+const GROUP_MIB: u64 = 256;
 /// Rounds of the same attacks, each after as long a quiet time.
 const ROUNDS: usize = 6;
 /// The last round adds at most this to the most of those before it, in MiB: what was used before is used again.
@@ -256,6 +261,17 @@ fn give_way() {
     assert!(outcome.expect("util-linux is there").success(), "anybody may give way");
 }
 
+/// A CPU that the server has to itself, as attackers have theirs on other machines; this thread, and those that it starts,
+/// stay away from it. `None`: there is only one.
+fn a_cpu_for_the_server() -> Option<usize> {
+    let permitted = sched_getaffinity(None).expect("Linux tells");
+    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| permitted.is_set(*cpu));
+    let servers = cpus.next()?;
+    let mut others = CpuSet::new();
+    cpus.for_each(|cpu| others.set(cpu));
+    sched_setaffinity(None, &others).ok().map(|()| servers)
+}
+
 /// What the attackers' own work costs those who are served here, without any attack: as many threads that give way and
 /// take all the CPU that is left.
 fn beside_idle_work(pairs: &mut [Pair]) -> Vec<u64> {
@@ -313,8 +329,10 @@ fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<
 
 #[test]
 fn people_are_served_while_everything_is_tried_at_once() {
-    let server =
-        Server::start(Folder::new(), &format!("[limits]\nconnections_per_address = 3000\n{EMBEDDED}"));
+    let group = MemoryGroup::new(GROUP_MIB << 20);
+    let config = format!("[limits]\nconnections_per_address = 3000\n{EMBEDDED}");
+    let share = Share { memory: group.as_ref(), cpu: a_cpu_for_the_server() };
+    let server = Server::start_within(&share, Folder::new(), &config);
     let mallory = Mallory { account: server.register("mallory"), friend: server.register("friend") };
     let mut pairs: Vec<Pair> = (0..PAIRS).map(|number| Pair::new(&server, number)).collect();
     let before_kib = private_kib(&server);
@@ -331,6 +349,13 @@ fn people_are_served_while_everything_is_tried_at_once() {
     print_latencies("quiet, the CPU taken", &mut beside);
     print_latencies("attacked", &mut attacked);
     println!("private memory, KiB: {before_kib} before, {most_kib:?} at most");
+    match &group {
+        Some(group) => {
+            println!("all of its group: {} KiB at most", group.peak_bytes() >> 10);
+            assert_eq!(group.kills(), 0, "no process of the server was ended for its memory");
+        }
+        None => println!("no control group bounds its memory: not permitted here"),
+    }
     for name in [
         "ringline_throttled_users_total",
         "ringline_connections_refused_too_fast_total",

@@ -1,0 +1,72 @@
+//! A control group that bounds a process' memory, the kernel's share for its sockets included.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// How one version of control groups is spoken to.
+struct Interface {
+    root: &'static str,
+    limit: &'static str,
+    peak: &'static str,
+    events: &'static str,
+}
+
+const INTERFACES: [Interface; 2] = [
+    Interface { root: "/sys/fs/cgroup", limit: "memory.max", peak: "memory.peak", events: "memory.events" },
+    Interface {
+        root: "/sys/fs/cgroup/memory",
+        limit: "memory.limit_in_bytes",
+        peak: "memory.max_usage_in_bytes",
+        events: "memory.oom_control",
+    },
+];
+
+/// Goes when it is dropped; its processes have to be gone by then.
+pub struct MemoryGroup {
+    interface: &'static Interface,
+    folder: PathBuf,
+}
+
+impl MemoryGroup {
+    /// `None`: this machine has no such groups, or does not permit them to whoever runs the tests.
+    pub fn new(limit_bytes: u64) -> Option<Self> {
+        INTERFACES.iter().find_map(|interface| {
+            let folder = Path::new(interface.root).join(format!("ringline-test-{}", std::process::id()));
+            fs::create_dir(&folder).ok()?;
+            let group = Self { interface, folder };
+            // Never made: a folder in which the kernel has not put it is no group.
+            let mut limit = OpenOptions::new().write(true).open(group.folder.join(interface.limit)).ok()?;
+            write!(limit, "{limit_bytes}").ok()?;
+            Some(group)
+        })
+    }
+
+    /// Whoever writes its number into this file is in the group.
+    pub fn members(&self) -> PathBuf {
+        self.folder.join("cgroup.procs")
+    }
+
+    /// The most that it ever held, in bytes: pages of files included, which the kernel takes back when it must.
+    pub fn peak_bytes(&self) -> u64 {
+        self.read(self.interface.peak).trim().parse().expect("a number")
+    }
+
+    /// How many of its processes the kernel ended because there was no more.
+    pub fn kills(&self) -> u64 {
+        let events = self.read(self.interface.events);
+        let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        line.and_then(|count| count.parse().ok()).expect("a number")
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(name)).expect("the kernel tells")
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // One that stays behind harms nobody.
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
