@@ -27,7 +27,9 @@ const HELP: &str = "ringline-bench COMMAND
                         load: seconds without service, and the ledger, fault by fault (as root; faults --list names them)
   compare A B [--plan PLAN] [--plan-b PLAN] [--runs 3] [--out DIR] [--html FILE]
                         two folders with binaries, run in turn: ratios and their spread; B may have a plan of its own
-                        with the same load, for servers of another shape
+                        with the same load, for servers of another shape. A phase that is void in a run is left out
+                        of that pair; --with-void compares it all the same
+  compare --from DIR    runs that --out kept, compared again
   peers [--list] [--only NAME,…] [--plans NAME,…] [--runs 1] [--out DIR] [--html DIR]
                         Ringline and its peers by the same plans, in turn: one table, each result, a page a plan
   report FILE… [--html FILE]      tables, and one page, of results

@@ -10,17 +10,18 @@ pub use render::{html, text};
 
 use super::figures;
 use super::numbers::moment;
-use super::results::{PhaseResult, RunResult, StreamResult};
+use super::results::{PhaseResult, RunResult, StreamResult, VoidReason};
 
 /// Fewest runs of each: fewer have no spread.
 pub const RUNS_MIN: usize = 3;
 
-/// What becomes of runs that say nothing.
+/// What becomes of what says nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VoidRuns {
-    /// They are named, and nothing is compared.
-    Refuse,
-    /// They are compared all the same, and the comparison says so.
+    /// A phase that is void in either run of a pair is left out there, and named. A run that is void as a whole, or in a
+    /// preparation, ends the comparison, as does a comparison of which no phase remains.
+    LeaveOut,
+    /// All is compared all the same, and the comparison says so.
     Accept,
 }
 
@@ -161,6 +162,8 @@ pub struct Row {
     pub b: f64,
     /// B/A.
     pub ratio: Spread,
+    /// Pairs of runs that it is made of.
+    pub pairs: usize,
 }
 
 impl Row {
@@ -187,7 +190,8 @@ pub struct Comparison {
     pub durability: [String; 2],
     /// Pairs of runs.
     pub pairs: usize,
-    /// Of figures that do not differ at all, so many look as if they did, in percent: all pairs agree by chance.
+    /// Of figures that do not differ at all, so many look as if they did, in percent: all pairs agree by chance. Where
+    /// pairs were left out: of the figure with the fewest.
     pub chance_percent: f64,
     /// What a reader must know.
     pub notes: Vec<String>,
@@ -200,36 +204,72 @@ pub fn compare(a: &[RunResult], b: &[RunResult], void: VoidRuns) -> Result<Compa
     if a.len() != b.len() || a.len() < RUNS_MIN {
         return Err(CompareError::Runs { a: a.len(), b: b.len() });
     }
-    let voids: Vec<String> = named(a, 'A').chain(named(b, 'B')).flat_map(void_texts).collect();
-    if void == VoidRuns::Refuse && !voids.is_empty() {
-        return Err(CompareError::Void(voids));
+    let is_void = |reason: &VoidReason| void == VoidRuns::LeaveOut && !is_of_measured_phase(reason, &a[0]);
+    let whole = void_texts(a, b, is_void);
+    if !whole.is_empty() {
+        return Err(CompareError::Void(whole));
     }
     check_plans(a, b)?;
-    let mut notes = voids;
+    let mut notes = void_texts(a, b, |_| true);
+    let mut compared = Vec::new();
+    for phase in measured(&a[0]) {
+        let says_nothing = |run: &RunResult| run.void.iter().any(|reason| reason.phase == phase.name);
+        let counts = |(a, b): &Pair<'_>| void == VoidRuns::Accept || !says_nothing(a) && !says_nothing(b);
+        let pairs: Vec<Pair<'_>> = a.iter().zip(b).filter(counts).collect();
+        if pairs.len() < RUNS_MIN {
+            let (name, left) = (&phase.name, pairs.len());
+            notes.push(format!(
+                "{name} is left out: {left} of {} pairs are not void, {RUNS_MIN} are needed",
+                a.len()
+            ));
+        } else {
+            compared.push((phase, pairs));
+        }
+    }
+    if compared.is_empty() && measured(&a[0]).next().is_some() {
+        return Err(CompareError::Void(notes));
+    }
     notes.extend(other_notes(a, b));
+    let fewest = compared.iter().map(|(_, pairs)| pairs.len()).min().unwrap_or(a.len());
     Ok(Comparison {
         a: subject(&a[0]),
         b: subject(&b[0]),
         durability: [a[0].durability.clone(), b[0].durability.clone()],
         pairs: a.len(),
         // Each pair but the first falls on the same side as the first one with a chance of one half.
-        chance_percent: 100.0 * 0.5f64.powf(a.len() as f64 - 1.0),
+        chance_percent: 100.0 * 0.5f64.powf(fewest as f64 - 1.0),
         notes,
-        rows: rows(a, b),
+        rows: compared.iter().flat_map(|(phase, pairs)| rows(phase, pairs)).collect(),
     })
+}
+
+/// A run of A, and the one of B next to it.
+type Pair<'a> = (&'a RunResult, &'a RunResult);
+
+fn measured(run: &RunResult) -> impl Iterator<Item = &PhaseResult> {
+    run.phases.iter().filter(|phase| !phase.preparation)
+}
+
+fn is_of_measured_phase(reason: &VoidReason, run: &RunResult) -> bool {
+    measured(run).any(|phase| phase.name == reason.phase)
 }
 
 fn named(runs: &[RunResult], letter: char) -> impl Iterator<Item = (String, &RunResult)> {
     runs.iter().enumerate().map(move |(index, run)| (format!("{letter} {}", index + 1), run))
 }
 
-fn void_texts((name, run): (String, &RunResult)) -> Vec<String> {
-    let began = moment(run.started_ms);
-    let text = |reason: &super::results::VoidReason| {
-        let place = if reason.phase.is_empty() { "whole run" } else { &reason.phase };
-        format!("{name} ({}, {began}) is void: {} ({place}): {}", run.subject, reason.rule, reason.detail)
-    };
-    run.void.iter().map(text).collect()
+/// What is said of all reasons that are chosen.
+fn void_texts(a: &[RunResult], b: &[RunResult], is_chosen: impl Fn(&VoidReason) -> bool) -> Vec<String> {
+    let mut texts = Vec::new();
+    for (name, run) in named(a, 'A').chain(named(b, 'B')) {
+        let began = moment(run.started_ms);
+        for reason in run.void.iter().filter(|reason| is_chosen(reason)) {
+            let place = if reason.phase.is_empty() { "whole run" } else { &reason.phase };
+            let (subject, rule, detail) = (&run.subject, &reason.rule, &reason.detail);
+            texts.push(format!("{name} ({subject}, {began}) is void: {rule} ({place}): {detail}"));
+        }
+    }
+    texts
 }
 
 fn subject(run: &RunResult) -> String {
@@ -284,24 +324,22 @@ fn other_notes(a: &[RunResult], b: &[RunResult]) -> Vec<String> {
     notes
 }
 
-fn rows(a: &[RunResult], b: &[RunResult]) -> Vec<Row> {
+fn rows(phase: &PhaseResult, pairs: &[Pair<'_>]) -> Vec<Row> {
     let mut rows = Vec::new();
-    for phase in a[0].phases.iter().filter(|phase| !phase.preparation) {
-        for (place, stream) in phase.streams.iter().enumerate() {
-            let answers = SHARES.map(Figure::Answer);
-            let deliveries = SHARES.map(Figure::Delivery);
-            for figure in [Figure::AchievedRate].into_iter().chain(answers).chain(deliveries) {
-                let value = |run: &RunResult| {
-                    let found = find(run, &phase.name)?.streams.get(place)?;
-                    figure.of_stream(found).filter(|_| found.action == stream.action)
-                };
-                rows.extend(row(a, b, &phase.name, &stream.action, figure, value));
-            }
+    for (place, stream) in phase.streams.iter().enumerate() {
+        let answers = SHARES.map(Figure::Answer);
+        let deliveries = SHARES.map(Figure::Delivery);
+        for figure in [Figure::AchievedRate].into_iter().chain(answers).chain(deliveries) {
+            let value = |run: &RunResult| {
+                let found = find(run, &phase.name)?.streams.get(place)?;
+                figure.of_stream(found).filter(|_| found.action == stream.action)
+            };
+            rows.extend(row(pairs, &phase.name, &stream.action, figure, value));
         }
-        for figure in [Figure::Cpu, Figure::UserBytes, Figure::KernelBytes] {
-            let value = |run: &RunResult| figure.of_phase(find(run, &phase.name)?);
-            rows.extend(row(a, b, &phase.name, "", figure, value));
-        }
+    }
+    for figure in [Figure::Cpu, Figure::UserBytes, Figure::KernelBytes] {
+        let value = |run: &RunResult| figure.of_phase(find(run, &phase.name)?);
+        rows.extend(row(pairs, &phase.name, "", figure, value));
     }
     rows
 }
@@ -312,23 +350,22 @@ fn find<'a>(run: &'a RunResult, phase: &str) -> Option<&'a PhaseResult> {
 
 /// `None` if a run lacks the figure, or if it is nothing in one: no ratio can be made.
 fn row(
-    a: &[RunResult],
-    b: &[RunResult],
+    pairs: &[Pair<'_>],
     phase: &str,
     stream: &str,
     figure: Figure,
     value: impl Fn(&RunResult) -> Option<f64>,
 ) -> Option<Row> {
-    let values = |runs: &[RunResult]| -> Option<Vec<f64>> {
-        runs.iter().map(|run| value(run).filter(|value| *value > 0.0)).collect()
-    };
-    let (of_a, of_b) = (values(a)?, values(b)?);
-    let ratios: Vec<f64> = of_a.iter().zip(&of_b).map(|(a, b)| b / a).collect();
-    let (low, median, high) = middle(ratios)?;
+    let value = |run: &RunResult| value(run).filter(|value| *value > 0.0);
+    let values: Vec<(f64, f64)> =
+        pairs.iter().map(|(a, b)| Some((value(a)?, value(b)?))).collect::<Option<_>>()?;
+    let (low, median, high) = middle(values.iter().map(|(a, b)| b / a).collect())?;
+    let (of_a, of_b) = values.into_iter().unzip();
     let (_, a, _) = middle(of_a)?;
     let (_, b, _) = middle(of_b)?;
     let ratio = Spread { low, median, high };
-    Some(Row { phase: phase.to_owned(), stream: stream.to_owned(), figure, a, b, ratio })
+    let (phase, stream) = (phase.to_owned(), stream.to_owned());
+    Some(Row { phase, stream, figure, a, b, ratio, pairs: pairs.len() })
 }
 
 /// Smallest, middle and largest; of an even count the mean of the two in the middle.

@@ -28,7 +28,7 @@ pub fn text(comparison: &Comparison) -> String {
     let mut group = None;
     for row in &comparison.rows {
         if group.replace((&row.phase, &row.stream)) != Some((&row.phase, &row.stream)) {
-            lines.push(format!("{} {}", row.phase, row.stream));
+            lines.push(format!("{} {}{}", row.phase, row.stream, of_pairs(comparison, row)));
         }
         let range = format!("{}…{}", ratio(row.ratio.low), ratio(row.ratio.high));
         lines.push(format!(
@@ -54,9 +54,17 @@ pub fn text(comparison: &Comparison) -> String {
 fn chance(comparison: &Comparison) -> String {
     format!(
         "With {} pairs, {} % of figures that do not differ look as if they did: more runs show it.",
-        comparison.pairs,
+        comparison.rows.iter().map(|row| row.pairs).min().unwrap_or(comparison.pairs),
         short(comparison.chance_percent)
     )
+}
+
+/// How many pairs count, where it is not all of them.
+fn of_pairs(comparison: &Comparison, row: &Row) -> String {
+    if row.pairs == comparison.pairs {
+        return String::new();
+    }
+    format!(" ({} of {} pairs, the others are void)", row.pairs, comparison.pairs)
 }
 
 fn headline(comparison: &Comparison) -> String {
@@ -106,8 +114,9 @@ pub fn html(comparison: &Comparison) -> String {
         body.element("p", "soft", "There is no figure that every run has.");
     }
     for phase in phases {
-        body.element("h2", "", phase);
         let rows = comparison.rows.iter().filter(|row| row.phase == phase);
+        let pairs = rows.clone().next().map(|row| of_pairs(comparison, row)).unwrap_or_default();
+        body.element("h2", "", &format!("{phase}{pairs}"));
         table(&mut body, rows, reach);
     }
     page(&title, &body.finish())

@@ -24,14 +24,14 @@ fn ratios_are_made_pair_by_pair() {
     let (mut a, mut b) = (runs("ringline", 1), runs("mosquitto", 2));
     set_rates(&mut a, [100.0, 200.0, 400.0]);
     set_rates(&mut b, [110.0, 240.0, 600.0]);
-    let comparison = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
     let row = rate_row(&comparison);
     assert!((row.ratio.low - 1.1).abs() < 1e-9 && (row.ratio.median - 1.2).abs() < 1e-9);
     assert!((row.ratio.high - 1.5).abs() < 1e-9);
     assert_eq!((row.a, row.b, row.verdict()), (200.0, 240.0, Verdict::BBetter));
     assert_eq!((comparison.pairs, comparison.notes.len()), (3, 0), "{:?}", comparison.notes);
     assert_eq!(comparison.chance_percent, 25.0);
-    let back = compare(&b, &a, VoidRuns::Refuse).expect("three each");
+    let back = compare(&b, &a, VoidRuns::LeaveOut).expect("three each");
     assert_eq!(rate_row(&back).verdict(), Verdict::BWorse);
 }
 
@@ -53,7 +53,7 @@ fn less_latency_cpu_and_memory_are_better() {
             }
         }
     }
-    let comparison = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
     let verdict = |phase: &str, figure| {
         comparison
             .rows
@@ -81,7 +81,7 @@ fn pairs_that_disagree_show_no_difference() {
     ] {
         set_rates(&mut a, [100.0; 3]);
         set_rates(&mut b, rates);
-        let comparison = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+        let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
         assert_eq!(rate_row(&comparison).verdict(), verdict, "{rates:?}");
         assert!(text(&comparison).contains(verdict.text()), "the whole verdict fits into its line");
     }
@@ -90,30 +90,71 @@ fn pairs_that_disagree_show_no_difference() {
 #[test]
 fn too_few_or_unequal_runs_are_refused() {
     let (a, b) = (runs("ringline", 1), runs("mosquitto", 2));
-    let refused = |a: &[RunResult], b: &[RunResult]| compare(a, b, VoidRuns::Refuse).map(|_| ());
+    let refused = |a: &[RunResult], b: &[RunResult]| compare(a, b, VoidRuns::LeaveOut).map(|_| ());
     assert_eq!(refused(&a[..2], &b[..2]), Err(CompareError::Runs { a: 2, b: 2 }));
     assert_eq!(refused(&a, &b[..2]), Err(CompareError::Runs { a: 3, b: 2 }));
 }
 
 #[test]
-fn void_runs_are_named_and_refused_unless_told() {
+fn runs_that_are_void_as_a_whole_are_named_and_refused_unless_told() {
     let (a, mut b) = (runs("ringline", 1), runs("mosquitto", 2));
     b[1] = example::void_run("mosquitto", 4);
-    let refused = compare(&a, &b, VoidRuns::Refuse).expect_err("a void one").to_string();
-    assert!(refused.contains("B 2 (mosquitto") && refused.contains("generator_busy"), "{refused}");
+    let refused = compare(&a, &b, VoidRuns::LeaveOut).expect_err("a void one").to_string();
+    assert!(refused.contains("B 2 (mosquitto") && refused.contains("ledger_full"), "{refused}");
     let comparison = compare(&a, &b, VoidRuns::Accept).expect("told to");
     assert!(comparison.notes[0].contains("B 2") && text(&comparison).contains("is void"), "{comparison:?}");
+    // What was prepared badly falsifies all that follows.
+    b[1].void = vec![void("prepare")];
+    assert!(matches!(compare(&a, &b, VoidRuns::LeaveOut), Err(CompareError::Void(_))));
+}
+
+fn void(phase: &str) -> VoidReason {
+    VoidReason { phase: phase.into(), rule: "cpu_stolen".into(), detail: "9 % of CPU 1".into() }
+}
+
+#[test]
+fn void_phases_are_left_out_of_their_pairs_alone() {
+    let with_one_more = |subject: &str, parity| {
+        let mut runs = runs(subject, parity);
+        runs.push(example::run(subject, 6 + parity));
+        runs
+    };
+    let (mut a, mut b) = (with_one_more("ringline", 1), with_one_more("mosquitto", 2));
+    b[1].void = vec![void("send")];
+    b[1].phases[1].streams[0].achieved_rate *= 100.0;
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three pairs remain");
+    let pairs_of = |phase: &str, comparison: &Comparison| {
+        comparison.rows.iter().find(|row| row.phase == phase).map(|row| row.pairs)
+    };
+    assert_eq!((rate_row(&comparison).pairs, rate_row(&comparison).verdict()), (3, Verdict::NoDifference));
+    assert_eq!((pairs_of("connect", &comparison), comparison.pairs), (Some(4), 4));
+    assert_eq!(comparison.chance_percent, 25.0, "of the figure with the fewest pairs");
+    assert!(comparison.notes[0].contains("B 2 (mosquitto"), "{:?}", comparison.notes);
+    for shown in [text(&comparison), html(&comparison)] {
+        assert!(shown.contains("3 of 4 pairs") && !shown.contains("4 of 4"), "{shown}");
+    }
+
+    a[0].void = vec![void("send")];
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("another phase remains");
+    assert_eq!((pairs_of("send", &comparison), pairs_of("connect", &comparison)), (None, Some(4)));
+    assert!(comparison.notes.iter().any(|note| note.contains("send is left out: 2 of 4")));
+    assert_eq!(pairs_of("send", &compare(&a, &b, VoidRuns::Accept).expect("told to")), Some(4));
+
+    let measured: Vec<String> = measured(&a[0]).map(|phase| phase.name.clone()).collect();
+    a[0].void.extend(measured.iter().map(|phase| void(phase)));
+    b[1].void.extend(measured.iter().map(|phase| void(phase)));
+    assert!(matches!(compare(&a, &b, VoidRuns::LeaveOut), Err(CompareError::Void(_))), "nothing remains");
 }
 
 #[test]
 fn runs_that_did_something_else_are_refused() {
     let (a, mut b) = (runs("ringline", 1), runs("mosquitto", 2));
     b[2].plan.population.users *= 2;
-    let refused = compare(&a, &b, VoidRuns::Refuse).expect_err("another population").to_string();
+    let refused = compare(&a, &b, VoidRuns::LeaveOut).expect_err("another population").to_string();
     assert!(refused.contains("B 3") && refused.contains("population"), "{refused}");
     let mut b = runs("mosquitto", 2);
     b[0].plan.phases[1].seconds += 1.0;
-    assert!(matches!(compare(&a, &b, VoidRuns::Refuse), Err(CompareError::Plans { .. })));
+    assert!(matches!(compare(&a, &b, VoidRuns::LeaveOut), Err(CompareError::Plans { .. })));
 }
 
 #[test]
@@ -122,7 +163,7 @@ fn allowed_differences_are_told() {
     b[0].plan.server.cores = 7;
     b[1].commit = "another".into();
     b.iter_mut().for_each(|run| run.started_ms += 100_000_000);
-    let notes = compare(&a, &b, VoidRuns::Refuse).expect("three each").notes.join("\n");
+    let notes = compare(&a, &b, VoidRuns::LeaveOut).expect("three each").notes.join("\n");
     for wanted in ["another servers", "runs of B", "did not alternate"] {
         assert!(notes.contains(wanted), "{wanted} in {notes}");
     }
@@ -134,7 +175,7 @@ fn figures_that_a_run_lacks_are_left_out() {
     b[1].phases[1].streams[0].histograms.remove("delivery");
     b[1].phases[1].streams[0].achieved_rate = 0.0;
     b[2].phases[1].servers.clear();
-    let comparison = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
     let has = |figure| {
         comparison
             .rows
@@ -144,7 +185,7 @@ fn figures_that_a_run_lacks_are_left_out() {
     assert!(has(Figure::Answer(990)));
     assert!(!has(Figure::Delivery(990)) && !has(Figure::AchievedRate) && !has(Figure::Cpu));
     b.iter_mut().for_each(|run| run.phases.clear());
-    let nothing = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+    let nothing = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
     assert!(text(&nothing).contains("no figure") && html(&nothing).contains("no figure"));
 }
 
@@ -152,7 +193,7 @@ fn figures_that_a_run_lacks_are_left_out() {
 fn text_fits_and_pages_escape() {
     let (mut a, b) = (runs("ringline", 1), runs("mosquitto", 2));
     a[0].subject = "<b>".repeat(60);
-    let comparison = compare(&a, &b, VoidRuns::Refuse).expect("three each");
+    let comparison = compare(&a, &b, VoidRuns::LeaveOut).expect("three each");
     for line in text(&comparison).lines() {
         assert!(line.chars().count() <= COLUMNS, "{line}");
     }
