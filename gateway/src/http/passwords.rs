@@ -3,8 +3,9 @@
 use super::HttpStartError;
 use super::fields::Password;
 use crate::config::AuthConfig;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{self, phc::Output, phc::PasswordHash, phc::Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use crossbeam_queue::ArrayQueue;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
@@ -13,6 +14,8 @@ use wire_protocol::v1::ErrorCode;
 
 /// Threads that hash at most, whatever the machine: at 19 MiB each they stay below 80 MiB.
 const HASHING_THREADS_MAX: usize = 4;
+/// Bytes of a salt: what the PHC string format recommends.
+const SALT_BYTES: usize = 16;
 /// Hashes that are computed or wait, for each thread: at some 30 ms a hash the last one waits about a second.
 const HASHES_PER_THREAD_MAX: usize = 32;
 /// What a client is told to wait when no place is free, in milliseconds.
@@ -29,6 +32,9 @@ pub(super) struct Hasher {
     argon2: Argon2<'static>,
     /// Of no password: compared with when there is no such user, so that the answer takes as long.
     decoy: String,
+    /// The memory of hashes, one for each that was ever computed at the same time. Kept: blocks of this size and
+    /// alignment, given back each time, left the allocator with several times as much.
+    memory: ArrayQueue<Vec<Block>>,
 }
 
 impl Hasher {
@@ -37,27 +43,66 @@ impl Hasher {
         let params = Params::new(argon2_memory_kib, argon2_iterations, argon2_parallelism, None)
             .map_err(|error| HttpStartError::PasswordCost(error.to_string()))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let mut hasher = Self { argon2, decoy: String::new() };
+        let memory = ArrayQueue::new(HASHING_THREADS_MAX);
+        let mut hasher = Self { argon2, decoy: String::new(), memory };
         hasher.decoy = hasher.hash(b"nobody").map_err(|error| HttpStartError::PasswordCost(error.detail))?;
         Ok(hasher)
     }
 
     /// A PHC string with a salt of its own.
     fn hash(&self, password: &[u8]) -> Result<String, RequestError> {
-        let hash: PasswordHash =
-            self.argon2.hash_password(password).map_err(|error| broken(&error.to_string()))?;
+        let mut salt = [0; SALT_BYTES];
+        getrandom::fill(&mut salt).map_err(|error| broken(&error.to_string()))?;
+        let hash = self.phc(password, &salt).map_err(|error| broken(&error.to_string()))?;
         Ok(hash.to_string())
+    }
+
+    fn phc(&self, password: &[u8], salt: &[u8]) -> password_hash::Result<PasswordHash> {
+        let length = self.argon2.params().output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        Ok(PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: self.argon2.params().try_into()?,
+            salt: Some(Salt::new(salt)?),
+            hash: Some(self.output(&self.argon2, password, salt, length)?),
+        })
     }
 
     /// Whether the password is the hash's. Takes the cost from the hash. Without one: as long, and `false`.
     fn verify(&self, password: &[u8], hash: Option<&str>) -> Result<bool, RequestError> {
-        let parsed =
-            PasswordHash::new(hash.unwrap_or(&self.decoy)).map_err(|error| broken(&error.to_string()))?;
-        match self.argon2.verify_password(password, &parsed) {
-            Ok(()) => Ok(hash.is_some()),
-            Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(error) => Err(broken(&error.to_string())),
+        let right = self.fits(password, hash.unwrap_or(&self.decoy));
+        Ok(right.map_err(|error| broken(&error.to_string()))? && hash.is_some())
+    }
+
+    fn fits(&self, password: &[u8], hash: &str) -> password_hash::Result<bool> {
+        let hash = PasswordHash::new(hash)?;
+        let (Some(salt), Some(wanted)) = (&hash.salt, &hash.hash) else { return Ok(false) };
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str())?;
+        let version = hash.version.map(Version::try_from).transpose()?.unwrap_or_default();
+        let argon2 = Argon2::new(algorithm, version, Params::try_from(&hash)?);
+        // Compared in constant time.
+        Ok(self.output(&argon2, password, salt, wanted.len())? == *wanted)
+    }
+
+    /// The hash alone, in memory that is used again.
+    fn output(
+        &self,
+        argon2: &Argon2<'_>,
+        password: &[u8],
+        salt: &[u8],
+        length: usize,
+    ) -> password_hash::Result<Output> {
+        let mut memory = self.memory.pop().unwrap_or_default();
+        if memory.len() < argon2.params().block_count() {
+            memory.resize(argon2.params().block_count(), Block::default());
         }
+        let mut bytes = [0; Output::MAX_LENGTH];
+        let out = bytes.get_mut(..length).ok_or(password_hash::Error::OutputSize)?;
+        let filled = argon2.hash_password_into_with_memory(password, salt, out, &mut memory[..]);
+        // Threads that hash are no more than places for their memory.
+        let _ = self.memory.push(memory);
+        filled?;
+        Ok(Output::new(out)?)
     }
 }
 
@@ -143,6 +188,42 @@ mod tests {
         assert_eq!(places.len(), hashing_threads() * HASHES_PER_THREAD_MAX);
         drop(places);
         assert!(pool.admit().is_ok());
+    }
+
+    fn fits(hasher: &Hasher, password: &[u8], hash: &str) -> bool {
+        hasher.verify(password, Some(hash)).expect("a hash")
+    }
+
+    #[test]
+    fn memory_is_used_again_whatever_was_in_it() {
+        let cost = |argon2_memory_kib, argon2_iterations| AuthConfig {
+            argon2_memory_kib,
+            argon2_iterations,
+            argon2_parallelism: 1,
+            ..AuthConfig::default()
+        };
+        let dear = Hasher::new(&cost(64, 3)).expect("the cost is possible");
+        let cheap = Hasher::new(&cost(8, 1)).expect("the cost is possible");
+        let hashes = [dear.hash(b"one").expect("hashed"), cheap.hash(b"two").expect("hashed")];
+        assert_ne!(dear.hash(b"one").expect("hashed"), hashes[0], "a salt of its own");
+        for _ in 0..3 {
+            for hasher in [&dear, &cheap] {
+                assert!(fits(hasher, b"one", &hashes[0]) && fits(hasher, b"two", &hashes[1]));
+                assert!(!fits(hasher, b"two", &hashes[0]));
+                assert_eq!(hasher.memory.len(), 1);
+            }
+        }
+    }
+
+    /// Made by the reference implementation's command line: `echo -n password | argon2 somesalt -id -t 2 -m 10 -p 1 -e`.
+    #[test]
+    fn hashes_are_those_of_everybody() {
+        let hasher =
+            Hasher::new(&AuthConfig { argon2_memory_kib: 8, argon2_iterations: 1, ..AuthConfig::default() });
+        let hasher = hasher.expect("the cost is possible");
+        let known = "$argon2id$v=19$m=1024,t=2,p=1$c29tZXNhbHQ$7FfsnA6vUe7qLpL/3Kqc3uR48ZJyFbUVt7jWZlf0Htk";
+        assert!(fits(&hasher, b"password", known));
+        assert!(!fits(&hasher, b"Password", known));
     }
 
     #[test]
