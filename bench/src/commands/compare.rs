@@ -11,8 +11,12 @@ use std::process::ExitCode;
 
 /// `ringline-bench compare A B …`: A and B are folders with the servers' binaries. `compare --from DIR`: runs of before.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let valued = ["--plan", "--plan-b", "--runs", "--html", "--out", "--from"];
-    let mut flags = Flags::parse(arguments, &valued, &["--with-void"])?;
+    let is_of_before = arguments.iter().any(|argument| argument == "--from");
+    let valued: &[&str] = match is_of_before {
+        true => &["--from", "--html"],
+        false => &["--plan", "--plan-b", "--runs", "--html", "--out"],
+    };
+    let mut flags = Flags::parse(arguments, valued, &["--with-void"])?;
     let page = flags.one("--html")?;
     let void = if flags.has("--with-void") { VoidRuns::Accept } else { VoidRuns::LeaveOut };
     let results = match flags.one("--from")? {
@@ -71,6 +75,9 @@ fn kept(folder: &Path) -> Result<[Vec<RunResult>; 2], Failure> {
         for (side, file) in files.iter().enumerate() {
             results[side].push(file::read(file)?);
         }
+    }
+    if results[0].is_empty() {
+        return Err(format!("{}: no a-1.json and b-1.json there", folder.display()).into());
     }
     Ok(results)
 }

@@ -120,6 +120,14 @@ pub fn costs(phase: &PhaseResult) -> Option<Costs> {
     })
 }
 
+/// CPU of an answered action in servers of one role ("gateway", "storage"), in microseconds.
+pub fn role_cpu_us(phase: &PhaseResult, role: &str) -> Option<f64> {
+    let actions: u64 = phase.streams.iter().map(|stream| stream.succeeded).sum();
+    let of_role = phase.servers.iter().filter(|server| server.name.starts_with(role));
+    let ms: u64 = of_role.map(|server| server.user_ms + server.system_ms).sum();
+    (actions > 0).then(|| ms as f64 * 1e3 / actions as f64)
+}
+
 /// What an answered action of this phase is called.
 pub fn action_word(phase: &PhaseResult) -> &'static str {
     let sends = phase.streams.iter().all(|stream| stream.action.starts_with("send_"));
@@ -250,10 +258,13 @@ mod tests {
         assert!((costs_of.cpu_us() - 30.0).abs() < 1e-9 && (costs_of.system_us - 10.0).abs() < 1e-9);
         assert_eq!((costs_of.system_calls, costs_of.log_syncs), (Some(4.0), Some(0.05)));
         assert!((costs_of.wire_bytes - 400.0).abs() < 1e-9);
+        phase.servers[1].name = "storage-1".to_owned();
+        let by_role = ["gateway", "storage", "peer"].map(|role| role_cpu_us(&phase, role));
+        assert_eq!(by_role, [Some(15.0), Some(15.0), Some(0.0)]);
         phase.servers[0].system_calls = None;
         assert_eq!(costs(&phase).expect("answered").system_calls, None, "one server's calls are unknown");
         phase.streams[0].succeeded = 0;
-        assert_eq!(costs(&phase), None);
+        assert_eq!((costs(&phase), role_cpu_us(&phase, "storage")), (None, None));
     }
 
     #[test]

@@ -9,20 +9,18 @@ struct Interface {
     root: &'static str,
     limit: &'static str,
     peak: &'static str,
-    events: &'static str,
 }
 
 const INTERFACES: [Interface; 2] = [
-    Interface { root: "/sys/fs/cgroup", limit: "memory.max", peak: "memory.peak", events: "memory.events" },
+    Interface { root: "/sys/fs/cgroup", limit: "memory.max", peak: "memory.peak" },
     Interface {
         root: "/sys/fs/cgroup/memory",
         limit: "memory.limit_in_bytes",
         peak: "memory.max_usage_in_bytes",
-        events: "memory.oom_control",
     },
 ];
 
-/// Goes when it is dropped; its processes have to be gone by then.
+/// The kernel ends a process in it that asks for more. Goes when it is dropped; its processes have to be gone by then.
 pub struct MemoryGroup {
     interface: &'static Interface,
     folder: PathBuf,
@@ -49,18 +47,8 @@ impl MemoryGroup {
 
     /// The most that it ever held, in bytes: pages of files included, which the kernel takes back when it must.
     pub fn peak_bytes(&self) -> u64 {
-        self.read(self.interface.peak).trim().parse().expect("a number")
-    }
-
-    /// How many of its processes the kernel ended because there was no more.
-    pub fn kills(&self) -> u64 {
-        let events = self.read(self.interface.events);
-        let line = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        line.and_then(|count| count.parse().ok()).expect("a number")
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.join(name)).expect("the kernel tells")
+        let peak = fs::read_to_string(self.folder.join(self.interface.peak)).expect("the kernel tells");
+        peak.trim().parse().expect("a number")
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Figure {
     Delivery(u32),
     /// Server CPU of an answered action, in microseconds.
     Cpu,
+    /// The same of servers of one role, all their copies together.
+    CpuOf(&'static str),
     /// Servers' private bytes of a connection.
     UserBytes,
     /// Kernel bytes of a connection.
@@ -81,6 +83,7 @@ impl Figure {
             Self::Answer(thousandths) => format!("answer {}, ms", share(thousandths)),
             Self::Delivery(thousandths) => format!("delivery {}, ms", share(thousandths)),
             Self::Cpu => "server CPU each, µs".into(),
+            Self::CpuOf(role) => format!("{role} CPU each, µs"),
             Self::UserBytes => "user bytes/connection".into(),
             Self::KernelBytes => "kernel bytes/conn.".into(),
         }
@@ -100,13 +103,14 @@ impl Figure {
             Self::AchievedRate => Some(stream.achieved_rate),
             Self::Answer(thousandths) => at("answer", thousandths),
             Self::Delivery(thousandths) => at("delivery", thousandths),
-            Self::Cpu | Self::UserBytes | Self::KernelBytes => None,
+            Self::Cpu | Self::CpuOf(_) | Self::UserBytes | Self::KernelBytes => None,
         }
     }
 
     fn of_phase(self, phase: &PhaseResult) -> Option<f64> {
         match self {
             Self::Cpu => figures::costs(phase).map(|costs| costs.cpu_us()),
+            Self::CpuOf(role) => figures::role_cpu_us(phase, role),
             Self::UserBytes => figures::phase_slope(phase).map(|slope| slope.user_bytes),
             Self::KernelBytes => figures::phase_slope(phase).map(|slope| slope.kernel_bytes),
             Self::AchievedRate | Self::Answer(_) | Self::Delivery(_) => None,
@@ -190,8 +194,10 @@ pub struct Comparison {
     pub durability: [String; 2],
     /// Pairs of runs.
     pub pairs: usize,
-    /// Of figures that do not differ at all, so many look as if they did, in percent: all pairs agree by chance. Where
-    /// pairs were left out: of the figure with the fewest.
+    /// Pairs of the phase of which the fewest count.
+    pub fewest_pairs: usize,
+    /// Of figures of that phase that do not differ at all, so many look as if they did, in percent: all pairs agree by
+    /// chance.
     pub chance_percent: f64,
     /// What a reader must know.
     pub notes: Vec<String>,
@@ -230,14 +236,15 @@ pub fn compare(a: &[RunResult], b: &[RunResult], void: VoidRuns) -> Result<Compa
         return Err(CompareError::Void(notes));
     }
     notes.extend(other_notes(a, b));
-    let fewest = compared.iter().map(|(_, pairs)| pairs.len()).min().unwrap_or(a.len());
+    let fewest_pairs = compared.iter().map(|(_, pairs)| pairs.len()).min().unwrap_or(a.len());
     Ok(Comparison {
         a: subject(&a[0]),
         b: subject(&b[0]),
         durability: [a[0].durability.clone(), b[0].durability.clone()],
         pairs: a.len(),
+        fewest_pairs,
         // Each pair but the first falls on the same side as the first one with a chance of one half.
-        chance_percent: 100.0 * 0.5f64.powf(fewest as f64 - 1.0),
+        chance_percent: 100.0 * 0.5f64.powf(fewest_pairs as f64 - 1.0),
         notes,
         rows: compared.iter().flat_map(|(phase, pairs)| rows(phase, pairs)).collect(),
     })
@@ -337,7 +344,8 @@ fn rows(phase: &PhaseResult, pairs: &[Pair<'_>]) -> Vec<Row> {
             rows.extend(row(pairs, &phase.name, &stream.action, figure, value));
         }
     }
-    for figure in [Figure::Cpu, Figure::UserBytes, Figure::KernelBytes] {
+    let cpu = [Figure::Cpu, Figure::CpuOf("gateway"), Figure::CpuOf("storage")];
+    for figure in cpu.into_iter().chain([Figure::UserBytes, Figure::KernelBytes]) {
         let value = |run: &RunResult| figure.of_phase(find(run, &phase.name)?);
         rows.extend(row(pairs, &phase.name, "", figure, value));
     }

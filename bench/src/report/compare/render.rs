@@ -54,7 +54,7 @@ pub fn text(comparison: &Comparison) -> String {
 fn chance(comparison: &Comparison) -> String {
     format!(
         "With {} pairs, {} % of figures that do not differ look as if they did: more runs show it.",
-        comparison.rows.iter().map(|row| row.pairs).min().unwrap_or(comparison.pairs),
+        comparison.fewest_pairs,
         short(comparison.chance_percent)
     )
 }
