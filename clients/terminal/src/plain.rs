@@ -31,6 +31,9 @@ const UNNAMED_MAX: usize = 1_000;
 /// Conversations listed.
 const LIST_MAX: usize = 1_000;
 
+/// What `/help` answers here: an error, since a script has no use for it.
+const COMMANDS: &str = "plain mode knows /with, /group, /open, /list, /history, /logout and /quit";
+
 /// Why plain mode ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PlainError {
@@ -145,7 +148,8 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
                 let told = self.client.log_out().await?;
                 self.print(format!("logged-out {}", if told { "everywhere" } else { "here" })).await
             }
-            Command::Help | Command::Retry | Command::Discard | Command::Quit => {
+            Command::Help => self.print(format!("error {COMMANDS}")).await,
+            Command::Retry | Command::Discard | Command::Quit => {
                 self.print("error not in plain mode".into()).await
             }
         }

@@ -158,6 +158,18 @@ async fn a_refused_message_is_told_and_not_waited_for() {
 }
 
 #[tokio::test]
+async fn whoever_is_sent_to_help_is_told_what_there_is() {
+    let gateway = Gateway::start().await;
+    let folder = Folder::new("terminal");
+    let mut script = Script::start(client(&gateway, &folder, "ada").await);
+    script.say("/chat bob").await;
+    assert!(script.hear("error").await.ends_with("/help tells what is"));
+    script.say("/help").await;
+    assert!(script.hear("error").await.contains("/with, /group, /open"));
+    script.end().await.1.expect("it ends well");
+}
+
+#[tokio::test]
 async fn without_a_log_in_it_says_so() {
     let gateway = Gateway::start().await;
     let folder = Folder::new("terminal");
