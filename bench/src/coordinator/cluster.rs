@@ -2,7 +2,7 @@
 //! storage nodes that own half the shards each.
 
 use super::certificates::{self, LinkCertificates, SERVER_NAME};
-use super::hosts::Hosts;
+use super::hosts::{HeldPorts, Hosts};
 use super::network::NetworkError;
 use super::server::{Server, Starting, binary};
 use crate::agent::{Loopback, Target, Trust};
@@ -97,6 +97,7 @@ pub struct Cluster {
     folder: PathBuf,
     cpus: String,
     hosts: Hosts,
+    ports: HeldPorts,
     bin_dir: Option<PathBuf>,
     /// Further lines of every gateway's `[auth]`.
     auth: String,
@@ -188,6 +189,7 @@ impl Cluster {
             folder,
             cpus: launch.shape.cpus.clone(),
             hosts: launch.hosts.clone(),
+            ports: HeldPorts::default(),
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
             rates: launch.rates,
@@ -271,7 +273,10 @@ impl Cluster {
             mib => format!("[memory]\nblock_cache_bytes = {}\n", u64::from(mib) << 20),
         };
         let names: Vec<String> = (1..=storages).map(|number| format!("storage-{number}")).collect();
-        let addresses = names.iter().map(|name| self.hosts.address(name)).collect::<Result<Vec<_>, _>>()?;
+        let addresses = names
+            .iter()
+            .map(|name| self.hosts.address(name, &mut self.ports))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut list = String::new();
         for (index, address) in addresses.iter().enumerate() {
             let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
@@ -312,7 +317,7 @@ impl Cluster {
             self.nodes.as_ref().expect("storage nodes were started");
         let data = self.folder.join(data);
         self.hosts.prepare(name, &data)?;
-        let metrics = self.hosts.private_address()?;
+        let metrics = self.hosts.private_address(&mut self.ports)?;
         let own = node_line(id, address);
         let own = if list.contains(&own) { String::new() } else { own };
         let config = format!(
@@ -339,7 +344,7 @@ impl Cluster {
     /// Gives where it listens.
     pub fn start_joining(&mut self, id: u32) -> Result<SocketAddr, ClusterError> {
         let name = format!("storage-{}", self.storages.len() + 1);
-        let address = self.hosts.address(&name)?;
+        let address = self.hosts.address(&name, &mut self.ports)?;
         let started = self.start_storage(&name, &format!("{name}.{id}"), id, address, "--join")?;
         self.storages.last_mut().expect("it was added").wait(&started)?;
         Ok(address)
@@ -371,9 +376,9 @@ impl Cluster {
         let mut config = format!(
             "data_dir = {data:?}\ncores = {cores}\ngateway_id = {number}\nlisten = \"{}\"\nlisten_plain = \"{}\"\n\
              metrics = \"{}\"\n",
-            self.hosts.address(&name)?,
-            self.hosts.plain_address()?,
-            self.hosts.private_address()?,
+            self.hosts.address(&name, &mut self.ports)?,
+            self.hosts.plain_address(&mut self.ports)?,
+            self.hosts.private_address(&mut self.ports)?,
         );
         // Passwords of tests need no strength, and there are many of them.
         config.push_str("[auth]\nargon2_memory_kib = 64\nargon2_iterations = 1\n");
@@ -395,7 +400,9 @@ impl Cluster {
         self.gateways.push(server);
         self.targets.push(match self.hosts {
             Hosts::Loopback => target(&ready, self.certificate())?,
-            Hosts::Leaves { .. } => target_at(self.hosts.address(&name)?, None, self.certificate()),
+            Hosts::Leaves { .. } => {
+                target_at(self.hosts.address(&name, &mut self.ports)?, None, self.certificate())
+            }
         });
         Ok(())
     }

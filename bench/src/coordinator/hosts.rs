@@ -2,7 +2,9 @@
 
 use super::ClusterError;
 use super::network::{self, Network};
-use std::net::{SocketAddr, TcpListener};
+use gateway::listen;
+use socket2::Socket;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Where.
@@ -45,25 +47,25 @@ impl Hosts {
     }
 
     /// What others reach a server at.
-    pub fn address(&self, server: &str) -> Result<SocketAddr, ClusterError> {
+    pub fn address(&self, server: &str, held: &mut HeldPorts) -> Result<SocketAddr, ClusterError> {
         match self {
-            Self::Loopback => free_address(),
+            Self::Loopback => held.one_more(),
             Self::Leaves { .. } => Ok(Network::address(server)),
         }
     }
 
     /// What only its own host reaches it at.
-    pub fn private_address(&self) -> Result<SocketAddr, ClusterError> {
+    pub fn private_address(&self, held: &mut HeldPorts) -> Result<SocketAddr, ClusterError> {
         match self {
-            Self::Loopback => free_address(),
+            Self::Loopback => held.one_more(),
             Self::Leaves { .. } => Ok(Network::metrics_address()),
         }
     }
 
     /// Where a gateway listens without TLS, as its configuration has it.
-    pub fn plain_address(&self) -> Result<String, ClusterError> {
+    pub fn plain_address(&self, held: &mut HeldPorts) -> Result<String, ClusterError> {
         match self {
-            Self::Loopback => Ok(free_address()?.to_string()),
+            Self::Loopback => Ok(held.one_more()?.to_string()),
             Self::Leaves { .. } => Ok("none".into()),
         }
     }
@@ -112,7 +114,14 @@ impl Hosts {
     }
 }
 
-/// A loopback address that was free a moment ago.
-fn free_address() -> Result<SocketAddr, ClusterError> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+/// Loopback ports that are a cluster's as long as it lives, also while the server that listens there is down.
+#[derive(Debug, Default)]
+pub struct HeldPorts(Vec<Socket>);
+
+impl HeldPorts {
+    fn one_more(&mut self) -> Result<SocketAddr, ClusterError> {
+        let (socket, address) = listen::reserve((Ipv4Addr::LOCALHOST, 0).into())?;
+        self.0.push(socket);
+        Ok(address)
+    }
 }

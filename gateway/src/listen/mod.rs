@@ -25,6 +25,17 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Takes an address and does not listen: the port stays ours, whatever else asks the system for a free one, and
+/// [`bind`] takes it any number of times. Gives the socket to keep meanwhile and, of port 0, the port that was found.
+pub fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((socket, bound))
+}
+
 /// The ring that should accept: the present one while it has room, else the first that has. `None`: all are full.
 pub fn accepting_ring(
     present: Option<usize>,
@@ -45,6 +56,22 @@ mod tests {
         let address = first.local_addr().expect("bound");
         let second = bind(address).expect("the same port again");
         assert_eq!(second.local_addr().expect("bound"), address);
+    }
+
+    #[test]
+    fn a_reserved_address_is_kept_from_others_and_not_from_us() {
+        let (held, address) = reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let other = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let refusal = other.bind(&address.into()).expect_err("it is taken");
+        assert_eq!(refusal.kind(), io::ErrorKind::AddrInUse);
+        let first = bind(address).expect("ours");
+        let client = std::net::TcpStream::connect(address).expect("somebody listens");
+        let (_, peer) = first.accept().expect("not given to the one that does not listen");
+        assert_eq!(peer, client.local_addr().expect("connected"));
+        drop((first, client));
+        // A server that shares its port with nobody, as the metrics' does.
+        TcpListener::bind(address).expect("ours");
+        drop(held);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::fleet::driver::{FleetDriver, FleetStartError, FleetWatch};
 use crate::fleet::slots::LeavePlan;
 use crate::front::{Clients, Front, FrontConfig, ListenerConfig};
 use crate::http::{HttpIngress, HttpParts, HttpServer, HttpStartError};
+use crate::listen;
 use crate::observe::{self, CoreMetrics, CoreObserver, Metric};
 use crate::router::Router;
 use crate::storage_client::StorageClient;
@@ -26,7 +27,7 @@ use crate::tls::secret_file::{SecretFile, SecretFileError, SecretWatch};
 use crate::tls::tickets::SharedTicketer;
 use crossbeam_channel::{Receiver, Sender};
 use monoio::{IoUringDriver, RuntimeBuilder};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -293,21 +294,11 @@ fn reserve_ports(config: &GatewayConfig) -> Result<(Vec<Socket>, Vec<ListenerCon
     let mut listeners = Vec::new();
     for (address, tls) in wanted.into_iter().filter_map(|(address, tls)| Some((address?, tls))) {
         let (socket, address) =
-            reserve_port(address).map_err(|error| GatewayError::Bind { address, error })?;
+            listen::reserve(address).map_err(|error| GatewayError::Bind { address, error })?;
         sockets.push(socket);
         listeners.push(ListenerConfig { address, tls });
     }
     Ok((sockets, listeners))
-}
-
-fn reserve_port(address: SocketAddr) -> std::io::Result<(Socket, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    // Never listens, so the kernel gives it no connection.
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.bind(&address.into())?;
-    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok((socket, bound))
 }
 
 type StartedStorage = (Option<EmbeddedNode>, Vec<StorageSeat>, Router);

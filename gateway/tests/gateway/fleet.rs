@@ -4,12 +4,14 @@ use crate::chat::{accepted_at_last, created, direct, text};
 use crate::client::{Client, Way};
 use crate::nodes::Cluster;
 use crate::server::{Account, Folder, PATIENCE_S, Server};
+use gateway::listen::reserve;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
+use socket2::Socket;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,14 +29,16 @@ struct Fleet {
     second: Server,
     secret: PathBuf,
     _secrets: Folder,
+    /// Keep the ports from others.
+    _reserved: [Socket; 2],
     _cluster: Cluster,
 }
 
 impl Fleet {
     fn start(drain_s: u32) -> Self {
         let cluster = Cluster::start();
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = held.map(|listener| listener.local_addr().expect("bound").port());
+        let reserved = [(); 2].map(|()| reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port"));
+        let ports = reserved.each_ref().map(|(_, address)| address.port());
         let secrets = Folder::new();
         let secret = secrets.path().join("ticket-secret");
         fs::write(&secret, "a".repeat(64)).expect("written");
@@ -59,7 +63,8 @@ impl Fleet {
         let folder = Folder::new();
         share_keys(&first.data(), &folder.path().join("data"));
         let second = Server::start_at(folder, &config(1), ports[1]);
-        Self { first, second, secret, _secrets: secrets, _cluster: cluster }
+        let _reserved = reserved.map(|(socket, _)| socket);
+        Self { first, second, secret, _secrets: secrets, _reserved, _cluster: cluster }
     }
 
     /// Until each hands out both.

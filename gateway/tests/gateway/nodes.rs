@@ -2,9 +2,11 @@
 //! one of its tests serve.
 
 use crate::server::{Folder, Process, Server};
+use gateway::listen::reserve;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use socket2::Socket;
 use std::fs;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use storage_node::StorageConfig;
@@ -25,6 +27,8 @@ fn serve_as_storage_node() {
 pub struct Cluster {
     folder: Folder,
     ports: [u16; 2],
+    /// Keep the ports while a node is down.
+    _reserved: [Socket; 2],
     nodes: [Option<Process>; 2],
 }
 
@@ -32,10 +36,10 @@ impl Cluster {
     pub fn start() -> Self {
         let folder = Folder::new();
         write_certificates(folder.path());
-        // Held at the same time, so that they differ; free again when the nodes bind them.
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = held.map(|listener| listener.local_addr().expect("bound").port());
-        let mut cluster = Self { folder, ports, nodes: [None, None] };
+        let reserved = [(); 2].map(|()| reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port"));
+        let ports = reserved.each_ref().map(|(_, address)| address.port());
+        let mut cluster =
+            Self { folder, ports, _reserved: reserved.map(|(socket, _)| socket), nodes: [None, None] };
         (0..2).for_each(|node| cluster.start_node(node));
         cluster
     }

@@ -1,8 +1,9 @@
 //! Several nodes as processes, a link to each, and calls to whichever serves the shard.
 
 use crate::certificates;
-use crate::process::{Link, PATIENCE, Process, Setup, free_address, run};
+use crate::process::{Link, PATIENCE, Process, Setup, reserved_address, run};
 use crate::requests::{self, Call, Person};
+use socket2::Socket;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -24,6 +25,8 @@ pub struct Fleet<'a> {
     tls: LinkTls,
     shards: u32,
     nodes: Vec<NodeConfig>,
+    /// Keep the nodes' ports while they are down.
+    reserved: Vec<Socket>,
     is_replicated: bool,
     processes: Vec<Option<Process>>,
     links: Vec<Option<Link>>,
@@ -58,21 +61,21 @@ impl<'a> Fleet<'a> {
     }
 
     fn prepare(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
-        let node = |place| NodeConfig {
-            id: place as u32 + 1,
-            address: free_address(),
-            shards: owned(place),
-            zone: String::new(),
-        };
-        let tls = certificates::make(folder);
+        let mut fleet = Self::empty(folder, shards, (0..nodes).all(|place| owned(place).is_empty()));
+        (0..nodes).for_each(|place| fleet.add(owned(place)));
+        fleet
+    }
+
+    fn empty(folder: &'a Path, shards: u32, is_replicated: bool) -> Self {
         Self {
             folder,
-            tls,
+            tls: certificates::make(folder),
             shards,
-            nodes: (0..nodes).map(node).collect(),
-            is_replicated: (0..nodes).all(|place| owned(place).is_empty()),
-            processes: (0..nodes).map(|_| None).collect(),
-            links: (0..nodes).map(|_| None).collect(),
+            nodes: Vec::new(),
+            reserved: Vec::new(),
+            is_replicated,
+            processes: Vec::new(),
+            links: Vec::new(),
         }
     }
 
@@ -91,15 +94,7 @@ impl<'a> Fleet<'a> {
 
     /// One node that has all shards, and is to get company.
     pub fn start_one(folder: &'a Path, shards: u32) -> Self {
-        let mut fleet = Self {
-            folder,
-            tls: certificates::make(folder),
-            shards,
-            nodes: Vec::new(),
-            is_replicated: true,
-            processes: Vec::new(),
-            links: Vec::new(),
-        };
+        let mut fleet = Self::empty(folder, shards, true);
         fleet.add((0..shards).collect());
         let child = fleet.with_setup(0, Process::start_first);
         fleet.is_ready(0, Process::ready(child));
@@ -109,7 +104,9 @@ impl<'a> Fleet<'a> {
 
     fn add(&mut self, shards: Vec<u32>) {
         let id = self.nodes.len() as u32 + 1;
-        self.nodes.push(NodeConfig { id, address: free_address(), shards, zone: String::new() });
+        let (socket, address) = reserved_address();
+        self.reserved.push(socket);
+        self.nodes.push(NodeConfig { id, address, shards, zone: String::new() });
         self.processes.push(None);
         self.links.push(None);
     }
