@@ -6,6 +6,7 @@ use crate::config::AuthConfig;
 use argon2::password_hash::{self, phc::Output, phc::PasswordHash, phc::Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use crossbeam_queue::ArrayQueue;
+use std::cell::Cell;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinError;
@@ -20,6 +21,12 @@ const SALT_BYTES: usize = 16;
 const HASHES_PER_THREAD_MAX: usize = 32;
 /// What a client is told to wait when no place is free, in milliseconds.
 const RETRY_AFTER_MS: u32 = 1_000;
+
+/// Niceness of threads that hash, of 19 at most: their weight beside a loop is 110 to 1,024 (`sched_prio_to_weight` of
+/// Linux). A hash that took turns with the loop, log and store of a core, all of which a message passes through, would
+/// make each wait for a slice of some milliseconds; so it takes what they leave, and a tenth of a CPU that is never
+/// idle.
+const HASHING_NICENESS: i32 = 10;
 
 /// Threads that hash: half the machine's, for the loops need the rest.
 pub(super) fn hashing_threads() -> usize {
@@ -147,24 +154,37 @@ pub(super) struct PasswordPlace {
 impl PasswordPlace {
     /// The hash to store. The place stays taken until it is computed, even if nobody waits for it any more.
     pub(super) async fn hash(self, password: Password) -> Result<String, RequestError> {
-        let Self { hasher, permit } = self;
-        let job = tokio::task::spawn_blocking(move || {
-            let hash = hasher.hash(password.as_bytes());
-            drop(permit);
-            hash
-        });
-        job.await.map_err(interrupted)?
+        self.computed(move |hasher| hasher.hash(password.as_bytes())).await
     }
 
     /// Whether the password is the stored hash's; `false` after the same time if there is none.
     pub(super) async fn verify(self, password: Password, hash: Option<String>) -> Result<bool, RequestError> {
+        self.computed(move |hasher| hasher.verify(password.as_bytes(), hash.as_deref())).await
+    }
+
+    /// On a thread for hashes alone.
+    async fn computed<T: Send + 'static>(
+        self,
+        compute: impl FnOnce(&Hasher) -> Result<T, RequestError> + Send + 'static,
+    ) -> Result<T, RequestError> {
         let Self { hasher, permit } = self;
         let job = tokio::task::spawn_blocking(move || {
-            let right = hasher.verify(password.as_bytes(), hash.as_deref());
+            give_way();
+            let computed = compute(&hasher);
             drop(permit);
-            right
+            computed
         });
         job.await.map_err(interrupted)?
+    }
+}
+
+/// Lowers the priority of the calling thread, once. A system that refuses has its reasons: hashes are right anyway.
+fn give_way() {
+    thread_local! {
+        static GIVES_WAY: Cell<bool> = const { Cell::new(false) };
+    }
+    if !GIVES_WAY.replace(true) {
+        let _ = rustix::process::nice(HASHING_NICENESS);
     }
 }
 
@@ -188,6 +208,24 @@ mod tests {
         assert_eq!(places.len(), hashing_threads() * HASHES_PER_THREAD_MAX);
         drop(places);
         assert!(pool.admit().is_ok());
+    }
+
+    #[test]
+    fn threads_that_hash_give_way_and_nobody_else_does() {
+        let config = AuthConfig { argon2_memory_kib: 8, argon2_iterations: 1, ..AuthConfig::default() };
+        let pool = PasswordPool::new(Hasher::new(&config).expect("the cost is possible"));
+        // Of the calling thread: on Linux each has its own.
+        let niceness = || rustix::process::getpriority_process(None).expect("the system tells");
+        let before = niceness();
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+        runtime.expect("a runtime").block_on(async {
+            for _ in 0..2 {
+                let place = pool.admit().expect("it is free");
+                place.computed(|hasher| hasher.verify(b"a guess", None)).await.expect("computed");
+            }
+            let hashing = tokio::task::spawn_blocking(niceness).await.expect("it answers");
+            assert_eq!((hashing, niceness()), (before + HASHING_NICENESS, before));
+        });
     }
 
     fn fits(hasher: &Hasher, password: &[u8], hash: &str) -> bool {
