@@ -178,9 +178,7 @@ pub enum FrontError {
 pub struct FrontMetrics {
     /// Sockets accepted.
     pub accepted: u64,
-    /// Connections lost because the table of descriptors was full.
-    pub accept_overflows: u64,
-    /// Connections lost for other reasons before anything was read from them.
+    /// Times the system refused to accept.
     pub accept_failures: u64,
     /// Connections refused because their address has as many as it may.
     pub refused_too_many: u64,

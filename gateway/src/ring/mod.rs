@@ -1,8 +1,8 @@
 //! Client sockets on an io_uring of our own, beside the one of the runtime in the same thread.
 //!
 //! ```text
-//! accept (multishot) -> slot of the descriptor table -> peer address -> receive (multishot)
-//!   Free ---> Opening ---> Open ---> Draining ---> Free
+//! accept (a few at a time) -> slot of the descriptor table -> receive (multishot)
+//!   Free ---> Open ---> Draining ---> Free
 //! ```
 //!
 //! The layers above see [`RingEvent`]s and call [`ClientRing::send`], [`ClientRing::close`] and a few more: no
@@ -39,9 +39,9 @@ use std::rc::Rc;
 pub struct RingConfig {
     /// Size of the table of descriptors: connections it can hold. At most the limit on open files.
     pub connections_max: u32,
-    /// Accepting stops when no more than this many places are free: what the kernel accepts before it sees the
-    /// cancellation still finds a place.
-    pub accept_reserve: u32,
+    /// Accepts in flight for each listener: so many connections one submission brings at most. Accepting stops while
+    /// fewer places are free than all of them together take.
+    pub accepts: u32,
     /// Receive buffers, a power of two.
     pub receive_buffers: u16,
     /// Bytes of each.
@@ -95,9 +95,7 @@ pub enum RingEvent {
 pub struct RingCounters {
     /// Sockets accepted.
     pub accepted: u64,
-    /// Sockets lost because the table was full.
-    pub accept_overflows: u64,
-    /// Sockets lost for other reasons between accept and first receive.
+    /// Times the system refused to accept.
     pub accept_failures: u64,
     /// Bytes received.
     pub bytes_received: u64,
@@ -128,28 +126,30 @@ pub struct ClientRing {
     counters: RingCounters,
 }
 
-/// State of the multishot accept of one listener.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Accepting {
-    No,
-    Armed,
-    Cancelling,
+/// Accepts of one listener.
+#[derive(Clone, Copy, Default, Debug)]
+struct Accepting {
+    /// In flight.
+    armed: u32,
+    /// They are being cancelled: none is added until all are over.
+    is_cancelling: bool,
 }
 
 impl ClientRing {
     /// A ring that does not accept yet.
     pub fn new(config: RingConfig, listeners: Vec<Rc<TcpListener>>) -> io::Result<Self> {
-        assert!(config.accept_reserve < config.connections_max, "there is room for a connection");
+        let reserve = config.accepts * listeners.len() as u32;
+        assert!(config.accepts > 0 && reserve < config.connections_max, "there is room for a connection");
         assert!(config.connections_max <= SLOT_MAX, "a tag names every slot");
         let buffers = ReceiveBuffers::new(config.receive_buffers, config.receive_buffer_bytes);
-        let accept = vec![Accepting::No; listeners.len()];
+        let accept = vec![Accepting::default(); listeners.len()];
         Ok(Self {
-            queue: Queue::new(config.connections_max, buffers, listeners)?,
+            queue: Queue::new(config.connections_max, buffers, listeners, config.accepts)?,
             slots: Slots::new(config.connections_max),
             accept,
             accept_wanted: false,
             accept_stalled: false,
-            accept_until: config.connections_max - config.accept_reserve,
+            accept_until: config.connections_max - reserve,
             starved: Vec::new(),
             next: None,
             counters: RingCounters::default(),
@@ -318,11 +318,11 @@ impl ClientRing {
 
     fn handle(&mut self, completion: Completion) -> Option<RingEvent> {
         match completion {
-            Completion::Accepted { listener, slot, more } => {
-                self.handle_accepted(listener, slot, more);
+            Completion::Accepted { listener, slot } => self.handle_accepted(listener, slot),
+            Completion::Installed { tag, descriptor } => {
+                self.handle_installed(tag, descriptor);
                 None
             }
-            Completion::Installed { tag, descriptor } => self.handle_installed(tag, descriptor),
             Completion::Received { tag, bytes, more } => self.handle_received(tag, bytes, more),
             Completion::Sent { tag, buffer, bytes } => self.handle_sent(tag, buffer, bytes),
             Completion::CloseFailed { tag, error } => {
@@ -332,65 +332,49 @@ impl ClientRing {
         }
     }
 
-    fn handle_accepted(&mut self, listener: u32, result: Result<u32, i32>, more: bool) {
-        if !more {
-            self.accept[listener as usize] = Accepting::No;
-        }
-        match result {
-            Ok(slot) => {
+    fn handle_accepted(
+        &mut self,
+        listener: u32,
+        result: Result<(u32, SocketAddr), i32>,
+    ) -> Option<RingEvent> {
+        let accepting = &mut self.accept[listener as usize];
+        accepting.armed -= 1;
+        accepting.is_cancelling &= accepting.armed > 0;
+        let event = match result {
+            Ok((slot, peer)) => {
                 self.counters.accepted += 1;
-                let token = self.slots.occupy(slot, listener);
-                self.queue.install(token.slot, token.generation);
+                let token = self.slots.occupy(slot);
+                self.arm_receive(token);
+                Some(RingEvent::Accepted { token, listener: listener as usize, peer })
             }
             // Cancelled by us, or the client was gone before we came.
-            Err(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
-            // The file table is full: places come back when connections leave.
-            Err(libc::ENFILE) if self.slots.is_full() => self.counters.accept_overflows += 1,
+            Err(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => None,
             Err(error) => {
                 tracing::warn!(error, "accepting failed");
                 self.counters.accept_failures += 1;
                 self.accept_stalled = true;
+                None
             }
-        }
+        };
         self.steer_accept();
+        event
     }
 
-    /// The ordinary descriptor has come: for the peer's address of a new connection, or to shut one down.
-    fn handle_installed(&mut self, tag: Tag, descriptor: Result<OwnedFd, i32>) -> Option<RingEvent> {
+    /// The ordinary descriptor has come, to shut the connection down.
+    fn handle_installed(&mut self, tag: Tag, descriptor: Result<OwnedFd, i32>) {
         let token = SlotToken::of(tag);
         let Some(slot) = self.slots.occupied_mut(token) else {
             self.counters.stale_completions += 1;
-            return None;
+            return;
         };
         slot.installing = false;
-        match slot.state {
-            State::Opening => {
-                let peer =
-                    descriptor.ok().and_then(|descriptor| TcpStream::from(descriptor).peer_addr().ok());
-                let Some(peer) = peer else {
-                    slot.state = State::Draining;
-                    self.counters.accept_failures += 1;
-                    self.release_if_quiet(token.slot);
-                    return None;
-                };
-                slot.state = State::Open;
-                let listener = slot.listener as usize;
-                self.arm_receive(token);
-                Some(RingEvent::Accepted { token, listener, peer })
-            }
-            State::Open => {
-                // A failure means that the peer has closed already, or that no descriptor is left: the end of
-                // the connection follows in either case.
-                if let Ok(descriptor) = descriptor {
-                    let _ = TcpStream::from(descriptor).shutdown(Shutdown::Write);
-                }
-                None
-            }
-            State::Draining => {
-                self.release_if_quiet(token.slot);
-                None
-            }
-            State::Free => unreachable!("an occupied slot is not free"),
+        if slot.state == State::Draining {
+            return self.release_if_quiet(token.slot);
+        }
+        // A failure means that the peer has closed already, or that no descriptor is left: the end of the
+        // connection follows in either case.
+        if let Ok(descriptor) = descriptor {
+            let _ = TcpStream::from(descriptor).shutdown(Shutdown::Write);
         }
     }
 
@@ -501,22 +485,19 @@ impl ClientRing {
         }
     }
 
-    /// Arms or cancels accepting as room and wish have it.
+    /// Arms or cancels accepts as room and wish have it.
     fn steer_accept(&mut self) {
         let accept = self.accept_wanted && !self.accept_stalled && self.has_room();
-        for listener in 0..self.queue.listener_count() {
-            let state = &mut self.accept[listener as usize];
-            match *state {
-                Accepting::No if accept => {
-                    *state = Accepting::Armed;
-                    self.queue.arm_accept(listener);
-                }
-                Accepting::Armed if !accept => {
-                    *state = Accepting::Cancelling;
-                    self.queue.cancel(Tag::new(Operation::Accept, listener, 0));
-                }
-                // A cancellation under way ends with a completion, which comes here again.
-                Accepting::No | Accepting::Armed | Accepting::Cancelling => {}
+        for (listener, accepting) in (0..).zip(&mut self.accept) {
+            if accepting.is_cancelling {
+                // Ends with completions, which come here again.
+                continue;
+            }
+            if accept {
+                accepting.armed = self.queue.arm_accepts(listener);
+            } else if accepting.armed > 0 {
+                accepting.is_cancelling = true;
+                self.queue.cancel_accepts(listener);
             }
         }
     }

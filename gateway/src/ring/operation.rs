@@ -9,7 +9,7 @@ pub(super) const SLOT_MAX: u32 = (1 << SLOT_BITS) - 1;
 /// What was asked of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operation {
-    /// Multishot accept; the slot is the listener's index.
+    /// One accept; the slot is the listener's index, the generation which of its accepts.
     Accept = 1,
     /// An ordinary descriptor of the connection's socket.
     Install = 2,

@@ -1,19 +1,21 @@
 //! The io_uring itself: submissions, completions, and all memory the kernel may touch through them.
 //!
 //! This file and `receive_buffers.rs` are the only ones with unsafe code. Its interface is safe: a buffer of a send
-//! stays in [`Queue`] from its submission to its completion, receive buffers are lent by completions only, and a
-//! queue that is dropped first makes the kernel let go of both.
+//! stays in [`Queue`] from its submission to its completion, as do the places for peers' addresses, receive buffers
+//! are lent by completions only, and a queue that is dropped first makes the kernel let go of all of them.
 
 use super::operation::{Operation, Tag};
 use super::receive_buffers::{ReceiveBuffers, ReceivedBuffer};
 use super::send_buffer::SendBuffer;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode};
+use socket2::{SockAddr, SockAddrStorage};
+use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
@@ -31,8 +33,8 @@ const QUIET_WAIT_MS: u64 = 20;
 /// One completion, with what it gives back.
 #[derive(Debug)]
 pub(super) enum Completion {
-    /// A listener accepted into a slot of the table, or failed. Without `more` it is no longer armed.
-    Accepted { listener: u32, slot: Result<u32, i32>, more: bool },
+    /// One of a listener's accepts is over: a socket in this slot of the table, and whose it is, or a failure.
+    Accepted { listener: u32, slot: Result<(u32, SocketAddr), i32> },
     /// An ordinary descriptor of a connection's socket.
     Installed { tag: Tag, descriptor: Result<OwnedFd, i32> },
     /// Bytes, the end of the stream (`None`), or a failure. Without `more` it is no longer armed.
@@ -43,12 +45,32 @@ pub(super) enum Completion {
     CloseFailed { tag: Tag, error: i32 },
 }
 
+/// Where the kernel writes the address of the next peer.
+struct PeerPlace {
+    storage: SockAddrStorage,
+    len: libc::socklen_t,
+}
+
+impl PeerPlace {
+    fn empty() -> Self {
+        let storage = SockAddrStorage::zeroed();
+        Self { len: storage.size_of(), storage }
+    }
+}
+
 /// A ring with a table of direct descriptors. Belongs to the thread that made it.
 pub(super) struct Queue {
     /// Dropped by hand: before the buffers, and only if nothing is in flight.
     ring: ManuallyDrop<IoUring>,
     receive_buffers: ManuallyDrop<ReceiveBuffers>,
     listeners: Vec<Rc<TcpListener>>,
+    /// For each listener as many as it may have accepts in flight, one listener after the other. The kernel's while an
+    /// accept is armed: then nothing here refers to it.
+    peers: ManuallyDrop<Box<[UnsafeCell<PeerPlace>]>>,
+    /// Which of them are the kernel's.
+    accepts_armed: Box<[bool]>,
+    /// Of each listener.
+    accepts_max: usize,
     /// The buffer of the send in flight for each slot; at most one.
     sends: ManuallyDrop<Vec<Option<SendBuffer>>>,
     sends_in_flight: usize,
@@ -62,6 +84,7 @@ impl Queue {
         table_size: u32,
         receive_buffers: ReceiveBuffers,
         listeners: Vec<Rc<TcpListener>>,
+        accepts_max: u32,
     ) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -79,10 +102,16 @@ impl Queue {
         // SAFETY: `address` is a page-aligned array of `count` entries, owned by `receive_buffers`, which lives in
         // this queue and is freed only after the ring is closed with nothing in flight.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)? };
+        let accepts_max = accepts_max as usize;
+        let accepts_armed = vec![false; listeners.len() * accepts_max].into_boxed_slice();
+        let peers = accepts_armed.iter().map(|_| UnsafeCell::new(PeerPlace::empty())).collect();
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             receive_buffers: ManuallyDrop::new(receive_buffers),
             listeners,
+            peers: ManuallyDrop::new(peers),
+            accepts_armed,
+            accepts_max,
             sends: ManuallyDrop::new(Vec::with_capacity(table_size as usize)),
             sends_in_flight: 0,
             receives_armed: 0,
@@ -100,16 +129,43 @@ impl Queue {
         &mut self.receive_buffers
     }
 
-    pub(super) fn listener_count(&self) -> u32 {
-        self.listeners.len() as u32
+    /// Puts as many accepts in flight as the listener may have, each for one socket, into a free slot of the table.
+    /// Gives how many are in flight then.
+    pub(super) fn arm_accepts(&mut self, listener: u32) -> u32 {
+        let descriptor = Fd(self.listeners[listener as usize].as_raw_fd());
+        for number in 0..self.accepts_max {
+            let index = listener as usize * self.accepts_max + number;
+            if std::mem::replace(&mut self.accepts_armed[index], true) {
+                continue;
+            }
+            let place = self.peers[index].get();
+            // SAFETY: the place exists, and was not the kernel's until now; addresses are taken, nothing is read.
+            let (address, len) = unsafe { (&raw mut (*place).storage, &raw mut (*place).len) };
+            let accept = opcode::Accept::new(descriptor, address.cast(), len)
+                .file_index(Some(DestinationSlot::auto_target()))
+                .build();
+            self.push(accept.user_data(Tag::new(Operation::Accept, listener, number as u32).pack()));
+        }
+        self.accepts_max as u32
     }
 
-    /// Accepts until cancelled, each socket into a free slot of the table.
-    pub(super) fn arm_accept(&mut self, listener: u32) {
-        let descriptor = Fd(self.listeners[listener as usize].as_raw_fd());
-        let tag = Tag::new(Operation::Accept, listener, 0);
-        let accept = opcode::AcceptMulti::new(descriptor).allocate_file_index(true).build();
-        self.push(accept.user_data(tag.pack()));
+    /// Cancels the accepts of a listener that are in flight. Each still completes, in whichever way.
+    pub(super) fn cancel_accepts(&mut self, listener: u32) {
+        // One by one: to find all of a descriptor's, the kernel looks at every operation of the ring.
+        for number in 0..self.accepts_max {
+            if self.accepts_armed[listener as usize * self.accepts_max + number] {
+                self.cancel(Tag::new(Operation::Accept, listener, number as u32));
+            }
+        }
+    }
+
+    /// An accept is over: its place is ours again, and has the peer's address if there is a peer.
+    fn take_peer(&mut self, tag: Tag) -> Option<SocketAddr> {
+        let index = tag.slot as usize * self.accepts_max + tag.generation as usize;
+        assert!(std::mem::take(&mut self.accepts_armed[index]), "an accept is over once");
+        let PeerPlace { storage, len } = std::mem::replace(self.peers[index].get_mut(), PeerPlace::empty());
+        // SAFETY: the kernel has written an address of this length, or nothing into what was zero.
+        unsafe { SockAddr::new(storage, len) }.as_socket()
     }
 
     /// Receives until cancelled, or until the buffers run out.
@@ -199,7 +255,12 @@ impl Queue {
         let more = cqueue::more(entry.flags());
         let result = u32::try_from(entry.result()).map_err(|_| -entry.result());
         match tag.operation {
-            Operation::Accept => Some(Completion::Accepted { listener: tag.slot, slot: result, more }),
+            Operation::Accept => {
+                let peer = self.take_peer(tag);
+                // Listeners are of the internet, so their peers have such addresses.
+                let slot = result.and_then(|slot| Ok((slot, peer.ok_or(libc::EAFNOSUPPORT)?)));
+                Some(Completion::Accepted { listener: tag.slot, slot })
+            }
             Operation::Install => {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
                 let descriptor = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
@@ -231,10 +292,11 @@ impl Queue {
 
     fn push(&mut self, entry: Entry) {
         if self.backlog.is_empty() {
-            // SAFETY: of the operations made in this file, accept, install, cancel and close carry no pointers.
-            // Receives write to buffers of the registered group only, and a send reads from a buffer in `sends`,
-            // whose memory does not move; both outlive the operation: `decode` lets go of a send's buffer at its
-            // completion, and `drop` frees nothing while an operation is in flight.
+            // SAFETY: of the operations made in this file, install, cancel and close carry no pointers. Receives
+            // write to buffers of the registered group only, an accept to its place in `peers`, and a send reads
+            // from a buffer in `sends`: memory that does not move and outlives the operation. `decode` lets go of a
+            // send's buffer, and of an accept's place, at its completion, and `drop` frees nothing while an
+            // operation is in flight.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -257,7 +319,9 @@ impl Queue {
             );
             self.submit();
             while self.next_completion().is_some() {}
-            if self.sends_in_flight == 0 && self.receives_armed == 0 && self.backlog.is_empty() {
+            let accepts_armed = self.accepts_armed.contains(&true);
+            let in_flight = self.sends_in_flight > 0 || self.receives_armed > 0 || accepts_armed;
+            if !in_flight && self.backlog.is_empty() {
                 return true;
             }
             let wait = Timespec::from(std::time::Duration::from_millis(QUIET_WAIT_MS));
@@ -278,12 +342,13 @@ impl Drop for Queue {
         // when that is closed. There is nothing to be done about a refusal.
         let _ = self.ring.submitter().unregister_files();
         let _ = self.ring.submitter().unregister_buf_ring(BUFFER_GROUP);
-        // SAFETY: none of the three is used after this, and each is dropped once. The ring goes first, so that the
+        // SAFETY: none of the four is used after this, and each is dropped once. The ring goes first, so that the
         // kernel is done with the registered entries before their memory is freed.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);
             ManuallyDrop::drop(&mut self.receive_buffers);
             ManuallyDrop::drop(&mut self.sends);
+            ManuallyDrop::drop(&mut self.peers);
         }
     }
 }

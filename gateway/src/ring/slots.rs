@@ -26,8 +26,6 @@ impl SlotToken {
 pub(super) enum State {
     /// Nobody's.
     Free,
-    /// Accepted; its peer's address is being asked for.
-    Opening,
     /// Known to the layers above.
     Open,
     /// Closed; operations are still in flight.
@@ -53,7 +51,6 @@ pub(super) enum Receiving {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot {
     pub generation: u32,
-    pub listener: u8,
     pub state: State,
     pub receiving: Receiving,
     pub receive_wanted: bool,
@@ -80,16 +77,11 @@ impl Slots {
         self.open_count
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.open_count == self.slots_max
-    }
-
     /// The kernel has put a new connection into the slot.
-    pub(super) fn occupy(&mut self, index: u32, listener: u32) -> SlotToken {
+    pub(super) fn occupy(&mut self, index: u32) -> SlotToken {
         assert!(index < self.slots_max, "the kernel keeps to the table");
         let free = Slot {
             generation: 0,
-            listener: 0,
             state: State::Free,
             receiving: Receiving::No,
             receive_wanted: true,
@@ -102,8 +94,7 @@ impl Slots {
         let slot = &mut self.slots[index as usize];
         assert!(slot.state == State::Free, "the kernel gives a slot to one connection at a time");
         let generation = slot.generation.wrapping_add(1);
-        *slot =
-            Slot { generation, listener: listener as u8, state: State::Opening, installing: true, ..free };
+        *slot = Slot { generation, state: State::Open, ..free };
         self.open_count += 1;
         SlotToken { slot: index, generation }
     }
@@ -141,14 +132,11 @@ mod tests {
     #[test]
     fn a_token_of_an_earlier_holder_opens_nothing() {
         let mut slots = Slots::new(8);
-        let first = slots.occupy(3, 0);
-        slots.occupied_mut(first).expect("held").state = State::Open;
-        assert!(slots.open_mut(first).is_some());
-        let slot = slots.open_mut(first).expect("open");
-        (slot.state, slot.installing) = (State::Draining, false);
+        let first = slots.occupy(3);
+        slots.open_mut(first).expect("open").state = State::Draining;
         assert_eq!(slots.release_if_quiet(3), Some(first.generation));
         assert!(slots.occupied_mut(first).is_none());
-        let second = slots.occupy(3, 0);
+        let second = slots.occupy(3);
         assert_ne!(first, second);
         assert!(slots.occupied_mut(first).is_none());
         assert!(slots.occupied_mut(second).is_some());
@@ -158,10 +146,9 @@ mod tests {
     #[test]
     fn a_slot_is_kept_while_anything_is_in_flight() {
         let mut slots = Slots::new(1);
-        let token = slots.occupy(0, 0);
-        assert!(slots.is_full());
+        let token = slots.occupy(0);
         let slot = slots.occupied_mut(token).expect("held");
-        (slot.state, slot.installing, slot.sending) = (State::Draining, false, true);
+        (slot.state, slot.sending) = (State::Draining, true);
         slot.receiving = Receiving::Cancelling;
         assert_eq!(slots.release_if_quiet(0), None);
         slots.occupied_mut(token).expect("held").sending = false;

@@ -9,7 +9,6 @@ impl Core {
         let values = [
             (Metric::Connections, front.connections),
             (Metric::Accepted, front.accepted),
-            (Metric::AcceptOverflows, front.accept_overflows),
             (Metric::AcceptFailures, front.accept_failures),
             (Metric::ConnectionsTooMany, front.refused_too_many),
             (Metric::ConnectionsTooFast, front.refused_too_fast),
