@@ -168,8 +168,8 @@ pub enum FrontError {
     /// The ring could not be made.
     #[error("cannot make an io_uring: {0}")]
     Ring(#[from] io::Error),
-    /// No connections were asked for, or more rings than there can be.
-    #[error("connections_max: {0} is not possible here")]
+    /// No connections were asked for, not one beside an accept in flight for each listener, or more than there can be.
+    #[error("connections_max: {0} for each core is not possible here: more than listeners are needed")]
     ConnectionsMax(usize),
 }
 

@@ -381,6 +381,8 @@ impl Front {
         if accepting != self.accepting {
             if let Some(lane) = self.accepting {
                 self.lanes[lane].ring.stop_accepting();
+                // Before another one waits: a connection wakes one that waits, and must not wake one that gives up.
+                self.lanes[lane].ring.submit();
                 self.shared.metrics.accepts_paused +=
                     u64::from(accepting.is_none() && !self.stopped && self.is_open);
             }

@@ -24,8 +24,8 @@ const RETRY_AFTER_MS: u32 = 1_000;
 
 /// Niceness of threads that hash, of 19 at most: their weight beside a loop is 110 to 1,024 (`sched_prio_to_weight` of
 /// Linux). A hash that took turns with the loop, log and store of a core, all of which a message passes through, would
-/// make each wait for a slice of some milliseconds; so it takes what they leave, and a tenth of a CPU that is never
-/// idle.
+/// make each wait for a slice of some milliseconds; so it takes what they leave, and a tenth of a CPU beside one that
+/// never sleeps.
 const HASHING_NICENESS: i32 = 10;
 
 /// Threads that hash: half the machine's, for the loops need the rest.
@@ -214,6 +214,7 @@ mod tests {
     fn threads_that_hash_give_way_and_nobody_else_does() {
         let config = AuthConfig { argon2_memory_kib: 8, argon2_iterations: 1, ..AuthConfig::default() };
         let pool = PasswordPool::new(Hasher::new(&config).expect("the cost is possible"));
+        const NICENESS_MAX: i32 = 19;
         // Of the calling thread: on Linux each has its own.
         let niceness = || rustix::process::getpriority_process(None).expect("the system tells");
         let before = niceness();
@@ -224,7 +225,7 @@ mod tests {
                 place.computed(|hasher| hasher.verify(b"a guess", None)).await.expect("computed");
             }
             let hashing = tokio::task::spawn_blocking(niceness).await.expect("it answers");
-            assert_eq!((hashing, niceness()), (before + HASHING_NICENESS, before));
+            assert_eq!((hashing, niceness()), ((before + HASHING_NICENESS).min(NICENESS_MAX), before));
         });
     }
 

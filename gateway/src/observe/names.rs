@@ -45,7 +45,7 @@ metrics! {
     SessionsClosed Counter "ringline_sessions_closed_total" "Sessions that the gateway ended.";
     HttpConnections Gauge "ringline_http_connections" "Open connections that carry HTTP.";
     Accepted Counter "ringline_accepted_total" "Sockets accepted.";
-    AcceptFailures Counter "ringline_accept_failures_total" "Times the system refused to accept.";
+    AcceptFailures Counter "ringline_accept_failures_total" "Times accepting failed for want of something in the system.";
     ConnectionsTooMany Counter "ringline_connections_refused_too_many_total" "Refused: their address has its share.";
     ConnectionsTooFast Counter "ringline_connections_refused_too_fast_total" "Refused: their address comes too quickly.";
     AcceptsPaused Counter "ringline_accepts_paused_total" "Times no place was left and accepting paused.";

@@ -113,7 +113,6 @@ pub struct RingCounters {
 pub struct ClientRing {
     queue: Queue,
     slots: Slots,
-    accept: Vec<Accepting>,
     accept_wanted: bool,
     /// Accepting failed for want of something in the system; waits for [`Self::retry_accept`].
     accept_stalled: bool,
@@ -126,15 +125,6 @@ pub struct ClientRing {
     counters: RingCounters,
 }
 
-/// Accepts of one listener.
-#[derive(Clone, Copy, Default, Debug)]
-struct Accepting {
-    /// In flight.
-    armed: u32,
-    /// They are being cancelled: none is added until all are over.
-    is_cancelling: bool,
-}
-
 impl ClientRing {
     /// A ring that does not accept yet.
     pub fn new(config: RingConfig, listeners: Vec<Rc<TcpListener>>) -> io::Result<Self> {
@@ -142,11 +132,9 @@ impl ClientRing {
         assert!(config.accepts > 0 && reserve < config.connections_max, "there is room for a connection");
         assert!(config.connections_max <= SLOT_MAX, "a tag names every slot");
         let buffers = ReceiveBuffers::new(config.receive_buffers, config.receive_buffer_bytes);
-        let accept = vec![Accepting::default(); listeners.len()];
         Ok(Self {
             queue: Queue::new(config.connections_max, buffers, listeners, config.accepts)?,
             slots: Slots::new(config.connections_max),
-            accept,
             accept_wanted: false,
             accept_stalled: false,
             accept_until: config.connections_max - reserve,
@@ -182,7 +170,7 @@ impl ClientRing {
         self.steer_accept();
     }
 
-    /// Stops accepting. What the kernel has accepted already still comes.
+    /// Stops accepting. What the kernel has accepted already, or is just accepting, still comes.
     pub fn stop_accepting(&mut self) {
         self.accept_wanted = false;
         self.steer_accept();
@@ -337,9 +325,6 @@ impl ClientRing {
         listener: u32,
         result: Result<(u32, SocketAddr), i32>,
     ) -> Option<RingEvent> {
-        let accepting = &mut self.accept[listener as usize];
-        accepting.armed -= 1;
-        accepting.is_cancelling &= accepting.armed > 0;
         let event = match result {
             Ok((slot, peer)) => {
                 self.counters.accepted += 1;
@@ -350,8 +335,11 @@ impl ClientRing {
             // Cancelled by us, or the client was gone before we came.
             Err(libc::ECANCELED | libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => None,
             Err(error) => {
-                tracing::warn!(error, "accepting failed");
-                self.counters.accept_failures += 1;
+                // All that are in flight fail for the same want: told once.
+                if !self.accept_stalled {
+                    tracing::warn!(error, "accepting failed");
+                    self.counters.accept_failures += 1;
+                }
                 self.accept_stalled = true;
                 None
             }
@@ -487,18 +475,10 @@ impl ClientRing {
 
     /// Arms or cancels accepts as room and wish have it.
     fn steer_accept(&mut self) {
-        let accept = self.accept_wanted && !self.accept_stalled && self.has_room();
-        for (listener, accepting) in (0..).zip(&mut self.accept) {
-            if accepting.is_cancelling {
-                // Ends with completions, which come here again.
-                continue;
-            }
-            if accept {
-                accepting.armed = self.queue.arm_accepts(listener);
-            } else if accepting.armed > 0 {
-                accepting.is_cancelling = true;
-                self.queue.cancel_accepts(listener);
-            }
+        if self.accept_wanted && !self.accept_stalled && self.has_room() {
+            self.queue.arm_accepts();
+        } else {
+            self.queue.cancel_accepts();
         }
     }
 }

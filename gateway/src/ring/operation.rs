@@ -9,7 +9,7 @@ pub(super) const SLOT_MAX: u32 = (1 << SLOT_BITS) - 1;
 /// What was asked of the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Operation {
-    /// One accept; the slot is the listener's index, the generation which of its accepts.
+    /// An accept of one socket.
     Accept = 1,
     /// An ordinary descriptor of the connection's socket.
     Install = 2,
@@ -23,13 +23,13 @@ pub(super) enum Operation {
     Close = 6,
 }
 
-/// An operation of one connection.
+/// An operation of one connection, or one of a listener's accepts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Tag {
     pub operation: Operation,
-    /// At most [`SLOT_MAX`].
+    /// At most [`SLOT_MAX`]. Of an accept: its listener.
     pub slot: u32,
-    /// Of the connection that had the slot when the operation began.
+    /// Of the connection that had the slot when the operation began. Of an accept: which of its listener's.
     pub generation: u32,
 }
 

@@ -51,6 +51,16 @@ struct PeerPlace {
     len: libc::socklen_t,
 }
 
+/// What is in flight for one place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Accept {
+    No,
+    Armed,
+    /// To be cancelled. It may have had its connection already, and if the kernel was just at it, it may wait for one as if
+    /// nothing had been asked.
+    Cancelling,
+}
+
 impl PeerPlace {
     fn empty() -> Self {
         let storage = SockAddrStorage::zeroed();
@@ -64,11 +74,11 @@ pub(super) struct Queue {
     ring: ManuallyDrop<IoUring>,
     receive_buffers: ManuallyDrop<ReceiveBuffers>,
     listeners: Vec<Rc<TcpListener>>,
-    /// For each listener as many as it may have accepts in flight, one listener after the other. The kernel's while an
-    /// accept is armed: then nothing here refers to it.
-    peers: ManuallyDrop<Box<[UnsafeCell<PeerPlace>]>>,
-    /// Which of them are the kernel's.
-    accepts_armed: Box<[bool]>,
+    /// For each listener as many as it may have accepts in flight, one listener after the other; never more of them. The
+    /// kernel's while an accept is in flight: then nothing here refers to it.
+    peers: ManuallyDrop<Vec<UnsafeCell<PeerPlace>>>,
+    /// Of each of them.
+    accepts: Vec<Accept>,
     /// Of each listener.
     accepts_max: usize,
     /// The buffer of the send in flight for each slot; at most one.
@@ -103,14 +113,14 @@ impl Queue {
         // this queue and is freed only after the ring is closed with nothing in flight.
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count, BUFFER_GROUP, 0)? };
         let accepts_max = accepts_max as usize;
-        let accepts_armed = vec![false; listeners.len() * accepts_max].into_boxed_slice();
-        let peers = accepts_armed.iter().map(|_| UnsafeCell::new(PeerPlace::empty())).collect();
+        let accepts = vec![Accept::No; listeners.len() * accepts_max];
+        let peers = accepts.iter().map(|_| UnsafeCell::new(PeerPlace::empty())).collect();
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             receive_buffers: ManuallyDrop::new(receive_buffers),
             listeners,
             peers: ManuallyDrop::new(peers),
-            accepts_armed,
+            accepts,
             accepts_max,
             sends: ManuallyDrop::new(Vec::with_capacity(table_size as usize)),
             sends_in_flight: 0,
@@ -129,40 +139,45 @@ impl Queue {
         &mut self.receive_buffers
     }
 
-    /// Puts as many accepts in flight as the listener may have, each for one socket, into a free slot of the table.
-    /// Gives how many are in flight then.
-    pub(super) fn arm_accepts(&mut self, listener: u32) -> u32 {
-        let descriptor = Fd(self.listeners[listener as usize].as_raw_fd());
-        for number in 0..self.accepts_max {
-            let index = listener as usize * self.accepts_max + number;
-            if std::mem::replace(&mut self.accepts_armed[index], true) {
+    /// Puts as many accepts in flight as each listener may have, each for one socket, into a free slot of the table.
+    pub(super) fn arm_accepts(&mut self) {
+        for index in 0..self.accepts.len() {
+            if self.accepts[index] != Accept::No {
                 continue;
             }
-            let place = self.peers[index].get();
+            self.accepts[index] = Accept::Armed;
+            let (tag, place) = (self.accept_tag(index), self.peers[index].get());
+            let descriptor = Fd(self.listeners[tag.slot as usize].as_raw_fd());
             // SAFETY: the place exists, and was not the kernel's until now; addresses are taken, nothing is read.
             let (address, len) = unsafe { (&raw mut (*place).storage, &raw mut (*place).len) };
             let accept = opcode::Accept::new(descriptor, address.cast(), len)
                 .file_index(Some(DestinationSlot::auto_target()))
                 .build();
-            self.push(accept.user_data(Tag::new(Operation::Accept, listener, number as u32).pack()));
+            self.push(accept.user_data(tag.pack()));
         }
-        self.accepts_max as u32
     }
 
-    /// Cancels the accepts of a listener that are in flight. Each still completes, in whichever way.
-    pub(super) fn cancel_accepts(&mut self, listener: u32) {
+    /// Cancels all accepts that are in flight. Each still completes, in whichever way.
+    pub(super) fn cancel_accepts(&mut self) {
         // One by one: to find all of a descriptor's, the kernel looks at every operation of the ring.
-        for number in 0..self.accepts_max {
-            if self.accepts_armed[listener as usize * self.accepts_max + number] {
-                self.cancel(Tag::new(Operation::Accept, listener, number as u32));
+        for index in 0..self.accepts.len() {
+            if self.accepts[index] == Accept::Armed {
+                self.accepts[index] = Accept::Cancelling;
+                self.cancel(self.accept_tag(index));
             }
         }
+    }
+
+    fn accept_tag(&self, index: usize) -> Tag {
+        let (listener, number) = (index / self.accepts_max, index % self.accepts_max);
+        Tag::new(Operation::Accept, listener as u32, number as u32)
     }
 
     /// An accept is over: its place is ours again, and has the peer's address if there is a peer.
     fn take_peer(&mut self, tag: Tag) -> Option<SocketAddr> {
         let index = tag.slot as usize * self.accepts_max + tag.generation as usize;
-        assert!(std::mem::take(&mut self.accepts_armed[index]), "an accept is over once");
+        let accept = std::mem::replace(&mut self.accepts[index], Accept::No);
+        assert!(accept != Accept::No, "an accept is over once");
         let PeerPlace { storage, len } = std::mem::replace(self.peers[index].get_mut(), PeerPlace::empty());
         // SAFETY: the kernel has written an address of this length, or nothing into what was zero.
         unsafe { SockAddr::new(storage, len) }.as_socket()
@@ -257,9 +272,9 @@ impl Queue {
         match tag.operation {
             Operation::Accept => {
                 let peer = self.take_peer(tag);
-                // Listeners are of the internet, so their peers have such addresses.
-                let slot = result.and_then(|slot| Ok((slot, peer.ok_or(libc::EAFNOSUPPORT)?)));
-                Some(Completion::Accepted { listener: tag.slot, slot })
+                let of_peer =
+                    |slot| (slot, peer.expect("listeners of the internet have peers of the internet"));
+                Some(Completion::Accepted { listener: tag.slot, slot: result.map(of_peer) })
             }
             Operation::Install => {
                 // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
@@ -284,7 +299,7 @@ impl Queue {
                 self.sends_in_flight -= 1;
                 Some(Completion::Sent { tag, buffer, bytes: result.map(|bytes| bytes as usize) })
             }
-            // Nothing was found to cancel: it had completed by itself.
+            // Nothing was found to cancel: it had completed by itself, or the kernel was at it.
             Operation::Cancel => None,
             Operation::Close => result.err().map(|error| Completion::CloseFailed { tag, error }),
         }
@@ -319,8 +334,8 @@ impl Queue {
             );
             self.submit();
             while self.next_completion().is_some() {}
-            let accepts_armed = self.accepts_armed.contains(&true);
-            let in_flight = self.sends_in_flight > 0 || self.receives_armed > 0 || accepts_armed;
+            let is_accepting = self.accepts.iter().any(|accept| *accept != Accept::No);
+            let in_flight = self.sends_in_flight > 0 || self.receives_armed > 0 || is_accepting;
             if !in_flight && self.backlog.is_empty() {
                 return true;
             }

@@ -24,10 +24,16 @@ struct Rig {
 }
 
 fn run<T>(config: RingConfig, listener: TcpListener, test: impl AsyncFnOnce(&mut Rig) -> T) -> T {
+    run_on(config, vec![listener], test)
+}
+
+/// With several listeners, of which the rig connects to the first.
+fn run_on<T>(config: RingConfig, listeners: Vec<TcpListener>, test: impl AsyncFnOnce(&mut Rig) -> T) -> T {
     let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build();
     runtime.expect("a runtime").block_on(async {
-        let address = listener.local_addr().expect("bound");
-        let mut ring = ClientRing::new(config, vec![Rc::new(listener)]).expect("a ring");
+        let address = listeners[0].local_addr().expect("bound");
+        let listeners = listeners.into_iter().map(Rc::new).collect();
+        let mut ring = ClientRing::new(config, listeners).expect("a ring");
         ring.start_accepting();
         ring.submit();
         let descriptor = ring.descriptor().try_clone_to_owned().expect("a descriptor");
@@ -355,7 +361,7 @@ fn a_burst_comes_in_a_few_at_a_time_and_never_beyond_the_table() {
             let before = tokens.len();
             while let Some(event) = rig.ring.next_event(&mut 64) {
                 let RingEvent::Accepted { token, peer, .. } = event else { panic!("{event:?}") };
-                assert_eq!(peer, clients[tokens.len()].local_addr().expect("connected"));
+                assert!(clients.iter().any(|client| client.local_addr().expect("connected") == peer));
                 tokens.push(token);
             }
             let came = tokens.len() - before;
@@ -373,6 +379,68 @@ fn a_burst_comes_in_a_few_at_a_time_and_never_beyond_the_table() {
             if tokens.len() < 6 {
                 break;
             }
+        }
+        assert_eq!(rig.ring.counters().accept_failures, 0);
+    });
+}
+
+#[test]
+fn listeners_have_their_own_accepts_and_share_the_table() {
+    let config = RingConfig { connections_max: 10, accepts: 2, ..CONFIG };
+    let other = TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).expect("a free port");
+    let addresses = [None, Some(other.local_addr().expect("bound"))];
+    run_on(config, vec![listener(), other], async |rig| {
+        let mut clients = Vec::new();
+        for round in 0..6 {
+            let (from, address) = (round % 2, addresses[round % 2].unwrap_or(rig.address));
+            let client = TcpStream::connect(address).expect("a connection");
+            let RingEvent::Accepted { token, listener, peer } = rig.next().await else {
+                panic!("not accepted")
+            };
+            assert_eq!((listener, peer), (from, client.local_addr().expect("connected")));
+            clients.push((client, token));
+        }
+        // Six of ten places: the other four are for those that may come meanwhile, and no more.
+        assert!(!rig.ring.has_room());
+        let more: Vec<_> = (0..4)
+            .flat_map(|_| addresses.map(|address| TcpStream::connect(address.unwrap_or(rig.address))))
+            .collect();
+        rig.ring.submit();
+        while rig.ring.next_event(&mut 64).is_some() {}
+        assert!(rig.ring.open_count() <= 10);
+        assert_eq!(rig.ring.counters().accept_failures, 0);
+        drop((clients, more));
+    });
+}
+
+#[test]
+fn accepting_goes_on_whatever_happens_while_one_is_looked_at() {
+    run(CONFIG, listener(), async |rig| {
+        let first = rig.connect();
+        let token = rig.accept().await;
+        drop(first);
+        assert!(matches!(rig.next().await, RingEvent::Ended { .. }));
+        for _ in 0..20 {
+            // What was cancelled last time is over, and all accepts are in flight again.
+            for _ in 0..2 {
+                rig.ring.submit();
+                assert!(rig.ring.next_event(&mut 64).is_none());
+            }
+            rig.ring.submit();
+            let _second = rig.connect();
+            patiently(rig.readable.readable(false)).await.expect("a connection");
+            // Seen and left; meanwhile there is room, and then nobody is wanted, and then somebody is.
+            assert!(rig.ring.next_sent().is_none() && rig.ring.has_more());
+            rig.ring.close(token);
+            rig.ring.stop_accepting();
+            rig.ring.submit();
+            let second = rig.accept().await;
+            rig.ring.start_accepting();
+            rig.ring.close(second);
+        }
+        let clients: Vec<_> = (0..30).map(|_| rig.connect()).collect();
+        for _ in &clients {
+            rig.accept().await;
         }
         assert_eq!(rig.ring.counters().accept_failures, 0);
     });

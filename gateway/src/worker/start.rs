@@ -407,7 +407,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
         let front = Front::new(FrontConfig {
             listeners: shares.listeners.clone(),
             tls: Some(shares.tls.clone()),
-            connections_max: config.connections_max.div_ceil(cores).max(2),
+            connections_max: config.connections_max.div_ceil(cores).max(shares.listeners.len() + 1),
             ring_connections_max: RING_CONNECTIONS_MAX,
             websocket_origins: config.websocket_origins.clone(),
             addresses: config.limits.addresses(cores),

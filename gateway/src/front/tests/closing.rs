@@ -234,6 +234,7 @@ fn a_front_that_cannot_be_is_refused() {
     let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     assert!(matches!(make(everywhere, false, 16), Some(FrontError::PlainNotLoopback(_))));
     assert!(matches!(make(local, false, 0), Some(FrontError::ConnectionsMax(0))));
+    assert!(matches!(make(local, false, 1), Some(FrontError::ConnectionsMax(1))), "none beside an accept");
     let taken = std::net::TcpListener::bind(local).expect("a free port");
     let taken_address = taken.local_addr().expect("bound");
     assert!(matches!(make(taken_address, false, 16), Some(FrontError::Listen { .. })));
