@@ -16,7 +16,7 @@ use wire_protocol::ids::UserId;
 use wire_protocol::limits::{ALPN_NATIVE, FRAME_BYTES_MAX};
 use wire_protocol::session::{ClientEvent, ClientSession, Proof};
 use wire_protocol::v1::{self, client_frame, server_frame};
-use wire_protocol::websocket::{self, Item, Outgoing};
+use wire_protocol::websocket::{self, CloseCode, Item, Outgoing};
 
 trait Socket: Read + Write + Send {
     fn tcp(&self) -> &TcpStream;
@@ -57,6 +57,8 @@ pub struct Client {
     events: VecDeque<server_frame::Body>,
     pub ready: v1::Ready,
     pub closing: Option<v1::SessionClosing>,
+    /// Of a WebSocket that the server closed.
+    pub close_code: Option<CloseCode>,
     /// The server closed the connection.
     pub is_over: bool,
 }
@@ -73,13 +75,21 @@ impl Client {
     /// Connects and says hello; whatever comes of it.
     pub fn hello(server: &Server, way: Way, proof: Proof) -> Self {
         let mut client = Self::open(server, way);
-        client.say_hello(proof);
+        client.say_hello(proof, 0);
         client
     }
 
-    fn say_hello(&mut self, proof: Proof) {
+    /// As [`Self::connect`], wishing for a heartbeat of so many seconds.
+    pub fn connect_with_heartbeat(server: &Server, way: Way, account: &Account, heartbeat_s: u32) -> Self {
+        let mut client = Self::open(server, way);
+        client.say_hello(Proof::AccessToken(account.access_token.clone()), heartbeat_s);
+        assert_eq!(client.closing, None);
+        client
+    }
+
+    fn say_hello(&mut self, proof: Proof, heartbeat_s: u32) {
         let mut out = BytesMut::new();
-        self.session.hello(proof, 0, "test", &mut out);
+        self.session.hello(proof, heartbeat_s, "test", &mut out);
         self.send(&out);
         let what = "ready or closing";
         self.pump_until(what, |client| !client.ready.user_id.is_empty() || client.closing.is_some());
@@ -88,7 +98,7 @@ impl Client {
     /// As [`Self::connect`], over a socket that was made elsewhere.
     pub fn connect_over(server: &Server, stream: TcpStream, way: Way, account: &Account) -> Self {
         let mut client = Self::over(server, stream, way);
-        client.say_hello(Proof::AccessToken(account.access_token.clone()));
+        client.say_hello(Proof::AccessToken(account.access_token.clone()), 0);
         assert_eq!(client.closing, None);
         client
     }
@@ -102,7 +112,7 @@ impl Client {
     fn over(server: &Server, stream: TcpStream, way: Way) -> Self {
         stream.set_nodelay(true).expect("a socket");
         let (socket, framing): (Box<dyn Socket>, _) = match way {
-            Way::NativeTls => (Box::new(tls(server, stream)), native()),
+            Way::NativeTls => (Box::new(secured(tls_config(server), stream)), native()),
             Way::NativePlain => (Box::new(stream), native()),
             Way::WebSocket => (Box::new(upgraded(stream)), web_socket()),
         };
@@ -116,6 +126,7 @@ impl Client {
             events: VecDeque::new(),
             ready: v1::Ready::default(),
             closing: None,
+            close_code: None,
             is_over: false,
         }
     }
@@ -124,7 +135,8 @@ impl Client {
         self.started.elapsed().as_millis() as u64
     }
 
-    pub fn send(&mut self, payload: &[u8]) {
+    /// A frame's payload as it goes over the socket.
+    pub fn framed(&self, payload: &[u8]) -> BytesMut {
         let mut bytes = BytesMut::new();
         match self.framing {
             Framing::Native(_) => encode_frame(payload, &mut bytes),
@@ -132,6 +144,11 @@ impl Client {
                 websocket::encode(Outgoing::Binary(payload), Some([1, 2, 3, 4]), &mut bytes)
             }
         }
+        bytes
+    }
+
+    pub fn send(&mut self, payload: &[u8]) {
+        let bytes = self.framed(payload);
         self.send_raw(&bytes);
     }
 
@@ -237,8 +254,8 @@ impl Client {
             Framing::Native(decoder) => decoder.next_frame().expect("framed"),
             Framing::WebSocket(decoder) => match decoder.next_item().expect("a WebSocket frame")? {
                 Item::Binary(payload) => Some(payload),
-                Item::Close { .. } => {
-                    self.is_over = true;
+                Item::Close { code, .. } => {
+                    (self.is_over, self.close_code) = (true, code);
                     None
                 }
                 other => panic!("{other:?}"),
@@ -270,7 +287,8 @@ fn web_socket() -> Framing {
     Framing::WebSocket(websocket::Decoder::for_client(FRAME_BYTES_MAX))
 }
 
-fn tls(server: &Server, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+/// A client of the native protocol that trusts the server's certificate.
+pub fn tls_config(server: &Server) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let certificate =
         CertificateDer::from_pem_file(&server.certificate).expect("the development certificate");
@@ -279,6 +297,11 @@ fn tls(server: &Server, stream: TcpStream) -> StreamOwned<ClientConnection, TcpS
     let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let mut config = versions.expect("versions").with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![ALPN_NATIVE.to_vec()];
+    config
+}
+
+/// The socket after its handshake.
+pub fn secured(config: ClientConfig, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
     let name = ServerName::try_from("localhost").expect("a name");
     let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
     let mut secured = StreamOwned::new(connection, stream);

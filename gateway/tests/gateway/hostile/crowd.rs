@@ -1,15 +1,14 @@
 //! All of it at once, while people go on talking.
 
-use super::raw;
+use super::{connected, private_kib, raw};
 use crate::chat::{created, direct, text};
 use crate::client::{Client, Way};
 use crate::memory_group::MemoryGroup;
 use crate::server::{Account, EMBEDDED, Folder, Server, Share};
 use bytes::Bytes;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,22 +37,6 @@ const GROUP_MIB: u64 = 256;
 const ROUNDS: usize = 6;
 /// The last round adds at most this to the most of those before it, in MiB: what was used before is used again.
 const LAST_ROUND_MIB_MAX: u64 = 16;
-
-/// A connection from another loopback address than the attackers'.
-fn connected(from: [u8; 4], to: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.bind(&SocketAddr::from((from, 0)).into()).expect("all of 127/8 is this machine");
-    socket.connect(&to.into()).expect("it listens");
-    socket.into()
-}
-
-/// Memory of the process that no file backs, in KiB. Asking for it holds up nobody, other than asking for its maps.
-fn private_kib(server: &Server) -> u64 {
-    let path = format!("/proc/{}/status", server.process.id());
-    let text = std::fs::read_to_string(path).expect("a running process");
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux tells");
-    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
-}
 
 struct Pair {
     sender: Client,
