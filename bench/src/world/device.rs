@@ -380,7 +380,8 @@ impl Device {
             Wish::Create(room) => client_frame::Body::Create(cast::creation(*room)),
             Wish::Send(message) => client_frame::Body::Send(v1::SendMessage {
                 conversation_id: cast::room(story.messages[*message].room).to_bytes(),
-                client_message_id: *message as u64 + 1,
+                client_message_id: client_message_id(*message),
+                predecessor: story.unanswered_before(*message).map_or(0, client_message_id),
                 kind: EntryKind::Text as i32,
                 body: story::body(*message),
                 ..v1::SendMessage::default()
@@ -547,6 +548,10 @@ impl Device {
             self.wish(outside.now_ms, Wish::Sync);
         }
     }
+}
+
+fn client_message_id(message: usize) -> u64 {
+    message as u64 + 1
 }
 
 /// How far the entries go without a gap, from the first one.

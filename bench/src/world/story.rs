@@ -56,6 +56,14 @@ impl Story {
         of_room.filter_map(|message| message.seq).max().unwrap_or(0)
     }
 
+    /// The newest of the messages that its device wrote in the same room before it and that have no answer.
+    pub fn unanswered_before(&self, message: usize) -> Option<usize> {
+        let Message { device, room, .. } = self.messages[message];
+        self.messages[..message]
+            .iter()
+            .rposition(|other| (other.device, other.room, other.seq) == (device, room, None))
+    }
+
     /// Messages without an answer.
     pub fn unanswered(&self) -> impl Iterator<Item = usize> {
         (0..self.messages.len()).filter(|number| self.messages[*number].seq.is_none())

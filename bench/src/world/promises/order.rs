@@ -1,10 +1,16 @@
 //! One order: a number in a room names one entry for ever, whoever sees it and however; pages and whole rooms have no
-//! gaps; time does not fall.
+//! gaps; time does not fall. What one device wrote in a room stands there in the order in which it wrote it, also when it
+//! did not wait for answers.
 
 use crate::world::history::{Event, History, Seen};
 use std::collections::BTreeMap;
 
 pub(super) fn check(history: &History) -> Result<(), String> {
+    check_entries(history)?;
+    check_senders(history)
+}
+
+fn check_entries(history: &History) -> Result<(), String> {
     let mut rooms: BTreeMap<(usize, u64), Seen> = BTreeMap::new();
     for event in &history.events {
         let (room, entries) = History::seen(event);
@@ -41,6 +47,30 @@ pub(super) fn check(history: &History) -> Result<(), String> {
             return Err(format!("room {room}: time falls from {last:?} to {entry:?}"));
         }
         before = Some((room, entry));
+    }
+    Ok(())
+}
+
+fn check_senders(history: &History) -> Result<(), String> {
+    let mut seqs: BTreeMap<usize, u64> = BTreeMap::new();
+    for event in &history.events {
+        if let Event::Acked { message, seq, .. } = event {
+            seqs.insert(*message, *seq);
+        }
+        let (_, entries) = History::seen(event);
+        seqs.extend(entries.iter().filter_map(|entry| Some((entry.message?, entry.seq))));
+    }
+    let mut last: BTreeMap<(usize, usize), (usize, u64)> = BTreeMap::new();
+    for event in &history.events {
+        let Event::Sent { message, device, room } = event else { continue };
+        let Some(seq) = seqs.get(message) else { continue };
+        if let Some((before, at)) = last.insert((*device, *room), (*message, *seq))
+            && at > *seq
+        {
+            return Err(format!(
+                "room {room}: device {device} wrote message {before} before {message}, and they are at {at} and {seq}"
+            ));
+        }
     }
     Ok(())
 }

@@ -100,6 +100,19 @@ fn a_message_comes_after_what_was_known_when_it_was_written() {
 }
 
 #[test]
+fn what_one_device_wrote_in_a_room_keeps_its_order() {
+    let judged_after = |sent: [(usize, usize, usize); 2]| {
+        let sent = sent.map(|(message, device, room)| Event::Sent { message, device, room });
+        judged(sent.into_iter().chain(good()).collect())
+    };
+    assert_eq!(judged_after([(7, 0, 0), (8, 0, 0)]), "kept");
+    assert_eq!(judged_after([(8, 0, 0), (7, 0, 0)]), "order");
+    // Others may write meanwhile; and so may it elsewhere.
+    assert_eq!(judged_after([(8, 0, 0), (7, 1, 0)]), "kept");
+    assert_eq!(judged_after([(8, 0, 0), (9, 0, 0)]), "kept", "what never arrived has no place");
+}
+
+#[test]
 fn a_page_has_what_it_says_that_there_is() {
     let page = |after: u64, head: u64, entries: &[Seen]| {
         with(4, Event::Read { begun: 4, device: 1, room: 0, after, head, entries: entries.to_vec() })
