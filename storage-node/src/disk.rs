@@ -15,6 +15,14 @@ use std::path::Path;
 #[cfg(any(test, feature = "sim"))]
 use crate::sim::{SimDisk, SimFile};
 
+/// What an error means that [`is_no_room`].
+pub(crate) const NO_ROOM: &str = "no room: the disk is full, or a limit is reached";
+
+/// Whether an error says that there is no room: on the disk, for this user, or in a file.
+pub(crate) fn is_no_room(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
 /// Where files are kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Disk {

@@ -10,7 +10,7 @@ const CHANGED: usize = 20_000;
 /// The same for a target that opens files, or shakes hands, for each.
 const CHANGED_SLOWLY: usize = 600;
 /// Those.
-const SLOW: [&str; 3] = ["log-files", "raft-group", "tls"];
+const SLOW: [&str; 4] = ["log-files", "raft-group", "snapshots", "tls"];
 
 fn inputs_of(target: &Target) -> Vec<Vec<u8>> {
     let file = corpus::file_of(target.name);

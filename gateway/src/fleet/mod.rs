@@ -16,6 +16,8 @@ pub mod driver;
 mod probe;
 pub mod slots;
 
+pub use probe::understood;
+
 use std::sync::Arc;
 use wire_protocol::ids::UserId;
 use wire_protocol::limits::CLOSING_GATEWAYS_MAX;

@@ -104,8 +104,8 @@ impl Prober {
     }
 }
 
-/// `None`: that is no gateway.
-fn understood(answer: &[u8]) -> Option<Probed> {
+/// What the bytes of an answer say. `None`: that is no gateway.
+pub fn understood(answer: &[u8]) -> Option<Probed> {
     let answer = std::str::from_utf8(answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     match head.split(' ').nth(1)? {

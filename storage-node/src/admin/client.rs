@@ -52,8 +52,7 @@ pub fn call(
 
 fn begin(mut stream: UnixStream, request: &AdminRequest) -> io::Result<BufReader<UnixStream>> {
     stream.set_read_timeout(Some(ADMIN_SILENCE_TIMEOUT))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
+    let line = request.to_line()?;
     // One that has no room for another connection answers without looking at the request.
     match stream.write_all(&line) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),

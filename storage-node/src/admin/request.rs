@@ -4,6 +4,7 @@ use super::fleet::{FleetStatus, FleetWish};
 use super::status::NodeStatus;
 use crate::backup::BackupReport;
 use serde::{Deserialize, Serialize};
+use std::io;
 use std::path::PathBuf;
 
 /// One line to the node.
@@ -30,6 +31,20 @@ pub enum AdminRequest {
     },
     /// As the fleet, once nothing moves any more.
     WaitForMoves {},
+}
+
+impl AdminRequest {
+    /// Reads a line that somebody sent. An error is for whoever did.
+    pub fn from_line(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| format!("this node knows no such request: {error}"))
+    }
+
+    /// As it is sent, with its line's end. An error is of a path that is no text.
+    pub fn to_line(&self) -> io::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(self)?;
+        line.push(b'\n');
+        Ok(line)
+    }
 }
 
 /// One line from the node.

@@ -171,7 +171,7 @@ fn read_request(stream: &mut UnixStream) -> Result<AdminRequest, String> {
             return Err(format!("a request has {ADMIN_REQUEST_BYTES_MAX} bytes at most"));
         }
     }
-    serde_json::from_slice(&line).map_err(|error| format!("this node knows no such request: {error}"))
+    AdminRequest::from_line(&line)
 }
 
 fn say(stream: &mut UnixStream, reply: &AdminReply) -> io::Result<()> {

@@ -83,13 +83,19 @@ impl Manifest {
         Self::parse(&text).map_err(named)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads and checks what [`Self::to_text`] gave. An error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let damaged = || "damaged: it does not have the checksum that it names".to_owned();
         let (line, sum) =
             text.strip_suffix('\n').and_then(|text| text.split_once('\n')).ok_or_else(damaged)?;
         if sha256_hex(line.as_bytes()) != sum {
             return Err(damaged());
         }
+        Self::from_line(line)
+    }
+
+    /// Reads the line of JSON alone, whose checksum is right. An error says what is wrong with it.
+    pub fn from_line(line: &str) -> Result<Self, String> {
         // The version before all else: the rest may mean something else in another one.
         let format = serde_json::from_str::<Format>(line).map_err(|error| error.to_string())?.format;
         if format != BACKUP_FORMAT {

@@ -23,6 +23,8 @@ mod open;
 mod verify;
 mod plan;
 mod restore;
+#[cfg(test)]
+mod restore_tests;
 mod schedule;
 
 pub use make::BackupReport;

@@ -11,7 +11,7 @@ use super::verify::{VerifyReport, check_files};
 use crate::config::{Beginning, StorageConfig};
 use crate::disk::Disk;
 use crate::domain::Restored;
-use crate::engine::{RocksOptions, RocksStore, View};
+use crate::engine::{RocksOptions, RocksStore, Store, View};
 use crate::placement::ShardMap;
 use crate::replication::Log;
 use crate::worker::{DataFolder, Owner};
@@ -76,9 +76,8 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     let used: BTreeSet<usize> = plan.chosen.iter().copied().collect();
     check_used(&backups, &used, progress)?;
 
-    let identity =
-        DataFolder::open(Disk::Real, &config.data_dir, Owner::of(config, &map), Beginning::NewFleet)
-            .map_err(|error| error.to_string())?;
+    let restoring = Restoring { disk: Disk::Real, config, map: &map, plan: &plan, manifests: &manifests };
+    let folder = restoring.open()?;
     let scratch = config.data_dir.join("restoring");
     let views: BTreeMap<usize, Box<dyn View>> = used
         .iter()
@@ -86,19 +85,12 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
         .collect::<Result<_, String>>()?;
     let sources: Vec<&dyn View> = plan.chosen.iter().map(|place| &*views[place]).collect();
     let options = RocksOptions::with_memory(config.shard_count, config.memory);
-    let store = RocksStore::open(&identity.rows(), &options).map_err(|error| error.to_string())?;
-    let is_here = |shard: &ShardId| map.first_replicas(*shard).set.voters.contains(&config.node_id);
-    let own: Vec<ShardId> = map.own_shards().into_iter().filter(is_here).collect();
-    let mut restored = Restored::new(&store, sources, &own, (plan.index, plan.term));
-    let rows = fill(&mut restored, &plan, &manifests, &own, progress)?;
-    progress("all of it becomes durable".to_owned())?;
-    restored.finish().map_err(|error| error.to_string())?;
-    let log = Log::open(&identity.log(), &config.log).map_err(|error| error.to_string())?;
-    log.begin_at(&own, plan.index, plan.term).map_err(|error| error.to_string())?;
+    let store = RocksStore::open(&folder.rows(), &options).map_err(|error| error.to_string())?;
+    let rows = restoring.fill(&folder, &store, sources, progress)?;
     drop(views);
     fs::remove_dir_all(&scratch).map_err(|error| named(&scratch, &error))?;
     // Last: a folder without it is refused.
-    identity.claim().map_err(|error| error.to_string())?;
+    folder.claim().map_err(|error| error.to_string())?;
     let shard_from = |shard: &ShardId| {
         let manifest = manifests[plan.chosen[shard.0 as usize]];
         (shard.0, manifest.node_id, manifest.number)
@@ -106,31 +98,76 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     Ok(RestoreReport {
         mark: plan.mark.clone(),
         node_id: config.node_id,
-        shards: own.iter().map(shard_from).collect(),
+        shards: restoring.own().iter().map(shard_from).collect(),
         rows,
     })
 }
 
-fn fill(
-    restored: &mut Restored<'_>,
-    plan: &Plan,
-    manifests: &[&Manifest],
-    own: &[ShardId],
-    progress: Progress<'_>,
-) -> Result<u64, String> {
-    let mut rows = 0;
-    for shard in own {
-        progress(format!("shard {shard}: its rows"))?;
-        let point = manifests[plan.chosen[shard.0 as usize]].point(shard.0);
-        let time_ms = point.map_or(0, |point| point.time_ms);
-        rows += restored.take(*shard, time_ms).map_err(|error| error.to_string())?;
+/// A node's folder that is being made.
+pub(super) struct Restoring<'a> {
+    pub disk: Disk,
+    pub config: &'a StorageConfig,
+    pub map: &'a ShardMap,
+    pub plan: &'a Plan,
+    pub manifests: &'a [&'a Manifest],
+}
+
+impl Restoring<'_> {
+    /// Shards that the node is to hold.
+    pub fn own(&self) -> Vec<ShardId> {
+        let own = self.config.node_id;
+        let is_here = |shard: &ShardId| self.map.first_replicas(*shard).set.voters.contains(&own);
+        self.map.own_shards().into_iter().filter(is_here).collect()
     }
-    for shard in (0..plan.chosen.len() as u32).map(ShardId) {
-        progress(format!("shard {shard}: feeds of its conversations' members, names of its users"))?;
-        restored.tell_feeds(shard).map_err(|error| error.to_string())?;
-        restored.give_names(shard).map_err(|error| error.to_string())?;
+
+    /// Opens the folder, which is nobody's yet.
+    pub fn open(&self) -> Result<DataFolder, String> {
+        let owner = Owner::of(self.config, self.map);
+        DataFolder::open(self.disk.clone(), &self.config.data_dir, owner, Beginning::NewFleet)
+            .map_err(|error| error.to_string())
     }
-    Ok(rows)
+
+    /// Fills it with rows and logs, all of them durable on return; gives the number of rows. `sources`: a view for each
+    /// shard of the fleet.
+    pub fn fill(
+        &self,
+        folder: &DataFolder,
+        store: &dyn Store,
+        sources: Vec<&dyn View>,
+        progress: Progress<'_>,
+    ) -> Result<u64, String> {
+        let (own, plan) = (self.own(), self.plan);
+        // First: no node starts where a log is that nobody has claimed, so none does on a part of the rows.
+        let log = Log::open_on(self.disk.clone(), &folder.log(), &self.config.log)
+            .map_err(|error| error.to_string())?;
+        let mut restored = Restored::new(store, sources, &own, (plan.index, plan.term));
+        let rows = self.take(&mut restored, &own, progress)?;
+        progress("all of it becomes durable".to_owned())?;
+        restored.finish().map_err(|error| error.to_string())?;
+        log.begin_at(&own, plan.index, plan.term).map_err(|error| error.to_string())?;
+        Ok(rows)
+    }
+
+    fn take(
+        &self,
+        restored: &mut Restored<'_>,
+        own: &[ShardId],
+        progress: Progress<'_>,
+    ) -> Result<u64, String> {
+        let mut rows = 0;
+        for shard in own {
+            progress(format!("shard {shard}: its rows"))?;
+            let point = self.manifests[self.plan.chosen[shard.0 as usize]].point(shard.0);
+            let time_ms = point.map_or(0, |point| point.time_ms);
+            rows += restored.take(*shard, time_ms).map_err(|error| error.to_string())?;
+        }
+        for shard in (0..self.plan.chosen.len() as u32).map(ShardId) {
+            progress(format!("shard {shard}: feeds of its conversations' members, names of its users"))?;
+            restored.tell_feeds(shard).map_err(|error| error.to_string())?;
+            restored.give_names(shard).map_err(|error| error.to_string())?;
+        }
+        Ok(rows)
+    }
 }
 
 fn refuse_used_folder(data_dir: &Path) -> Result<(), String> {

@@ -18,7 +18,7 @@ pub(super) fn change(turn: &mut Turn<'_, '_>, next: &Fleet) -> Answered {
         return Err(invalid("change_fleet: of shard 0 alone"));
     }
     let epoch = fleet(turn.overlay)?.map_or(0, |fleet| fleet.epoch);
-    if next.epoch != epoch + 1 {
+    if next.epoch.checked_sub(1) != Some(epoch) {
         return Err(invalid("epoch: another change came before"));
     }
     turn.overlay.put(keys::fleet(), row_of(next));

@@ -33,6 +33,7 @@ pub(crate) use restored::Restored;
 pub(crate) use turn::Stop;
 
 use crate::engine::{Reader, StoreError, keys};
+use bytes::Bytes;
 use row::{RowReader, RowWriter};
 use turn::{Turn, refused};
 use wire_protocol::ids::{DeviceId, ShardId, UserId};
@@ -148,7 +149,11 @@ pub(crate) fn answered(kind: Result<answer::Kind, Stop>) -> Result<Answer, Store
 
 /// Log index and logged time of the last batch whose rows are there; zeros for a new shard.
 pub fn applied_index(reader: &dyn Reader, shard: ShardId) -> Result<(u64, u64), StoreError> {
-    let Some(row) = reader.value(&keys::applied(shard))? else { return Ok((0, 0)) };
+    reader.value(&keys::applied(shard))?.map_or(Ok((0, 0)), applied_of)
+}
+
+/// The same, of that row.
+pub fn applied_of(row: Bytes) -> Result<(u64, u64), StoreError> {
     let mut row = RowReader::new("applied", row)?;
     Ok((row.varint()?, row.varint()?))
 }

@@ -10,6 +10,8 @@ use super::{
     format, keys,
 };
 use crate::config::MemoryConfig;
+use crate::disk::NO_ROOM;
+use crate::failpoint::{self, Failpoint};
 use bytes::Bytes;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -18,6 +20,7 @@ use rocksdb::{
     SliceTransform, WriteOptions,
 };
 use std::ffi::CStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +37,8 @@ const MEMTABLE_FILTER_RATIO: f64 = 0.1;
 const BLOCK_BYTES: usize = 16 * 1024;
 /// RocksDB's own log files kept for a person to read.
 const INFO_LOGS_MAX: usize = 4;
+/// Names the manifest, which names the tables.
+const CURRENT: &str = "CURRENT";
 
 /// What differs between nodes.
 #[derive(Clone, Debug)]
@@ -79,15 +84,10 @@ impl RocksStore {
     /// Opens the database in `folder`, and makes it if the folder holds none. Refuses other formats by name.
     pub fn open(folder: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
         let logged_ms = Arc::new(AtomicU64::new(0));
-        let unusable = |error: rocksdb::Error| {
-            let mut detail = error.to_string();
-            // RocksDB blames its manifest also when a table's own description is damaged.
-            if detail.contains("MANIFEST") {
-                detail.push_str(" (that, or a table beside it)");
-            }
-            StoreError::Unusable { folder: folder.to_owned(), detail }
-        };
-        let database = DB::open(&database_options(options, &logged_ms), folder).map_err(unusable)?;
+        let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
+        refuse_tables_alone(folder).map_err(unusable)?;
+        let database = DB::open(&database_options(options, &logged_ms), folder)
+            .map_err(|error| unusable(described(folder, &error)))?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         // Batches of an overlay are sorted: each insert starts where the one before ended.
@@ -166,8 +166,50 @@ fn database_options(options: &RocksOptions, logged_ms: &Arc<AtomicU64>) -> Optio
     database
 }
 
+/// RocksDB takes a folder without the file that names its manifest for an empty one: it would begin anew, and remove the
+/// tables, of which it knows nothing then.
+fn refuse_tables_alone(folder: &Path) -> Result<(), String> {
+    let current = folder.join(CURRENT);
+    if current.exists() {
+        return Ok(());
+    }
+    let files = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        files => files.map_err(|error| error.to_string())?,
+    };
+    for file in files {
+        let file = file.map_err(|error| error.to_string())?.path();
+        if file.extension().is_some_and(|extension| extension == "sst") {
+            return Err(format!("{} is missing, and there are tables", current.display()));
+        }
+    }
+    Ok(())
+}
+
+/// What RocksDB says of a folder that it cannot open, with the file that is at fault.
+fn described(folder: &Path, error: &rocksdb::Error) -> String {
+    let said = error.to_string();
+    let current = folder.join(CURRENT);
+    if said.contains(".sst") {
+        // Behind it RocksDB blames the manifest that it was reading when it looked into the table.
+        return said.split("  The file ").next().unwrap_or(&said).to_owned();
+    }
+    if said.contains("MANIFEST") {
+        // It does so, too, when it does not say which table it looked into, or when it was led to a wrong manifest.
+        return format!("{said} (that, {}, or a table beside it)", current.display());
+    }
+    if said.contains(CURRENT) { format!("{}: {said}", current.display()) } else { said }
+}
+
 pub(super) fn engine_failed(error: rocksdb::Error) -> StoreError {
-    StoreError::Engine(error.into_string())
+    StoreError::Engine(explained(error))
+}
+
+/// As RocksDB says it, and what that means if there is no room.
+fn explained(error: rocksdb::Error) -> String {
+    let said = error.into_string();
+    let words = ["No space left on device", "Disk quota exceeded", "File too large"];
+    if words.iter().any(|words| said.contains(*words)) { format!("{said} ({NO_ROOM})") } else { said }
 }
 
 impl Reader for RocksStore {
@@ -208,9 +250,12 @@ impl Store for RocksStore {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        let folder = self.database.path().display();
+        let failed = |detail: String| StoreError::Engine(format!("sync of {folder}: {detail}"));
+        failpoint::try_pass(Failpoint::RowsSyncing).map_err(|error| failed(error.to_string()))?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.database.flush_opt(&options).map_err(engine_failed)
+        self.database.flush_opt(&options).map_err(|error| failed(explained(error)))
     }
 
     /// A checkpoint: links to the tables of this moment, which a flush has just completed.

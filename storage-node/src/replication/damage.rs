@@ -11,23 +11,24 @@
 
 /// What every log file begins with.
 const MAGIC: &[u8] = b"RAFT-LOG-FILE-HEADER-9986AB3E47F320B394C8E84916EB0ED5";
-/// Highest format of a log file that the engine reads.
+/// Highest format of a log file that the engine reads. It makes files of the one below, too, out of one that a crash
+/// left empty.
 pub(super) const FORMAT_MAX: u64 = 2;
 
-/// The format of a file that a newer program wrote. A torn head has none or a lower one: its bytes are written in
-/// their order or are still 0.
-pub(super) fn newer_format(bytes: &[u8]) -> Option<u64> {
+/// The format of a file that another program wrote. A torn head has none or 0: its bytes are written in their order or
+/// are still 0, and only the last of the format is not.
+pub(super) fn other_format(bytes: &[u8]) -> Option<u64> {
     let version = bytes.strip_prefix(MAGIC)?.first_chunk::<8>()?;
-    Some(u64::from_be_bytes(*version)).filter(|version| *version > FORMAT_MAX)
+    Some(u64::from_be_bytes(*version)).filter(|version| !(1..=FORMAT_MAX).contains(version))
 }
 
 /// Whether a file's head begins here.
-pub(super) fn is_head(bytes: &[u8]) -> bool {
+pub(crate) fn is_head(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
 /// Bytes of a file's head: what it begins with, its format, and how its batches are aligned.
-pub(super) const HEAD_BYTES: usize = MAGIC.len() + 8 + 8;
+pub(crate) const HEAD_BYTES: usize = MAGIC.len() + 8 + 8;
 
 /// First format whose head says how batches are aligned; before it, they follow at once.
 const FORMAT_WITH_ALIGNMENT: u64 = 2;

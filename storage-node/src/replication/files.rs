@@ -11,7 +11,8 @@
 //! - Errors name the file.
 
 use super::damage;
-use crate::disk::Disk;
+use crate::disk::{Disk, NO_ROOM, is_no_room};
+use crate::failpoint::{self, Failpoint};
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -87,6 +88,11 @@ impl LogFiles {
     pub fn failure(&self) -> Option<String> {
         let failed = self.state.has_failed.load(Ordering::Acquire);
         failed.then(|| self.state.failure().clone().unwrap_or_default())
+    }
+
+    /// Files whose ends the engine could not read, and where these begin, until [`LogFiles::settle`].
+    pub fn unread_ends(&self) -> Vec<String> {
+        self.state.found().iter().filter_map(LogFile::unread_end).collect()
     }
 
     /// The file that a complaint of the engine is about: the one that was looked into last.
@@ -174,6 +180,13 @@ impl LogFile {
         }
     }
 
+    fn unread_end(&self) -> Option<String> {
+        match self.end.load(Ordering::Acquire) {
+            UNCUT => None,
+            end => Some(format!("{} has nothing that can be read from byte {end} on", self.path.display())),
+        }
+    }
+
     fn cut_to(&self, size: usize) -> io::Result<()> {
         match &self.inner {
             Inner::Real(file) => Handle::truncate(&**file, size),
@@ -184,6 +197,7 @@ impl LogFile {
     }
 
     fn try_sync(&self) -> io::Result<()> {
+        failpoint::try_pass(Failpoint::LogSyncing)?;
         match &self.inner {
             Inner::Real(file) => file.sync()?,
             #[cfg(any(test, feature = "sim"))]
@@ -205,17 +219,15 @@ impl LogFile {
         }
         let Some(number) = file_number(&self.path) else { return Ok(()) };
         let bytes = self.read_from(offset)?;
-        if offset == 0
-            && let Some(version) = damage::newer_format(&bytes)
-        {
-            return damaged(format!("format {version}, this program reads up to {}", damage::FORMAT_MAX));
-        }
-        match damage::whole_batch_behind(&bytes, number) {
-            Some(at) => {
+        let Some(at) = damage::whole_batch_behind(&bytes, number) else { return Ok(()) };
+        match damage::other_format(&bytes).filter(|_| offset == 0) {
+            Some(version) => {
+                damaged(format!("format {version}, this program reads up to {}", damage::FORMAT_MAX))
+            }
+            None => {
                 let next = offset + at;
                 damaged(format!("damaged at byte {offset}: what was written later, at byte {next}, is whole"))
             }
-            None => Ok(()),
         }
     }
 
@@ -223,12 +235,18 @@ impl LogFile {
     fn check_head(&self) -> io::Result<()> {
         let mut head = vec![0; damage::HEAD_BYTES.min(Handle::file_size(self)?)];
         self.cursor()?.read_exact(&mut head).map_err(|error| self.named("read", error))?;
+        let refused = |detail: String| Err(io::Error::other(format!("{}: {detail}", self.path.display())));
+        // A format of 0 may be what power failure left of a head: that is decided at its end. Files that are kept to be
+        // used again hold nothing, whatever their heads say.
+        let is_used = self.path.extension().is_none_or(|extension| extension != "reserved");
+        if let Some(version) = damage::other_format(&head).filter(|version| is_used && *version > 0) {
+            return refused(format!("format {version}, this program reads up to {}", damage::FORMAT_MAX));
+        }
         match damage::alignment(&head) {
             0 => Ok(()),
-            alignment => Err(io::Error::other(format!(
-                "{}: damaged in its head: batches aligned to {alignment} bytes, and they never are",
-                self.path.display()
-            ))),
+            alignment => refused(format!(
+                "damaged in its head: batches aligned to {alignment} bytes, and they never are"
+            )),
         }
     }
 
@@ -282,7 +300,7 @@ impl Handle for LogFile {
 
 impl FileSystem for LogFiles {
     type Handle = LogFile;
-    type Reader = Cursor;
+    type Reader = LogReader;
     type Writer = LogWriter;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<LogFile> {
@@ -326,13 +344,14 @@ impl FileSystem for LogFiles {
         self.disk.rename(from.as_ref(), to.as_ref()).map_err(|error| named("rename", from.as_ref(), error))
     }
 
-    fn new_reader(&self, file: Arc<LogFile>) -> io::Result<Cursor> {
+    fn new_reader(&self, file: Arc<LogFile>) -> io::Result<LogReader> {
         let mut last_read = self.state.last_read();
         last_read.any = Some(Arc::clone(&file.path));
         let is_older = file.permission == Permission::ReadOnly;
         last_read.suspects[usize::from(file.is_rewrite())] = is_older.then(|| Arc::clone(&file.path));
         drop(last_read);
-        file.cursor()
+        let inner = file.cursor()?;
+        Ok(LogReader { file, inner })
     }
 
     fn new_writer(&self, file: Arc<LogFile>) -> io::Result<LogWriter> {
@@ -379,6 +398,24 @@ impl Seek for Cursor {
             #[cfg(any(test, feature = "sim"))]
             Self::Simulated(file) => file.seek(to),
         }
+    }
+}
+
+/// Reads a log file from a place in it.
+pub(super) struct LogReader {
+    file: Arc<LogFile>,
+    inner: Cursor,
+}
+
+impl Read for LogReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| self.file.named("read", error))
+    }
+}
+
+impl Seek for LogReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
     }
 }
 
@@ -435,7 +472,8 @@ impl WriteExt for LogWriter {
 
 /// Keeps the kind and, word by word, the text: the engine looks for "nospace" in it.
 fn named(what: &str, path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what} {}: {error}", path.display()))
+    let means = if is_no_room(error.kind()) { format!(" ({NO_ROOM})") } else { String::new() };
+    io::Error::new(error.kind(), format!("{what} {}: {error}{means}", path.display()))
 }
 
 /// The number in a log file's name, which signs its batches.

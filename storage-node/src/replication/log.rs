@@ -220,7 +220,7 @@ impl Log {
                     let index = entry.index;
                     let detail =
                         format!("entry {index} is of format {version}, this program reads {RECORD_VERSION}");
-                    return Err(self.damaged(shard, detail));
+                    return Err(self.damaged_entry(shard, index, &detail));
                 }
                 above += 1;
             }
@@ -431,14 +431,35 @@ impl Log {
     pub(super) fn damaged(&self, shard: ShardId, detail: String) -> ReplicationError {
         ReplicationError::Damaged { folder: self.folder.clone(), shard, detail }
     }
+
+    /// As [`Self::damaged`], of an entry that can be read: names the file that it is in.
+    fn damaged_entry(&self, shard: ShardId, index: u64, detail: &str) -> ReplicationError {
+        // Read alone, and by this thread, its file is the one that was looked into last.
+        let is_read = matches!(self.entry(shard, index), Ok(Some(_)));
+        match self.files.culprit().filter(|_| is_read) {
+            Some(file) => self.damaged(shard, format!("{}: {detail}", file.display())),
+            None => self.damaged(shard, detail.to_owned()),
+        }
+    }
+
+    /// As [`Self::damaged`], of a log that ends before it must: names files whose ends cannot be read, if there are any.
+    pub(super) fn ends_early(&self, shard: ShardId, detail: &str) -> ReplicationError {
+        let unread = self.files.unread_ends();
+        match unread.is_empty() {
+            true => self.damaged(shard, format!("{detail}: its newest files are missing")),
+            false => self.damaged(shard, format!("{detail}: {}", unread.join(", "))),
+        }
+    }
 }
 
 /// What the engine says, and of which file.
 fn described(files: &LogFiles, error: &raft_engine::Error) -> String {
+    use raft_engine::Error;
     match (error, files.culprit()) {
-        (raft_engine::Error::Corruption(detail), Some(file)) => {
-            format!("{}: damaged: {detail}", file.display())
-        }
+        (Error::Corruption(detail), Some(file)) => format!("{}: damaged: {detail}", file.display()),
+        (Error::Codec(_) | Error::Protobuf(_), Some(file)) => format!("{}: damaged: {error}", file.display()),
+        // It names its file. The engine would show how it is made.
+        (Error::Io(error), _) => error.to_string(),
         _ => error.to_string(),
     }
 }

@@ -136,6 +136,11 @@ pub fn check_message(message: RaftMessage) -> Result<(), MessageError> {
     from_wire(message).map(drop)
 }
 
+/// Whether the log takes these entries.
+pub fn check_entries(shard: ShardId, entries: Vec<RaftEntry>) -> Result<(), MessageError> {
+    entries_from_wire(shard, entries).map(drop)
+}
+
 /// The library's snapshot of a point: without rows. Its data is the set of replicas, of which the library keeps a part.
 pub(super) fn snapshot(point: &SnapshotPoint) -> Snapshot {
     let old = || ReplicaSet { learners: point.learners.clone(), ..first(&point.voters) };

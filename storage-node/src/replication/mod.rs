@@ -28,6 +28,8 @@ mod replica_tests;
 
 #[cfg(test)]
 pub(crate) use damage::whole_batch_behind;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) use damage::{HEAD_BYTES as LOG_HEAD_BYTES, is_head as is_log_head};
 pub(crate) use group::ELECTION_TICKS;
 #[cfg(any(test, feature = "sim"))]
 pub use group::Standing;
@@ -36,7 +38,7 @@ pub use log::{Log, LogRange, LogWrite};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use log_thread::QueuedWrites;
 pub use log_thread::{LogRequest, SyncedWrite, run_log_thread};
-pub use message::{MessageError, check_message};
+pub use message::{MessageError, check_entries, check_message};
 pub use record::{RECORD_VERSION, RecordError, decode_record, encode_record};
 pub use replicas::{ReplicaChange, Replicas, first as first_replicas, is_holder, is_joint, is_voter};
 

@@ -78,7 +78,10 @@ pub enum ServeError {
         error: io::Error,
     },
     /// Log or store failed while it ran.
-    #[error("storage failed: {0}")]
+    #[error(
+        "storage failed: {0}. Nothing more is acknowledged; what was is kept. Start the node again when the cause \
+         is gone"
+    )]
     Failed(String),
 }
 

@@ -7,11 +7,13 @@
 //!   folder makes them durable. A power failure keeps a prefix of each folder's list: journals of ext4 and xfs
 //!   write changes of one folder in their order, and a rename wholly or not at all.
 //! - **Steps**: each change and each sync is a step. A test stops the node at any of them: that step is left
-//!   half done, and every later one fails.
+//!   half done, and every later one fails. A sync that the test leaves out is none: all is as if the code did not
+//!   ask for it.
 //!
 //! The log engine lists its folder by itself, so every name also exists as an empty file in a real folder.
 
-use super::Random;
+use super::{Doing, Random, SyncKind};
+use crate::replication::{LOG_HEAD_BYTES, is_log_head};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -23,45 +25,6 @@ const SECTOR_BYTES: usize = 512;
 
 /// What a failing sync says.
 pub const SYNC_ERROR: &str = "Input/output error of the simulated disk";
-
-/// What the node is doing, as the test says: it names the syncs of that time.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Doing {
-    Starting,
-    LogThread,
-    StoreThread,
-    Maintenance,
-    Snapshots,
-}
-
-/// The syncs of a node, by what they are for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum SyncKind {
-    /// The name of the data folder in the folder above.
-    DataFolderName,
-    /// The bytes of `node.toml`.
-    Identity,
-    /// The names in the data folder.
-    DataFolder,
-    /// The names in the log's folder.
-    LogFolder,
-    /// A log file, by the log thread.
-    LogWrite,
-    /// A log file, by maintenance: the log is cut.
-    LogCut,
-    /// A log file, while it is opened.
-    LogOpening,
-    /// What the log engine keeps of old files.
-    Rewrite,
-    /// The rows.
-    Rows,
-    /// A received snapshot of a shard.
-    Snapshot,
-    /// The names of snapshots.
-    SnapshotNames,
-    /// A log file: a snapshot takes the place of a shard's log.
-    SnapshotLog,
-}
 
 /// What becomes of unsynced changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,12 +72,15 @@ struct File {
     now: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+    /// A sync of the last change was left out.
+    is_left_out: bool,
 }
 
 impl File {
     fn change(&mut self, change: Change) {
         change.apply(&mut self.now);
         self.unsynced.push(change);
+        self.is_left_out = false;
     }
 
     fn sync(&mut self) {
@@ -126,6 +92,22 @@ impl File {
     /// The sync failed. As on Linux, the bytes can still be read, are not on the disk, and no later sync writes them.
     fn sync_failed(&mut self) {
         self.unsynced.clear();
+    }
+
+    /// Whether the head of a log file was written last.
+    fn ends_with_head(&self) -> bool {
+        matches!(self.unsynced.last(), Some(Change::Write { at: 0, bytes }) if is_log_head(bytes))
+    }
+
+    /// Which sync of a file this is that the log engine rewrites: behind each write comes one of ours, and then those
+    /// that the engine asks for.
+    fn kind_of_rewrite(&self) -> SyncKind {
+        match self.unsynced.last() {
+            _ if self.is_left_out => SyncKind::Rewrite,
+            Some(Change::Write { at: 0, bytes }) if bytes.len() > LOG_HEAD_BYTES => SyncKind::RewriteFound,
+            Some(Change::Write { .. }) => SyncKind::RewriteWrite,
+            _ => SyncKind::Rewrite,
+        }
     }
 
     fn lose(&mut self, crash: Crash, random: &mut Random) {
@@ -209,9 +191,12 @@ struct State {
     steps: u64,
     stop_at: Option<u64>,
     stopped: bool,
-    skipped: Option<SyncKind>,
+    skipped: Vec<SyncKind>,
+    left_out: usize,
     /// Syncs of this kind fail from this step on.
     failing: Option<(SyncKind, u64)>,
+    /// The last sync did.
+    has_failed: bool,
     bytes_max: Option<usize>,
     trace: Vec<String>,
 }
@@ -245,15 +230,21 @@ impl State {
         Ok(!self.stopped)
     }
 
-    /// Counts a sync. True: it is to be carried out.
+    /// Counts a sync. True: it is to be carried out. One that is left out is no step.
     fn sync_step(&mut self, kind: SyncKind) -> io::Result<bool> {
-        if !self.step(|| format!("sync {kind:?}"))? {
-            return Err(stopped_error());
+        self.has_failed = false;
+        if self.skipped.contains(&kind) && !self.stopped {
+            self.left_out += 1;
+            self.trace.push(format!("     {:?} left out: sync {kind:?}", self.doing));
+            return Ok(false);
         }
-        if self.failing.is_some_and(|(failing, from)| failing == kind && from <= self.steps) {
-            return Err(io::Error::other(SYNC_ERROR));
+        let goes_on = self.step(|| format!("sync {kind:?}"))?;
+        self.has_failed = self.failing.is_some_and(|(failing, from)| failing == kind && from <= self.steps);
+        match (goes_on, self.has_failed) {
+            (false, _) => Err(stopped_error()),
+            (true, true) => Err(io::Error::other(SYNC_ERROR)),
+            (true, false) => Ok(true),
         }
-        Ok(self.skipped != Some(kind))
     }
 
     fn file(&self, path: &Path) -> io::Result<usize> {
@@ -322,12 +313,18 @@ impl SimDisk {
         self.state().steps
     }
 
-    /// Syncs of this kind do nothing and say that all is well.
-    pub fn skip(&self, kind: Option<SyncKind>) {
-        self.state().skipped = kind;
+    /// Syncs of these kinds do nothing and say that all is well.
+    pub fn skip(&self, kinds: &[SyncKind]) {
+        self.state().skipped = kinds.to_vec();
     }
 
-    /// Syncs of this kind fail from this step on, counted from now; `None`: none does.
+    /// Syncs that were left out so far.
+    pub fn left_out(&self) -> usize {
+        self.state().left_out
+    }
+
+    /// Syncs of this kind fail from this step on, counted from now; `None`: none does. The node may go at one that
+    /// fails.
     pub fn fail(&self, failing: Option<(SyncKind, u64)>) {
         let mut state = self.state();
         state.failing = failing.map(|(kind, steps)| (kind, state.steps + steps));
@@ -357,7 +354,9 @@ impl SimDisk {
 
     /// A sync of the rows. True: it is to be carried out.
     pub fn rows_sync(&self) -> io::Result<bool> {
-        self.state().sync_step(SyncKind::Rows)
+        let mut state = self.state();
+        let kind = SyncKind::of_rows(state.doing);
+        state.sync_step(kind)
     }
 
     /// What is left is what the next start finds.
@@ -432,7 +431,7 @@ impl SimDisk {
         let file = self.create(path)?;
         file.truncate(0)?;
         file.write(0, text.as_bytes())?;
-        file.sync_as(SyncKind::Identity)
+        file.sync_as(if file.has_extension("receiving") { SyncKind::Removal } else { SyncKind::Identity })
     }
 
     pub fn create(self: &Arc<Self>, path: &Path) -> io::Result<SimFile> {
@@ -481,16 +480,9 @@ impl SimDisk {
     }
 
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
-        let kind = if folder == self.root {
-            SyncKind::DataFolderName
-        } else if folder.parent() == Some(&self.root) {
-            SyncKind::DataFolder
-        } else if folder.ends_with("snapshots") {
-            SyncKind::SnapshotNames
-        } else {
-            SyncKind::LogFolder
-        };
         let mut state = self.state();
+        let last = state.unsynced_names.get(folder).and_then(|changes| changes.last());
+        let kind = self.kind_of_names(folder, last);
         if state.sync_step(kind)? {
             let state = &mut *state;
             for change in state.unsynced_names.remove(folder).unwrap_or_default() {
@@ -498,6 +490,25 @@ impl SimDisk {
             }
         }
         Ok(())
+    }
+
+    /// Which sync of a folder this is, by what happened to its names last.
+    fn kind_of_names(&self, folder: &Path, last: Option<&NameChange>) -> SyncKind {
+        if folder == self.root {
+            return SyncKind::DataFolderName;
+        }
+        let is_data_folder = folder.parent() == Some(&self.root);
+        let is_of_snapshots = folder.ends_with("snapshots");
+        match last {
+            Some(NameChange::Renamed(..)) if is_data_folder => SyncKind::IdentityName,
+            Some(NameChange::Made(made, _)) if is_data_folder && made.ends_with("snapshots") => {
+                SyncKind::SnapshotsName
+            }
+            _ if is_data_folder => SyncKind::LogName,
+            Some(NameChange::Gone(_)) if is_of_snapshots => SyncKind::Done,
+            _ if is_of_snapshots => SyncKind::Decided,
+            _ => SyncKind::LogFolder,
+        }
     }
 
     /// Turns one bit of a file round, on the disk itself. False: the file is not that long.
@@ -577,28 +588,36 @@ impl SimFile {
     }
 
     pub fn sync(&self) -> io::Result<()> {
-        let is_rewrite = self.path.extension().is_some_and(|extension| extension == "rewrite");
-        let doing = self.disk.state().doing;
-        self.sync_as(match doing {
-            _ if is_rewrite => SyncKind::Rewrite,
-            _ if self.path.extension().is_some_and(|extension| extension == "receiving") => {
-                SyncKind::Snapshot
-            }
-            Some(Doing::Snapshots) => SyncKind::SnapshotLog,
-            Some(Doing::LogThread) => SyncKind::LogWrite,
-            Some(Doing::Maintenance) => SyncKind::LogCut,
-            _ => SyncKind::LogOpening,
-        })
+        let kind = self.kind_of_sync();
+        self.sync_as(kind)
+    }
+
+    fn kind_of_sync(&self) -> SyncKind {
+        let state = self.disk.state();
+        let file = &state.files[self.number];
+        match state.doing {
+            _ if self.has_extension("rewrite") => file.kind_of_rewrite(),
+            _ if self.has_extension("receiving") => SyncKind::Snapshot,
+            None | Some(Doing::Starting | Doing::Restoring) if file.ends_with_head() => SyncKind::LogHead,
+            doing => SyncKind::of_log(doing),
+        }
+    }
+
+    fn has_extension(&self, wanted: &str) -> bool {
+        self.path.extension().is_some_and(|extension| extension == wanted)
     }
 
     fn sync_as(&self, kind: SyncKind) -> io::Result<()> {
         let mut state = self.disk.state();
-        match state.sync_step(kind) {
-            Ok(true) => state.files[self.number].sync(),
-            Ok(false) => {}
+        let synced = state.sync_step(kind);
+        let has_failed = state.has_failed;
+        let file = &mut state.files[self.number];
+        match synced {
+            Ok(true) => file.sync(),
+            Ok(false) => file.is_left_out = true,
             Err(error) => {
-                if !state.stopped {
-                    state.files[self.number].sync_failed();
+                if has_failed {
+                    file.sync_failed();
                 }
                 return Err(error);
             }

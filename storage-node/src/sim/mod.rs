@@ -7,10 +7,12 @@
 //!   live -> recovers, finishes, and the ledger checks every promise
 //! ```
 //!
-//! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself.
+//! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself. [`SnapshotReceiver`] is
+//! what a node does with the snapshot of one shard, and nothing else: `snapshots/trial.rs`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::should_implement_trait, missing_docs)]
 
 mod random;
+mod syncs;
 mod disk;
 mod store;
 pub(crate) mod blocks;
@@ -25,11 +27,13 @@ mod world;
 mod tests;
 
 pub use crate::replication::{Standing, TICK_MS};
-pub use disk::{Crash, Doing, SYNC_ERROR, SimCursor, SimDisk, SimFile, SyncKind};
+pub use crate::snapshots::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
+pub use disk::{Crash, SYNC_ERROR, SimCursor, SimDisk, SimFile};
 pub use host::SimNode;
 #[cfg(test)]
 pub use node::Ended;
 pub use random::Random;
 pub use store::SimStore;
+pub use syncs::{Doing, SyncKind};
 #[cfg(test)]
-pub use world::World;
+pub use world::{World, real_folder};

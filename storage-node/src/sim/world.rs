@@ -24,13 +24,17 @@ pub struct World {
     _root: TempDir,
 }
 
+/// A real, empty folder for a disk. In memory where there is such a folder: the log engine syncs it by itself.
+pub fn real_folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.expect("a folder")
+}
+
 impl World {
     /// Nothing has ever happened. `messages`: how many are sent in all.
     pub fn new(seed: u64, messages: usize) -> Self {
-        // In memory where there is such a folder: the log engine syncs its real folder by itself.
-        let memory = Path::new("/dev/shm");
-        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let root = root.expect("a folder");
+        let root = real_folder();
         let disk = SimDisk::new(root.path());
         // Files so small that within few messages the log is cut, files are recycled, and old entries are rewritten.
         let file_bytes = 2 << 10;

@@ -2,16 +2,22 @@
 
 use super::checksum;
 use crate::disk::{Disk, NewFile};
+use crate::domain;
 use crate::engine::keys;
-use crate::replication::check_message;
+use crate::replication::{check_entries, check_message};
 use prost::Message;
 use std::io;
 use std::path::{Path, PathBuf};
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{RaftMessage, SnapshotPart, SnapshotProgress, raft_message};
+use wire_protocol::internal::{
+    RaftEntry, RaftMessage, SnapshotPart, SnapshotProgress, SnapshotRow, raft_message,
+};
 
 /// First bytes of a snapshot's file: the format.
 pub(super) const MAGIC: &[u8; 8] = b"RLSNAP\x00\x01";
+
+/// Entries of a shard, at most: far more than there ever are, and far from the end of the numbers.
+const INDEX_MAX: u64 = 1 << 56;
 
 /// Which snapshot: its leader's node, its term, and the index of its point.
 pub(super) type Name = (u32, u64, u64);
@@ -58,6 +64,9 @@ pub(super) struct Incoming {
     message: Option<RaftMessage>,
     next: u32,
     checksum: u32,
+    /// Term of the point, and of the newest entry so far with its index.
+    point_term: u64,
+    last_term: u64,
     last_entry: u64,
     last_key: Vec<u8>,
     has_applied_row: bool,
@@ -87,6 +96,8 @@ impl Incoming {
             message: None,
             next: 0,
             checksum: 0,
+            point_term: 0,
+            last_term: 0,
             last_entry: 0,
             last_key: Vec::new(),
             has_applied_row: false,
@@ -124,7 +135,7 @@ impl Incoming {
         self.checksum = part.checksum;
         self.next += 1;
         if let Some(last) = part.entries.last() {
-            self.last_entry = last.index;
+            (self.last_entry, self.last_term) = (last.index, last.term);
         }
         if let Some(last) = part.rows.last() {
             self.last_key = last.key.to_vec();
@@ -144,50 +155,78 @@ impl Incoming {
             return Err("its checksum is wrong");
         }
         match (&part.message, part.number) {
-            (Some(message), 0) => check_head(message, part)?,
+            (Some(message), 0) => self.point_term = check_head(message, part)?,
             (None, 1..) => {}
             _ => return Err("the leader's message is in the first part alone"),
         }
+        self.check_entries(&part.entries)?;
         let (_, _, index) = self.name;
-        let mut last_entry = self.last_entry;
-        for entry in &part.entries {
-            if (last_entry > 0 && entry.index != last_entry + 1) || entry.index > index || entry.index == 0 {
-                return Err("entries that do not follow each other");
-            }
-            last_entry = entry.index;
-        }
+        let last_entry = part.entries.last().map_or(self.last_entry, |entry| entry.index);
         if !part.rows.is_empty() && last_entry != index {
             return Err("rows before the last entry");
         }
-        let mut last_key = &self.last_key[..];
-        for row in &part.rows {
-            if row.key <= last_key {
-                return Err("rows that are not in order");
-            }
-            let mut ranges = self.ranges.iter();
-            if row.key.len() > keys::KEY_BYTES_MAX
-                || !ranges.any(|(from, to)| (&from[..]..&to[..]).contains(&&row.key[..]))
-            {
-                return Err("a row of another shard");
-            }
-            self.has_applied_row |= row.key == keys::applied(self.shard).as_slice();
-            last_key = &row.key;
-        }
+        self.check_rows(&part.rows)?;
         if part.is_last && !self.has_applied_row {
             return Err("it does not say how far it is applied");
         }
         Ok(())
     }
+
+    /// What the log would refuse is refused here, where it is no harm yet.
+    fn check_entries(&self, entries: &[RaftEntry]) -> Result<(), &'static str> {
+        let (_, term, index) = self.name;
+        let (mut last_entry, mut last_term) = (self.last_entry, self.last_term);
+        for entry in entries {
+            let follows = last_entry == 0 || entry.index.checked_sub(1) == Some(last_entry);
+            if !follows || entry.index > index || entry.index == 0 {
+                return Err("entries that do not follow each other");
+            }
+            let is_last = entry.index == index;
+            if entry.term < last_term || entry.term > term || is_last && entry.term != self.point_term {
+                return Err("an entry of a term that cannot be");
+            }
+            (last_entry, last_term) = (entry.index, entry.term);
+        }
+        check_entries(self.shard, entries.to_vec()).map_err(|_| "an entry that no log takes")
+    }
+
+    fn check_rows(&mut self, rows: &[SnapshotRow]) -> Result<(), &'static str> {
+        let (_, _, index) = self.name;
+        let mut last_key = &self.last_key[..];
+        for row in rows {
+            if row.key <= last_key {
+                return Err("rows that are not in order");
+            }
+            let mut ranges = self.ranges.iter();
+            if !(keys::PREFIX_BYTES..=keys::KEY_BYTES_MAX).contains(&row.key.len())
+                || !ranges.any(|(from, to)| (&from[..]..&to[..]).contains(&&row.key[..]))
+            {
+                return Err("a row of another shard");
+            }
+            if row.key == keys::applied(self.shard).as_slice() {
+                if domain::applied_of(row.value.clone()).ok().is_none_or(|(applied, _)| applied != index) {
+                    return Err("it is applied up to another entry than its last");
+                }
+                self.has_applied_row = true;
+            }
+            last_key = &row.key;
+        }
+        Ok(())
+    }
 }
 
-fn check_head(message: &RaftMessage, part: &SnapshotPart) -> Result<(), &'static str> {
-    let index = message.snapshot.as_ref().map_or(0, |point| point.index);
+/// Gives the term of the point.
+fn check_head(message: &RaftMessage, part: &SnapshotPart) -> Result<u64, &'static str> {
+    let (index, term) = message.snapshot.as_ref().map_or((0, 0), |point| (point.index, point.term));
+    if index > INDEX_MAX {
+        return Err("more entries than any log has");
+    }
     let of_message = (message.shard, message.from, message.to, message.term, index);
     if message.kind() != raft_message::Kind::Snapshot || check_message(message.clone()).is_err() {
         return Err("the leader's message is none of a snapshot");
     }
     match of_message == (part.shard, part.from, part.to, part.term, part.index) {
-        true => Ok(()),
+        true => Ok(term),
         false => Err("the leader's message is of another snapshot"),
     }
 }

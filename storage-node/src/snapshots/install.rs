@@ -218,7 +218,7 @@ impl NewRows<'_> {
             self.from = self.ranges[self.range].0.clone();
         }
         self.replace(&last, &mut new)?;
-        self.from = last;
+        self.from = last.max(std::mem::take(&mut self.from));
         for (key, value) in new {
             if let Some(key) = Key::copy_of(&key) {
                 self.batch.put(key, value);

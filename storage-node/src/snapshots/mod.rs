@@ -26,10 +26,14 @@ mod incoming;
 mod install;
 mod remove;
 mod worker;
+#[cfg(any(test, feature = "sim"))]
+mod trial;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use install::{SnapshotFiles, finish_installs};
+#[cfg(any(test, feature = "sim"))]
+pub use trial::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use worker::SnapshotWorker;
 pub(crate) use worker::run_snapshot_thread;
@@ -46,6 +50,8 @@ pub const SNAPSHOT_BYTES_PER_S: u64 = 64 * 1024 * 1024;
 pub const PART_AGAIN_MS: u64 = 1_000;
 /// A snapshot whose next part nobody takes for this long is given up by its sender, in milliseconds.
 pub const PART_MS_MAX: u64 = 30_000;
+/// The same, in milliseconds, while a snapshot for another node waits: several times [`PART_AGAIN_MS`].
+pub const PART_MS_WHILE_OTHERS_WAIT: u64 = 5_000;
 /// An offered snapshot is thrown away when Raft does not send it within this time, in milliseconds.
 pub const OFFER_MS_MAX: u64 = 30_000;
 /// A snapshot of which no further part came for this long is thrown away by its receiver, in milliseconds: longer than its

@@ -70,6 +70,11 @@ impl Outgoing {
         fits
     }
 
+    /// For how long a part has not been answered, in milliseconds.
+    pub fn silent_ms(&self, now_ms: u64) -> u64 {
+        self.current.as_ref().map_or(0, |(_, first_ms, _)| now_ms.saturating_sub(*first_ms))
+    }
+
     /// What is due now.
     pub fn step(&mut self, now_ms: u64, log: &Log) -> Step {
         let Some(message) = &self.message else {

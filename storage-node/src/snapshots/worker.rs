@@ -5,7 +5,7 @@ use super::incoming::{Incoming, Name, Refusal, Taken, name_of, progress};
 use super::install::{SnapshotFiles, install};
 use super::outgoing::{Answered, Outgoing, Step};
 use super::remove::remove;
-use super::{RECEIVING_MS_MAX, SnapshotReport, SnapshotRequest};
+use super::{PART_MS_WHILE_OTHERS_WAIT, RECEIVING_MS_MAX, SnapshotReport, SnapshotRequest};
 use crate::clock;
 use crate::domain;
 use crate::failpoint::{self, Failpoint};
@@ -102,6 +102,7 @@ impl SnapshotWorker {
     /// Does what is due; gives the time of the next turn.
     pub fn turn(&mut self, now_ms: u64) -> u64 {
         self.forget_abandoned(now_ms);
+        self.pass_over_silent(now_ms);
         while self.outgoing.is_none() {
             let Some((shard, node)) = self.waiting.pop_front() else { break };
             self.open(now_ms, shard, node);
@@ -119,6 +120,24 @@ impl SnapshotWorker {
                 self.end_outgoing(Some(&reason));
                 now_ms
             }
+        }
+    }
+
+    /// A node that does not answer holds up nobody else's snapshots, neither with the one that is on its way nor with
+    /// those that wait for it.
+    fn pass_over_silent(&mut self, now_ms: u64) {
+        let Some(outgoing) = &self.outgoing else { return };
+        let silent = outgoing.node;
+        let is_silent = outgoing.silent_ms(now_ms) >= PART_MS_WHILE_OTHERS_WAIT;
+        if !is_silent || self.waiting.iter().all(|(_, node)| *node == silent) {
+            return;
+        }
+        self.end_outgoing(Some("its receiver does not answer, and others wait"));
+        let waiting = std::mem::take(&mut self.waiting);
+        let (in_vain, others): (VecDeque<_>, _) = waiting.into_iter().partition(|(_, node)| *node == silent);
+        self.waiting = others;
+        for (shard, node) in in_vain {
+            self.report(shard, SnapshotReport::Ended { node, has_arrived: false });
         }
     }
 

@@ -211,6 +211,26 @@ impl World {
         Ok(())
     }
 
+    /// Messages that were acknowledged when they were sent first.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged
+    }
+
+    /// Many sends in flight until so many more messages are acknowledged, and every one that was sent.
+    pub fn load(&mut self, link: &mut Link, messages: usize) -> io::Result<()> {
+        let (started, enough) = (clock::now(), self.acknowledged + messages);
+        let mut in_flight = HashMap::new();
+        while self.acknowledged < enough || !in_flight.is_empty() {
+            assert!(started.elapsed() < crate::process::PATIENCE, "{} of {enough}", self.acknowledged);
+            if self.acknowledged + in_flight.len() < enough {
+                self.send(link, &mut in_flight);
+            }
+            link.pump(Duration::from_millis(1))?;
+            self.take_answers(link, &mut in_flight);
+        }
+        Ok(())
+    }
+
     /// Many sends in flight until a random moment, then kill -9. Answers that still arrive count.
     fn load_and_kill(&mut self, mut link: Link, process: Process, lives: Lives) {
         let shortest_ms = match lives {

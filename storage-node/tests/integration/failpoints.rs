@@ -6,8 +6,9 @@ use crate::crash::{Extent, World, setup};
 use crate::process::{Link, Process};
 
 /// Places that every message passes, and how often before the process dies there.
-const UNDER_LOAD: [(&str, u64); 10] = [
+const UNDER_LOAD: [(&str, u64); 11] = [
     ("log-writing", 30),
+    ("log-syncing", 30),
     ("log-synced", 30),
     ("committed", 40),
     ("applied", 40),
@@ -19,7 +20,7 @@ const UNDER_LOAD: [(&str, u64); 10] = [
     ("checkpointed", 3),
 ];
 /// Places that a start passes once it has applied what the log held.
-const AFTER_A_START: [&str; 2] = ["flushed", "cut"];
+const AFTER_A_START: [&str; 3] = ["rows-syncing", "flushed", "cut"];
 
 #[test]
 fn a_process_that_dies_at_a_named_place_keeps_its_promises() {

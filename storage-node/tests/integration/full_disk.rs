@@ -1,7 +1,8 @@
-//! A disk without room for the log: the node answers nothing that is not on it, and ends with an error.
+//! A disk without room for the log: the node answers nothing that is not on it, and ends with an error that says which
+//! file has no room and what is to be done.
 
 use crate::certificates;
-use crate::process::{Link, PATIENCE, Process, Setup};
+use crate::process::{Link, PATIENCE, Process, Setup, names_numbered_file};
 use crate::requests::{Person, applied, body, create_direct, create_user, person, read_after, send, view};
 use crate::small_disk::SmallDisk;
 use std::collections::{BTreeMap, HashMap};
@@ -33,6 +34,9 @@ fn a_full_disk_stops_the_node_and_loses_nothing_acknowledged() {
     let acknowledged = send_until_it_ends(&mut link, ada, conversation);
     assert!(!process.wait().success(), "it ends with an error");
     assert!(!acknowledged.is_empty());
+    let said = setup.complaint();
+    assert!(names_numbered_file(&said, &setup.data().join("log"), ".raftlog"), "{said}");
+    check_advice(&said);
 
     // There is room again.
     let process = Process::start(&setup);
@@ -68,12 +72,25 @@ fn a_file_system_that_is_full_stops_the_node_and_serves_again_when_there_is_room
     assert_eq!(full.expect("it makes").kind(), std::io::ErrorKind::StorageFull);
     let acknowledged = send_until_it_ends(&mut link, ada, conversation);
     assert_eq!(disk.ended(), "ended 1", "it ends with an error");
+    let said = setup.complaint();
+    // On a machine that takes ten seconds for so few messages rows are to be synced before the log is full.
+    let is_named = names_numbered_file(&said, &setup.data().join("log"), ".raftlog")
+        || names_numbered_file(&said, &setup.data().join("rows"), ".sst");
+    assert!(is_named, "{said}");
+    check_advice(&said);
 
     // There is room again.
     std::fs::remove_file(&ballast).expect("it removes");
     let mut link = Link::open(disk.start_again(), &tls).expect("it is ready");
     check(&mut link, ada, bob, &acknowledged);
     assert!(!acknowledged.is_empty());
+}
+
+/// Whoever runs the node is told what happened, what it means for messages, and what to do.
+fn check_advice(said: &str) {
+    for part in ["no room: the disk is full", "Nothing more is acknowledged", "Start the node again"] {
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 /// Sends until the node is gone; the numbers of what was acknowledged, by client id.

@@ -13,6 +13,7 @@ mod three_nodes;
 mod two_nodes;
 mod links;
 mod slow_disk;
+mod failing_sync;
 mod small_disk;
 mod fleet;
 mod full_disk;

@@ -9,6 +9,7 @@ use socket2::{Domain, Socket, Type};
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -64,11 +65,26 @@ impl<'a> Setup<'a> {
         config
     }
 
+    /// What its processes read and write.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// What the process complained of that was started last by a function that says so.
+    pub fn complaint(&self) -> String {
+        std::fs::read_to_string(self.complaints_file()).expect("it reads")
+    }
+
+    /// A file, so that nobody has to read while the process runs.
+    pub fn complaints_file(&self) -> PathBuf {
+        self.folder.join(format!("node-{}.stderr", self.node_id))
+    }
+
     fn to_toml(&self) -> String {
         let mut text = format!(
             "data_dir = {:?}\nnode_id = {}\nshard_count = {}\ncores = {}\nlisten = \"{}\"\n\
              metrics_listen = \"127.0.0.1:0\"\n",
-            self.folder.join("data"),
+            self.data(),
             self.node_id,
             self.shards,
             self.cores,
@@ -108,13 +124,13 @@ impl Process {
     }
 
     /// As [`Self::start`], on a disk that takes no file of more than this many of the shell's blocks (512 or 1,024
-    /// bytes each).
+    /// bytes each). What it complains of is kept: [`Setup::complaint`].
     pub fn start_with_files_up_to(setup: &Setup<'_>, blocks: u32) -> Self {
         // The signal of a file grown too large is ignored: the write fails, as on a full disk.
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
         let mut shell = Command::new("sh");
         shell.args(["-c", &script]).arg(PROGRAM);
-        Self::ready(Self::spawn_by(shell, setup))
+        Self::ready(Self::spawn_by(Self::heard(shell, setup), setup))
     }
 
     /// Starts one of a new fleet without waiting: it is ready when enough others are.
@@ -155,6 +171,25 @@ impl Process {
         let mut program = Command::new(PROGRAM);
         program.env("RINGLINE_FAILPOINT", failpoint);
         Self::ready_or_ended(Self::spawn_by(program, setup))
+    }
+
+    /// Starts it with a failpoint armed, and keeps what it complains of: [`Setup::complaint`]. `Err`: it ended before it was
+    /// ready.
+    pub fn start_failing_at(setup: &Setup<'_>, failpoint: &str) -> Result<Self, ExitStatus> {
+        let mut program = Self::heard(Command::new(PROGRAM), setup);
+        program.env("RINGLINE_FAILPOINT", failpoint);
+        Self::ready_or_ended(Self::spawn_by(program, setup))
+    }
+
+    /// Starts it over whatever is in its folder, and keeps what it complains of: [`Setup::complaint`]. `Err`: it ended
+    /// before it was ready.
+    pub fn try_start(setup: &Setup<'_>) -> Result<Self, ExitStatus> {
+        Self::ready_or_ended(Self::spawn_by(Self::heard(Command::new(PROGRAM), setup), setup))
+    }
+
+    fn heard(mut program: Command, setup: &Setup<'_>) -> Command {
+        program.stderr(File::create(setup.complaints_file()).expect("it makes"));
+        program
     }
 
     /// Starts it on a disk on which every synced write of the log takes this long.
@@ -218,6 +253,16 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether a text names a file of a folder, with its whole path: a number and this ending.
+pub fn names_numbered_file(text: &str, folder: &Path, ending: &str) -> bool {
+    let folder = format!("{}/", folder.display());
+    text.split(folder.as_str()).skip(1).any(|rest| {
+        let name = rest.split([':', ' ']).next().unwrap_or_default();
+        let number = name.strip_suffix(ending).unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// Runs the program as a command; gives what it printed, or what it complained of.

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// Mounts, runs the program, says how it ended, and runs it again when it is told to.
+/// Mounts, runs the program, says how it ended, and runs it again when it is told to. What the program complains of is
+/// kept elsewhere.
 const SCRIPT: &str = r#"
     mount -t tmpfs -o size=$3 tmpfs "$1" || { echo "cannot mount"; exit 1; }
-    "$0" --config "$2"
+    "$0" --config "$2" 2>"$4"
     echo "ended $?"
     read again
-    exec "$0" --config "$2"
+    exec "$0" --config "$2" 2>>"$4"
 "#;
 
 /// The file system, which lasts as long as this does.
@@ -25,9 +26,10 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Starts the program on a new file system. `None`: this machine lets nobody mount one.
+    /// Starts the program on a new file system, and keeps what it complains of: [`Setup::complaint`]. `None`: this machine
+    /// lets nobody mount one.
     pub fn start(setup: &Setup<'_>, size: &str) -> Option<(Self, SocketAddr)> {
-        let (config, data) = (setup.write_config(), setup.folder.join("data"));
+        let (config, data) = (setup.write_config(), setup.data());
         fs::create_dir_all(&data).expect("it makes");
         for rights in ["-m", "-rm"] {
             let mut child = Command::new("unshare")
@@ -35,6 +37,7 @@ impl SmallDisk {
                 .args([rights, "-p", "--fork", "--kill-child", "sh", "-c", SCRIPT, PROGRAM])
                 .args([&data, &config])
                 .arg(size)
+                .arg(setup.complaints_file())
                 .env("RUST_LOG", "off")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())

@@ -10,12 +10,14 @@ use storage_node::engine::{Direction, MemoryStore, Reader, Store, StoreError};
 use wire_protocol::ids::{ConversationId, ShardId, UserId};
 use wire_protocol::internal::{
     AddDevice, AdvanceCursor, ClaimName, Command, CommandBatch, ConfirmName, CreateConversation, CreateUser,
-    Device, FeedCheckpoint, FeedPosition, FeedRow, Query, ReadConversation, ReadConversationList, ReadFeed,
-    ReadName, ReadProfiles, ReadUser, RemoveDevice, RotateRefresh, SendMessage, answer, command, feed_item,
-    outcome, query, read_conversation,
+    Device, FeedCheckpoint, FeedPosition, FeedRow, Fleet, FleetNode, Query, ReadConversation,
+    ReadConversationList, ReadFeed, ReadName, ReadProfiles, ReadUser, RemoveDevice, RotateRefresh,
+    SendMessage, ShardMove, ShardPlace, answer, command, feed_item, outcome, query, read_conversation,
 };
 
-const SHARD: ShardId = ShardId(3);
+/// The one that keeps the fleet beside all else, and one that does not.
+const SHARD: ShardId = ShardId(0);
+const ANOTHER: ShardId = ShardId(3);
 /// Users, devices of each, and conversations of a story.
 const PEOPLE: usize = 4;
 /// Batches of a story.
@@ -89,8 +91,18 @@ fn some_device(input: &mut Input<'_>) -> Option<Device> {
 }
 
 fn some_command(input: &mut Input<'_>) -> Command {
+    let kind = match input.byte() {
+        0xf0..=0xf6 => Some(command::Kind::ChangeFleet(some_fleet(input))),
+        // Of a kind that only newer nodes know.
+        0xf7 => None,
+        choice => Some(some_kind(choice % 16, input)),
+    };
+    Command { kind }
+}
+
+fn some_kind(choice: u8, input: &mut Input<'_>) -> command::Kind {
     use command::Kind;
-    let kind = match input.below(16) {
+    match choice {
         0..=6 => Kind::SendMessage(SendMessage {
             conversation_id: id(input, conversation),
             user_id: id(input, user),
@@ -137,8 +149,34 @@ fn some_command(input: &mut Input<'_>) -> Command {
             rows: (0..input.below(4)).map(|_| some_row(input)).collect(),
             positions: vec![FeedPosition { source_shard: 1, log_index: input.number() }],
         }),
-    };
-    Command { kind: Some(kind) }
+    }
+}
+
+/// Often it follows the one before. Whether it makes sense is for others to see.
+fn some_fleet(input: &mut Input<'_>) -> Fleet {
+    Fleet {
+        epoch: input.number() % 6,
+        replicas: u32::from(input.byte() % 6),
+        nodes: (0..input.below(4))
+            .map(|_| FleetNode {
+                id: u32::from(input.byte()),
+                address: name(input),
+                zone: name(input),
+                is_leaving: input.below(4) == 0,
+            })
+            .collect(),
+        shards: (0..input.below(4))
+            .map(|_| ShardPlace { nodes: some_nodes(input), changed_at: input.number() })
+            .collect(),
+        moves: (0..input.below(3))
+            .map(|_| ShardMove { shard: u32::from(input.byte()), nodes: some_nodes(input) })
+            .collect(),
+        retired: some_nodes(input),
+    }
+}
+
+fn some_nodes(input: &mut Input<'_>) -> Vec<u32> {
+    (0..input.below(4)).map(|_| u32::from(input.byte())).collect()
 }
 
 fn some_row(input: &mut Input<'_>) -> FeedRow {
@@ -230,6 +268,7 @@ fn apply(data: &[u8]) {
     let (store, batches, answers, books) = story(&mut Input::new(data));
     one_by_one(&store, &batches, &answers);
     across_a_crash(&store, &batches, &answers);
+    elsewhere(&batches);
     look(&store, &books);
     for batch in &batches {
         for event in domain::replay_events(&store, SHARD, batch).expect("readable") {
@@ -282,6 +321,20 @@ fn across_a_crash(store: &MemoryStore, batches: &[CommandBatch], answers: &[Vec<
     assert_eq!(index, batches.len() as u64);
 }
 
+/// Another shard does not keep the fleet: it refuses to change it.
+fn elsewhere(batches: &[CommandBatch]) {
+    let store = MemoryStore::new();
+    for batch in batches {
+        let of_fleet = |command: &Command| matches!(command.kind, Some(command::Kind::ChangeFleet(_)));
+        let mut batch = batch.clone();
+        batch.commands.retain(of_fleet);
+        let mut overlay = Overlay::new(&store);
+        let applied = domain::apply(&mut overlay, ANOTHER, &batch).expect("memory does not fail");
+        let is_refused = |applied: &Applied| matches!(applied.outcome.kind, Some(outcome::Kind::Refused(_)));
+        assert!(applied.iter().all(is_refused) && overlay.pending_rows() == 0, "{batch:?}");
+    }
+}
+
 fn ask(store: &MemoryStore, kind: query::Kind) -> answer::Kind {
     let answer = domain::query(store, &Query { kind: Some(kind) }).expect("memory does not fail");
     answer.kind.expect("an answer says something")
@@ -306,6 +359,7 @@ fn look(store: &MemoryStore, books: &Books) {
             found => assert!(!holder.confirmed, "{found:?}"),
         }
     }
+    assert_eq!(domain::fleet::fleet(store).expect("readable"), books.fleet);
 }
 
 fn look_at_room(store: &MemoryStore, id: &Bytes, room: &Room, member: &Bytes) {
@@ -376,6 +430,7 @@ fn rotten_rows(data: &[u8]) {
     }
     let _ = domain::feed_positions(&rotten, SHARD).map_err(told);
     let _ = domain::applied_index(&rotten, SHARD).map_err(told);
+    let _ = domain::fleet::fleet(&rotten).map_err(told);
     for batch in &batches {
         let mut overlay = Overlay::new(&rotten);
         let _ = domain::apply(&mut overlay, SHARD, batch).map_err(told);

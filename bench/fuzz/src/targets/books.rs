@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use storage_node::domain::Applied;
 use wire_protocol::ids::{ConversationId, normal_username};
 use wire_protocol::internal::{
-    AddDevice, AdvanceCursor, ClaimName, Command, ConfirmName, CreateConversation, CreateUser, Device,
+    AddDevice, AdvanceCursor, ClaimName, Command, ConfirmName, CreateConversation, CreateUser, Device, Fleet,
     MessageApplied, RemoveDevice, RotateRefresh, SendMessage, command, outcome,
 };
 use wire_protocol::limits::{
@@ -73,6 +73,8 @@ pub struct Books {
     pub users: BTreeMap<Bytes, User>,
     /// By name.
     pub names: BTreeMap<String, Name>,
+    /// The last one, if there was a change.
+    pub fleet: Option<Fleet>,
 }
 
 fn needs(holds: bool) -> Result<(), ErrorCode> {
@@ -103,8 +105,8 @@ impl Books {
                 };
                 command.rows.iter().try_for_each(is_id).map(|()| (1, None))
             }
-            // Of another shard than this one.
-            Some(command::Kind::ChangeFleet(_)) | None => Err(ErrorCode::ErrorInvalidArgument),
+            Some(command::Kind::ChangeFleet(next)) => self.change_fleet(next),
+            None => Err(ErrorCode::ErrorInvalidArgument),
         };
         match (expected, &applied.outcome.kind) {
             (Err(code), Some(outcome::Kind::Refused(refused))) => {
@@ -280,6 +282,14 @@ impl Books {
         let count = user.devices.len();
         user.devices.retain(|(device, _)| *device != remove.device_id);
         Ok((count - user.devices.len(), None))
+    }
+
+    /// Of two changes of one fleet the first one counts.
+    fn change_fleet(&mut self, next: &Fleet) -> Expected {
+        let epoch = self.fleet.as_ref().map_or(0, |fleet| fleet.epoch);
+        needs(next.epoch == epoch + 1)?;
+        self.fleet = Some(next.clone());
+        Ok((1, None))
     }
 }
 

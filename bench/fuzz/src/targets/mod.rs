@@ -10,6 +10,8 @@ pub mod pair;
 pub mod raft;
 pub mod rest;
 pub mod sessions;
+pub mod snapshots;
 pub mod storage;
+pub mod texts;
 pub mod tls;
 pub mod websocket;

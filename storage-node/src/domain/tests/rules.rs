@@ -637,3 +637,64 @@ fn a_fleet_takes_the_place_of_the_one_that_it_was_made_from() {
     assert_eq!(crate::domain::fleet::fleet(&store).unwrap().unwrap().replicas, 2);
     assert_eq!(change(SHARD, 3).events, [], "shard 0 alone keeps it");
 }
+
+type Rows = Vec<(Vec<u8>, Bytes)>;
+
+/// A group of so many, to which one message with this body was sent: what it wrote, and what came of it.
+fn written_by_message(members: usize, body: &[u8]) -> (Rows, Applied) {
+    let member = |number: usize| Bytes::from((number as u128).to_be_bytes().to_vec());
+    let conversation_id = ConversationId::group(id_of_user(0), 1).to_bytes();
+    // The sender is the first of them: its rows name it by its place.
+    let member_ids = std::iter::once(id_of_user(0).to_bytes()).chain((1..members).map(member)).collect();
+    let mut shard = Shard { time_ms: 1_000, ..Shard::default() };
+    let created = shard.refusal(command::Kind::CreateConversation(internal::CreateConversation {
+        conversation_id: conversation_id.clone(),
+        kind: ConversationKind::Group as u32,
+        member_ids,
+        title: String::new(),
+    }));
+    assert_eq!(created, None);
+    let before = shard.store.rows();
+    let sent = internal::SendMessage { conversation_id, body: Bytes::copy_from_slice(body), ..message(0, 7) };
+    let applied = shard.command(send(sent));
+    assert!(!seq(&applied).1);
+    let written = shard.store.rows().into_iter().filter(|row| !before.contains(row)).collect();
+    (written, applied)
+}
+
+#[test]
+fn a_message_is_written_once_however_many_members_there_are() {
+    let body = b"to be found again";
+    let [(few, to_few), (many, to_many)] =
+        [2, GROUP_MEMBERS_MAX].map(|members| written_by_message(members, body));
+    assert_eq!(few, many, "the same rows");
+    let with_body = many.iter().filter(|(_, value)| value.windows(body.len()).any(|part| part == body));
+    assert_eq!(with_body.count(), 1);
+    assert_eq!((to_few.events.len(), to_many.events.len()), (1, 1), "one event for all of them");
+}
+
+#[test]
+fn nothing_but_the_body_depends_on_the_body() {
+    // Text, markup, one of our own messages, and what is neither text nor anything.
+    let own = internal::Command { kind: Some(send(message(1, 9))) };
+    let own = prost::Message::encode_to_vec(&own);
+    let length = own.len();
+    let padded = |text: &str| format!("{text:length$}").into_bytes();
+    let anything: Vec<u8> = (0..length).map(|place| (place * 151 + 7) as u8).collect();
+    let bodies = [padded("hello"), padded("<script>alert(1)</script>"), anything, vec![0xff; length]];
+    let (mut first, _) = written_by_message(3, &own);
+    let without = |rows: &mut Rows, body: &[u8]| {
+        for (_, value) in rows {
+            if let Some(at) = value.windows(body.len()).position(|part| part == body) {
+                *value = [&value[..at], &value[at + body.len()..]].concat().into();
+            }
+        }
+    };
+    without(&mut first, &own);
+    for body in bodies {
+        let (mut rows, applied) = written_by_message(3, &body);
+        assert_eq!(seq(&applied), (2, false));
+        without(&mut rows, &body);
+        assert_eq!(rows, first, "{body:?}");
+    }
+}

@@ -42,10 +42,12 @@ impl ShardLog {
         let (vote, committed) = (log.vote(shard)?, log.known_committed(shard)?);
         let first = log.cut_index(shard) + 1;
         let last = log.span(shard).map_or(0, |(_, last)| last);
-        if applied > last || applied + 1 < first {
-            let detail =
-                format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
-            return Err(log.damaged(shard, detail));
+        let held = || format!("the log holds entries {first} to {last}, the stored state ends at {applied}");
+        if applied > last {
+            return Err(log.ends_early(shard, &held()));
+        }
+        if applied + 1 < first {
+            return Err(log.damaged(shard, format!("{}: rows are missing", held())));
         }
         let mut opened = Self {
             log,

@@ -34,7 +34,7 @@ fn a_node_stopped_at_any_step_keeps_its_promises() {
         let steps = world.disk.steps();
         points += steps;
         for stop_after in 1..=steps {
-            after_crashes(seed, MESSAGES, &[(stop_after, crash)], None)
+            after_crashes(seed, MESSAGES, &[(stop_after, crash)], &[])
                 .unwrap_or_else(|broken| panic!("{broken}"));
         }
     }
@@ -45,7 +45,7 @@ fn a_node_stopped_at_any_step_keeps_its_promises() {
 #[test]
 fn a_node_stopped_in_its_first_steps_starts_again() {
     for (seed, stop_after) in (300..340).flat_map(|seed| (4..16).map(move |stop_after| (seed, stop_after))) {
-        after_crashes(seed, FEW_MESSAGES, &[(stop_after, Crash::PowerKeepsSome)], None)
+        after_crashes(seed, FEW_MESSAGES, &[(stop_after, Crash::PowerKeepsSome)], &[])
             .unwrap_or_else(|broken| panic!("{broken}"));
     }
 }
@@ -57,7 +57,7 @@ fn a_node_stopped_again_at_any_step_of_its_recovery_keeps_its_promises() {
         for again_after in 1..=RECOVERY_STEPS {
             let second = if again_after % 2 == 0 { Crash::PowerKeepsSome } else { Crash::PowerKeepsNothing };
             let stops = [(stop_after, crash), (again_after, second)];
-            after_crashes(seed, MESSAGES, &stops, None).unwrap_or_else(|broken| panic!("{broken}"));
+            after_crashes(seed, MESSAGES, &stops, &[]).unwrap_or_else(|broken| panic!("{broken}"));
         }
     }
 }
@@ -70,6 +70,6 @@ fn a_node_stopped_several_times_keeps_its_promises() {
         let stops: Vec<(u64, Crash)> = (0..1 + choose.below(5))
             .map(|_| (1 + choose.below(250) as u64, Crash::ALL[choose.below(Crash::ALL.len())]))
             .collect();
-        after_crashes(seed, MANY_MESSAGES, &stops, None).unwrap_or_else(|broken| panic!("{broken}"));
+        after_crashes(seed, MANY_MESSAGES, &stops, &[]).unwrap_or_else(|broken| panic!("{broken}"));
     }
 }

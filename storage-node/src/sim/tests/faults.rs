@@ -15,11 +15,15 @@ const FLIPS: usize = 24;
 #[test]
 fn a_failed_sync_stops_the_node_and_loses_nothing() {
     let mut failed = 0;
-    for (seed, kind) in (300..340u64).zip(
-        [SyncKind::LogWrite, SyncKind::LogCut, SyncKind::Rewrite, SyncKind::Rows, SyncKind::LogFolder]
-            .into_iter()
-            .cycle(),
-    ) {
+    let kinds = [
+        SyncKind::LogWrite,
+        SyncKind::LogCut,
+        SyncKind::RewriteWrite,
+        SyncKind::Rewrite,
+        SyncKind::Rows,
+        SyncKind::LogFolder,
+    ];
+    for (seed, kind) in (300..340u64).zip(kinds.into_iter().cycle()) {
         let mut world = World::new(seed, MESSAGES);
         world.disk.fail(Some((kind, 30 + seed % 11 * 15)));
         match world.live(None) {
@@ -47,7 +51,14 @@ fn a_failed_sync_stops_the_node_and_loses_nothing() {
 
 #[test]
 fn a_sync_that_fails_at_the_start_is_an_error_of_the_start() {
-    for kind in [SyncKind::DataFolderName, SyncKind::Identity, SyncKind::DataFolder, SyncKind::LogFolder] {
+    for kind in [
+        SyncKind::DataFolderName,
+        SyncKind::Identity,
+        SyncKind::IdentityName,
+        SyncKind::LogName,
+        SyncKind::LogHead,
+        SyncKind::LogFolder,
+    ] {
         let mut world = World::new(350, 8);
         world.disk.fail(Some((kind, 0)));
         match world.live(None) {

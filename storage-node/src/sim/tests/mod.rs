@@ -7,6 +7,7 @@
 mod crashes;
 mod faults;
 mod syncs;
+mod rewrites;
 
 use super::{Crash, Ended, SyncKind, World};
 
@@ -19,13 +20,14 @@ fn first_seed(default: u64) -> u64 {
     count_of("RINGLINE_SIM_FIRST_SEED", default)
 }
 
-/// A world whose node is stopped after so many steps of each life, and then lives until everything is done.
+/// A world whose node is stopped after so many steps of each life, and then lives until everything is done. `skipped`:
+/// syncs that are left out.
 fn after_crashes(
     seed: u64,
     messages: usize,
     stops: &[(u64, Crash)],
-    skipped: Option<SyncKind>,
-) -> Result<(), String> {
+    skipped: &[SyncKind],
+) -> Result<World, String> {
     let mut world = World::new(seed, messages);
     world.disk.skip(skipped);
     let told = |world: &World, ended: &Ended| {
@@ -41,7 +43,7 @@ fn after_crashes(
         world.crash(crash);
     }
     match world.live(None) {
-        Ended::Finished => Ok(()),
+        Ended::Finished => Ok(world),
         ended => told(&world, &ended),
     }
 }

@@ -1,7 +1,10 @@
 //! Snapshots on a network that loses and doubles, on disks that fail, and through crashes at every step.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod receiver;
 mod crash;
+mod removal;
+mod queue;
 mod transfer;
 
 use super::contents::Contents;
@@ -23,9 +26,12 @@ pub const TERM: u64 = 1;
 pub const INDEX: u64 = 40;
 pub const FEED_CUT: u64 = 33;
 
+pub fn log_config() -> LogConfig {
+    LogConfig { file_bytes: 64 << 10, keep_bytes: 128 << 10, prefill: false }
+}
+
 pub fn open_log(disk: Disk, folder: &Path) -> Log {
-    let config = LogConfig { file_bytes: 64 << 10, keep_bytes: 128 << 10, prefill: false };
-    Log::open_on(disk, folder, &config).expect("it opens")
+    Log::open_on(disk, folder, &log_config()).expect("it opens")
 }
 
 pub fn entry(index: u64) -> RaftEntry {

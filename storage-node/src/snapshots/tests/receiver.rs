@@ -1,0 +1,158 @@
+//! A node with a replica of one shard, on a disk that loses what was not synced.
+
+use super::super::incoming::Incoming;
+use super::super::install::{SnapshotFiles, finish_installs};
+use super::super::outgoing::{Answered, Step};
+use super::*;
+use crate::replication::{Group, Replicas};
+use crate::sim::{Crash, Doing, Random, SimDisk, SimStore, SyncKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub const SHARD: ShardId = ShardId(1);
+/// What the replica had applied before; the snapshot has others in place of some of these rows, and beside them.
+pub const OLD_INDEX: u64 = 12;
+/// The newest entry of its log before.
+pub const OLD_LAST: u64 = OLD_INDEX + 6;
+
+/// When the node is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// At this step of the disk, or, if that is too many, when all is done.
+    Step(u64),
+    /// After all is done and later entries of the shard are written.
+    LaterEntries,
+}
+
+/// Every end of a life, the latest first.
+pub fn ends() -> impl Iterator<Item = Until> {
+    std::iter::once(Until::LaterEntries).chain((1..).map(Until::Step))
+}
+
+/// The node that receives.
+pub struct Receiver {
+    pub disk: Arc<SimDisk>,
+    pub store: SimStore,
+    root: tempfile::TempDir,
+}
+
+impl Receiver {
+    /// After its first start, with its open log. `skipped`: syncs that are left out, from its making on.
+    pub fn new(skipped: &[SyncKind]) -> (Self, Arc<Log>) {
+        let root = crate::sim::real_folder();
+        let disk = SimDisk::new(root.path());
+        disk.set_doing(Doing::Starting);
+        disk.skip(skipped);
+        let store = SimStore::new(&disk);
+        fill(store.memory(), SHARD, old_numbers(), OLD_INDEX);
+        store.sync().expect("it syncs");
+        let receiver = Self { disk, store, root };
+        let disk = receiver.on();
+        disk.create_folder(&receiver.data()).expect("it is made");
+        disk.sync_folder(receiver.root.path()).expect("it syncs");
+        let log = Arc::new(receiver.log().expect("it opens"));
+        let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(2)).expect("it opens");
+        while let Some(write) = group.poll().and_then(|output| output.write) {
+            log.write(&[write]).expect("its vote is written");
+        }
+        log.begin_anew(SHARD, (1..=OLD_LAST).map(entry).collect()).expect("it writes");
+        finish_installs(&receiver.files(), &receiver.store, &log, &[SHARD], SHARDS).expect("there are none");
+        (receiver, log)
+    }
+
+    fn on(&self) -> Disk {
+        Disk::Simulated(Arc::clone(&self.disk))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub fn files(&self) -> SnapshotFiles {
+        SnapshotFiles::new(self.on(), self.data().join("snapshots"))
+    }
+
+    /// Opens its log.
+    pub fn log(&self) -> Result<Log, String> {
+        Log::open_on(self.on(), &self.data().join("log"), &log_config()).map_err(|error| error.to_string())
+    }
+
+    /// Its rows of a shard.
+    pub fn rows(&self, shard: ShardId) -> Vec<(Vec<u8>, Bytes)> {
+        rows_of(self.store.memory(), shard)
+    }
+
+    /// Receives a whole snapshot; nobody has decided on it.
+    pub fn receive(&self, log: &Log, store: &MemoryStore) {
+        let (mut outgoing, mut now_ms) = (outgoing(store, SHARD), 0);
+        let mut incoming = None;
+        loop {
+            match outgoing.step(now_ms, log) {
+                Step::Wait(until_ms) => now_ms = until_ms,
+                Step::GiveUp(reason) => panic!("{reason}"),
+                Step::Send(part) => {
+                    let files = self.files();
+                    let incoming = incoming.get_or_insert_with(|| {
+                        Incoming::begin(files.disk(), &files.receiving(SHARD), SHARDS, &part, 0).unwrap()
+                    });
+                    incoming.take(0, *part).expect("it fits");
+                    if outgoing.take(&incoming.progress(2, false)) == Answered::Arrived {
+                        files
+                            .disk()
+                            .rename(&files.receiving(SHARD), &files.received(SHARD))
+                            .expect("renamed");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Works on what concerns snapshots, until the disk stops if it is to. True: all is done. An error: it failed for
+    /// another reason.
+    pub fn work(&self, until: Until, work: impl FnOnce() -> Result<(), String>) -> Result<bool, String> {
+        self.disk.set_doing(Doing::Snapshots);
+        if let Until::Step(step) = until {
+            self.disk.stop_after(Some(step));
+        }
+        let worked = work();
+        if self.disk.is_stopped() {
+            return Ok(false);
+        }
+        self.disk.stop_after(None);
+        worked.map(|()| true)
+    }
+
+    /// The log thread writes entries.
+    pub fn write(&self, log: &Log, entries: Vec<RaftEntry>) -> Result<(), String> {
+        self.disk.set_doing(Doing::LogThread);
+        log.extend(SHARD, entries).map_err(|error| error.to_string())
+    }
+
+    /// The node goes, with its log. What the next start makes of what is left: its log.
+    pub fn start_again(&self, log: Arc<Log>, crash: Crash, seed: u64) -> Result<Log, String> {
+        self.disk.stop();
+        drop(log);
+        let mut random = Random::new(seed);
+        self.disk.crash(crash, &mut random);
+        self.store.crash(crash, &mut random);
+        self.disk.set_doing(Doing::Starting);
+        let log = self.log()?;
+        finish_installs(&self.files(), &self.store, &log, &[SHARD], SHARDS)?;
+        match self.rows(ShardId(3)) == old_rows(ShardId(3)) {
+            true => Ok(log),
+            false => Err("rows of other shards changed".to_owned()),
+        }
+    }
+}
+
+fn old_numbers() -> impl Iterator<Item = u32> {
+    (0..40).chain(900..930)
+}
+
+/// What the receiver has of a shard before.
+pub fn old_rows(shard: ShardId) -> Vec<(Vec<u8>, Bytes)> {
+    let store = MemoryStore::new();
+    fill(&store, SHARD, old_numbers(), OLD_INDEX);
+    rows_of(&store, shard)
+}
