@@ -51,6 +51,13 @@ struct PeerPlace {
     len: libc::socklen_t,
 }
 
+impl PeerPlace {
+    fn empty() -> Self {
+        let storage = SockAddrStorage::zeroed();
+        Self { len: storage.size_of(), storage }
+    }
+}
+
 /// What is in flight for one place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Accept {
@@ -59,13 +66,6 @@ enum Accept {
     /// To be cancelled. It may have had its connection already, and if the kernel was just at it, it may wait for one as if
     /// nothing had been asked.
     Cancelling,
-}
-
-impl PeerPlace {
-    fn empty() -> Self {
-        let storage = SockAddrStorage::zeroed();
-        Self { len: storage.size_of(), storage }
-    }
 }
 
 /// A ring with a table of direct descriptors. Belongs to the thread that made it.

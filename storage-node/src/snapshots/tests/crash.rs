@@ -2,7 +2,7 @@
 //! was, or the snapshot, whole.
 
 use super::super::install::{finish_installs, install};
-use super::receiver::{OLD_LAST, Receiver, SHARD, Until, ends, old_rows};
+use super::receiver::{Lived, OLD_LAST, Receiver, SHARD, Until, assert_needed, lives, old_rows};
 use super::*;
 use crate::replication::{Group, Replicas};
 use crate::sim::{Crash, SyncKind};
@@ -34,14 +34,6 @@ struct Life {
     is_restarted: bool,
 }
 
-/// What a life came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Lived {
-    is_installed: bool,
-    /// The next start found the shard as it was.
-    is_old: bool,
-}
-
 impl Life {
     /// Receives, decides and installs, and starts again. `Err`: what is wrong then.
     fn live(self, leader: &Leader, skipped: &[SyncKind]) -> Result<Lived, String> {
@@ -52,7 +44,7 @@ impl Life {
         }
         receiver.receive(&leader.log, &leader.rows);
         let mut is_decided = false;
-        let is_installed = receiver.work(self.until, || {
+        let is_done = receiver.work(self.until, || {
             receiver.files().decide(SHARD)?;
             is_decided = true;
             install(&receiver.files(), &receiver.store, &log, SHARD, SHARDS).map(drop)
@@ -62,49 +54,30 @@ impl Life {
             last += 1;
             receiver.write(&log, vec![entry(last)])?;
         }
-        let log = receiver.start_again(log, self.crash, self.seed())?;
+        let log = receiver.start_again(log, self.crash, self.until.seed(self.crash))?;
         let (rows, span) = (receiver.rows(SHARD), log.span(SHARD));
         if rows == rows_of(&leader.rows, SHARD) && span == Some((FEED_CUT, last)) {
             let replicas = Replicas::of(2, &[1, 2, 3]);
             Group::open(Arc::new(log), SHARD, INDEX, &replicas).map_err(|error| error.to_string())?;
-            return Ok(Lived { is_installed, is_old: false });
+            return Ok(Lived { is_done, is_old: false });
         }
         let is_old = rows == old_rows(SHARD) && span == Some((1, OLD_LAST));
         match is_old && !is_decided {
-            true => Ok(Lived { is_installed, is_old }),
+            true => Ok(Lived { is_done, is_old }),
             false => Err(format!("decided {is_decided}, old rows and log {is_old}, entries {span:?}")),
-        }
-    }
-
-    fn seed(self) -> u64 {
-        match self.until {
-            Until::Step(step) => step * 4 + self.crash as u64,
-            Until::LaterEntries => self.crash as u64,
         }
     }
 }
 
-/// Lives of all kinds, until one ends in what is wrong. `Ok`: steps of an installation, and how often it never began.
+/// Lives of all kinds, of a receiver as it was made and of one that was started again. See [`lives`].
 fn installations(skipped: &[SyncKind]) -> Result<(u64, usize), String> {
     let leader = Leader::new();
-    let (mut steps, mut old) = (0, 0);
-    for is_restarted in [false, true] {
-        for until in ends() {
-            let mut is_over = true;
-            for crash in Crash::ALL {
-                let life = Life { until, crash, is_restarted };
-                let lived = life.live(&leader, skipped).map_err(|wrong| format!("{life:?}: {wrong}"))?;
-                old += usize::from(lived.is_old);
-                is_over &= lived.is_installed;
-            }
-            match until {
-                Until::Step(_) if is_over => break,
-                Until::Step(step) => steps = step,
-                Until::LaterEntries => assert!(is_over, "nothing stops it"),
-            }
-        }
-    }
-    Ok((steps, old))
+    let of = |is_restarted| {
+        lives(|until, crash| Life { until, crash, is_restarted }.live(&leader, skipped))
+            .map_err(|wrong| format!("started again {is_restarted}, {wrong}"))
+    };
+    let ((_, old), (steps, old_again)) = (of(false)?, of(true)?);
+    Ok((steps, old + old_again))
 }
 
 #[test]
@@ -115,19 +88,8 @@ fn an_installation_is_whole_or_has_never_begun_wherever_the_node_stops() {
 
 #[test]
 fn an_installation_needs_each_of_its_syncs() {
-    for kind in [
-        SyncKind::SnapshotsName,
-        SyncKind::Snapshot,
-        SyncKind::Decided,
-        SyncKind::SnapshotLog,
-        SyncKind::SnapshotRows,
-        SyncKind::Done,
-    ] {
-        match installations(&[kind]) {
-            Err(wrong) => println!("{kind:?}: needed: {wrong}"),
-            Ok((steps, _)) => panic!("{kind:?}: {steps} steps do without"),
-        }
-    }
+    use SyncKind::{Decided, Done, Snapshot, SnapshotLog, SnapshotRows, SnapshotsName};
+    assert_needed(&[SnapshotsName, Snapshot, Decided, SnapshotLog, SnapshotRows, Done], installations);
 }
 
 #[test]

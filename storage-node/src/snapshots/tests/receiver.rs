@@ -24,9 +24,59 @@ pub enum Until {
     LaterEntries,
 }
 
+impl Until {
+    /// What a crash then takes by chance.
+    pub fn seed(self, crash: Crash) -> u64 {
+        match self {
+            Self::Step(step) => step * 4 + crash as u64,
+            Self::LaterEntries => crash as u64,
+        }
+    }
+}
+
 /// Every end of a life, the latest first.
-pub fn ends() -> impl Iterator<Item = Until> {
+fn ends() -> impl Iterator<Item = Until> {
     std::iter::once(Until::LaterEntries).chain((1..).map(Until::Step))
+}
+
+/// What a life ended in.
+pub struct Lived {
+    /// What was begun is done.
+    pub is_done: bool,
+    /// All is as it was before.
+    pub is_old: bool,
+}
+
+/// Lives of all kinds, until one ends in what is wrong. `Ok`: steps until all is done, and how often it never began.
+pub fn lives(live: impl Fn(Until, Crash) -> Result<Lived, String>) -> Result<(u64, usize), String> {
+    let (mut steps, mut old) = (0, 0);
+    for until in ends() {
+        let mut is_over = true;
+        for crash in Crash::ALL {
+            let lived = live(until, crash).map_err(|wrong| format!("{until:?}, {crash:?}: {wrong}"))?;
+            old += usize::from(lived.is_old);
+            is_over &= lived.is_done;
+        }
+        match until {
+            Until::Step(_) if is_over => break,
+            Until::Step(step) => steps = step,
+            Until::LaterEntries => assert!(is_over, "nothing stops it"),
+        }
+    }
+    Ok((steps, old))
+}
+
+/// Without any one of these syncs a life ends in what is wrong.
+pub fn assert_needed(
+    kinds: &[SyncKind],
+    lives_without: impl Fn(&[SyncKind]) -> Result<(u64, usize), String>,
+) {
+    for kind in kinds {
+        match lives_without(&[*kind]) {
+            Err(wrong) => println!("{kind:?}: needed: {wrong}"),
+            Ok((steps, _)) => panic!("{kind:?}: {steps} steps do without"),
+        }
+    }
 }
 
 /// The node that receives.
