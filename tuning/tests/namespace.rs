@@ -1,8 +1,12 @@
 //! The real program against the real kernel, inside a network namespace of its own: there and back, byte for byte.
 //!
-//! Only settings that belong to a network namespace are touched. Needs root and `unshare` (util-linux); without them
-//! the test fails and says so, since nothing else proves that the kernel takes and gives back what we write.
+//! Only settings that belong to a network namespace are touched. Needs root and util-linux: nothing else proves that the
+//! kernel takes and gives back what we write, so a machine that gives this right has to let these tests run.
 
+#[path = "rights/right.rs"]
+mod right;
+
+use right::{Right, refused};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -54,6 +58,9 @@ setting = 'time_wait_reuse'
 exactly = 1
 ";
 
+/// Opens a file of the namespace as it is opened to be set, and holds the namespace: `cat` ends with its input.
+const HOLD: &str = ": >>/proc/sys/net/core/somaxconn && echo ready && exec cat";
+
 /// A network namespace, held by a process that does nothing in it.
 struct Namespace {
     holder: std::process::Child,
@@ -68,22 +75,26 @@ impl Drop for Namespace {
 }
 
 impl Namespace {
-    fn new() -> Self {
+    /// `None`: nobody may make one here, or set anything in it, and this is not known to be given.
+    fn new() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
-        // `cat` ends with its input, and so does the namespace.
-        let holder = Command::new("unshare")
-            .args(["--net", "sh", "-c", "echo ready; exec cat"])
+        let started = Command::new("unshare")
+            .args(["--net", "sh", "-c", HOLD])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
-            .spawn()
-            .expect("this test needs `unshare` of util-linux");
+            .spawn();
+        let Ok(holder) = started else {
+            refused(Right::Sysctls, "there is no `unshare` (util-linux)");
+            return None;
+        };
         let mut namespace = Self { holder, folder };
         let mut ready = [0; 6];
         let said = namespace.holder.stdout.as_mut().expect("piped");
-        std::io::Read::read_exact(said, &mut ready).expect(
-            "`unshare --net` failed: this test needs root (or CAP_SYS_ADMIN) to make a network namespace",
-        );
+        if std::io::Read::read_exact(said, &mut ready).is_err() {
+            refused(Right::Sysctls, "`unshare --net` or writing to /proc/sys failed: this needs root");
+            return None;
+        }
         let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
         let other = std::fs::read_link(format!("/proc/{}/ns/net", namespace.holder.id())).expect("another");
         assert_ne!(own, other, "the machine's own settings must not be touched");
@@ -91,7 +102,7 @@ impl Namespace {
         for (path, text) in SYSCTLS.iter().zip(BEFORE) {
             namespace.write(path, text);
         }
-        namespace
+        Some(namespace)
     }
 
     fn profile(&self) -> PathBuf {
@@ -160,7 +171,7 @@ fn machine() -> Vec<Option<String>> {
 #[test]
 fn apply_makes_a_namespace_serve_and_revert_restores_every_byte() {
     let machine_before = machine();
-    let namespace = Namespace::new();
+    let Some(namespace) = Namespace::new() else { return };
     let before = namespace.settings();
 
     let report = namespace.tuned("check", &["--json"], 1);
@@ -190,7 +201,7 @@ fn apply_makes_a_namespace_serve_and_revert_restores_every_byte() {
 
 #[test]
 fn a_change_from_elsewhere_survives_unless_forced() {
-    let namespace = Namespace::new();
+    let Some(namespace) = Namespace::new() else { return };
     let before = namespace.settings();
     namespace.tuned("apply", &["--yes"], 0);
     namespace.write("net/core/somaxconn", "777");
@@ -204,7 +215,7 @@ fn a_change_from_elsewhere_survives_unless_forced() {
 
 #[test]
 fn what_the_kernel_refuses_ends_it_midway_and_all_comes_back() {
-    let namespace = Namespace::new();
+    let Some(namespace) = Namespace::new() else { return };
     let before = namespace.settings();
     // The kernel keeps this number in 32 bits, and refuses more.
     let wish = "'syn_backlog'\nat_least = ";

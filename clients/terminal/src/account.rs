@@ -4,7 +4,7 @@ use crate::arguments::{Arguments, TrustChoice};
 use crossterm::event::{Event, KeyCode, KeyEventKind, KeyModifiers};
 use ringline_client::{Client, Config, Error, TransportKind, Trust};
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why nobody could be logged in.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +82,21 @@ fn home() -> Option<PathBuf> {
     std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
 }
 
-/// One folder for each server and user.
+/// Where a store is when nobody says where.
 fn default_store(server: &str, user: &str) -> Result<PathBuf, AccountError> {
+    let home = home().ok_or(AccountError::NoHome)?;
+    Ok(store_below(&home, server, user))
+}
+
+/// One folder for each server and user.
+fn store_below(home: &Path, server: &str, user: &str) -> PathBuf {
     let part = |text: &str| -> String {
         let kept = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
         let part: String = text.chars().map(kept).collect();
         // Never a step to another folder.
         if part.starts_with('.') { format!("_{part}") } else { part }
     };
-    let home = home().ok_or(AccountError::NoHome)?;
-    Ok(home.join(".local/share/ringline-terminal").join(part(server)).join(part(user)))
+    home.join(".local/share/ringline-terminal").join(part(server)).join(part(user))
 }
 
 fn trust(arguments: &Arguments) -> Trust {
@@ -176,8 +181,9 @@ mod tests {
 
     #[test]
     fn a_store_never_leaves_its_folder() {
-        let Ok(store) = default_store("host:1", "../../x") else { return };
-        assert!(store.ends_with("host_1/_.._.._x"), "{}", store.display());
+        let store = store_below(Path::new("/home/ada"), "host:1", "../../x");
+        let expected = "/home/ada/.local/share/ringline-terminal/host_1/_.._.._x";
+        assert_eq!(store, Path::new(expected));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! /open CONVERSATION|TITLE    message CONVERSATION SEQ SENDER TEXT
 //! /list                       receipt CONVERSATION MEMBER delivered SEQ read SEQ
 //! /history COUNT              conversation CONVERSATION UNREAD TITLE
+//! /help                       help TEXT
 //! /quit                       refused ID REASON · state STATE · error TEXT
 //! ```
 //! What was printed counts as read. At the end of the input it waits until everything sent is durable.
@@ -31,7 +32,7 @@ const UNNAMED_MAX: usize = 1_000;
 /// Conversations listed.
 const LIST_MAX: usize = 1_000;
 
-/// What `/help` answers here: an error, since a script has no use for it.
+/// What `/help` answers here: a person who tries plain mode by hand asks for it, a script does not.
 const COMMANDS: &str = "plain mode knows /with, /group, /open, /list, /history, /logout and /quit";
 
 /// Why plain mode ended early.
@@ -148,7 +149,7 @@ impl<W: AsyncWrite + Unpin> Plain<W> {
                 let told = self.client.log_out().await?;
                 self.print(format!("logged-out {}", if told { "everywhere" } else { "here" })).await
             }
-            Command::Help => self.print(format!("error {COMMANDS}")).await,
+            Command::Help => self.print(format!("help {COMMANDS}")).await,
             Command::Retry | Command::Discard | Command::Quit => {
                 self.print("error not in plain mode".into()).await
             }

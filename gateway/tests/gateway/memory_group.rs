@@ -1,5 +1,6 @@
 //! A control group that bounds a process' memory, the kernel's share for its sockets included.
 
+use crate::right::{Right, refused};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,17 +28,22 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// `None`: this machine has no such groups, or does not permit them to whoever runs the tests.
+    /// `None`: this machine has no such groups, or does not permit them to whoever runs the tests, and is not known to.
     pub fn new(limit_bytes: u64) -> Option<Self> {
-        INTERFACES.iter().find_map(|interface| {
+        let group = INTERFACES.iter().find_map(|interface| {
             let folder = Path::new(interface.root).join(format!("ringline-test-{}", std::process::id()));
             fs::create_dir(&folder).ok()?;
             let group = Self { interface, folder };
             // Never made: a folder in which the kernel has not put it is no group.
             let mut limit = OpenOptions::new().write(true).open(group.folder.join(interface.limit)).ok()?;
             write!(limit, "{limit_bytes}").ok()?;
+            fs::read_to_string(group.folder.join(interface.peak)).ok()?;
             Some(group)
-        })
+        });
+        if group.is_none() {
+            refused(Right::Cgroups, "no control group bounds the memory of a server");
+        }
+        group
     }
 
     /// Whoever writes its number into this file is in the group.

@@ -3,11 +3,12 @@
 
 use crate::certificates;
 use crate::process::{Link, PATIENCE, Process, Setup};
-use crate::requests::{applied, body, create_direct, create_user, person, read_after, send, view};
+use crate::requests::{Person, applied, body, create_direct, create_user, person, read_after, send, view};
 use bytes::Bytes;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use storage_node::clock;
+use storage_node::{LinkTls, clock};
+use tempfile::TempDir;
 use wire_protocol::ids::ConversationId;
 
 const SHARDS: u32 = 1;
@@ -65,16 +66,36 @@ fn stands(switch: &Path) -> bool {
     std::fs::read(switch).is_ok_and(|said| !said.is_empty())
 }
 
-/// A node whose place stands while the file is there, with two people who know each other.
-fn standing_at(setup: &Setup<'_>, place: &str, switch: &Path) -> (Process, Link) {
-    let process = Process::start_failing_at(setup, &format!("{place}:stand={}", switch.display()));
-    let process = process.expect("it is ready");
-    let mut link = Link::open(process.address, setup.tls).expect("it is ready");
-    let (ada, bob) = (person(1), person(2));
-    for call in [create_user(SHARDS, ada), create_user(SHARDS, bob), create_direct(SHARDS, ada, bob)] {
-        link.call(call).expect("it lives");
+/// A node one of whose places stands from now on, with two people who know each other.
+struct Standing {
+    folder: TempDir,
+    tls: LinkTls,
+    /// The place stands while this file is there.
+    switch: PathBuf,
+    process: Process,
+    link: Link,
+    ada: Person,
+    bob: Person,
+    conversation: ConversationId,
+}
+
+impl Standing {
+    fn at(place: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tls = certificates::make(folder.path());
+        let setup = Setup::alone(folder.path(), &tls, SHARDS);
+        let switch = folder.path().join("stands");
+        let process = Process::start_failing_at(&setup, &format!("{place}:stand={}", switch.display()));
+        let process = process.expect("it is ready");
+        let mut link = Link::open(process.address, &tls).expect("it is ready");
+        let (ada, bob) = (person(1), person(2));
+        for call in [create_user(SHARDS, ada), create_user(SHARDS, bob), create_direct(SHARDS, ada, bob)] {
+            link.call(call).expect("it lives");
+        }
+        std::fs::write(&switch, "").expect("it writes");
+        let conversation = ConversationId::direct(ada.user, bob.user);
+        Self { folder, tls, switch, process, link, ada, bob, conversation }
     }
-    (process, link)
 }
 
 /// Bodies of everything that was written, in order, after the node was started again.
@@ -99,14 +120,8 @@ fn bodies_after_a_start(setup: &Setup<'_>) -> Vec<Bytes> {
 
 #[test]
 fn a_sync_of_the_log_that_stands_holds_every_answer_back_until_it_goes_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let tls = certificates::make(folder.path());
-    let setup = Setup::alone(folder.path(), &tls, SHARDS);
-    let switch = folder.path().join("stands");
-    let (ada, bob) = (person(1), person(2));
-    let conversation = ConversationId::direct(ada.user, bob.user);
-    let (process, mut link) = standing_at(&setup, "log-syncing", &switch);
-    std::fs::write(&switch, "").expect("it writes");
+    let Standing { folder, tls, switch, process, mut link, ada, bob, conversation } =
+        Standing::at("log-syncing");
     let sent: Vec<u64> =
         (1..=HELD).map(|number| link.begin(send(SHARDS, ada, conversation, number))).collect();
     link.run_until("a sync that stands", |_| stands(&switch)).expect("it lives");
@@ -123,19 +138,14 @@ fn a_sync_of_the_log_that_stands_holds_every_answer_back_until_it_goes_on() {
     let seqs = sent.iter().map(|id| applied(&link.responses[id]).seq);
     assert!(seqs.eq(2..=HELD + 1), "one order, without a gap");
     process.kill();
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
     assert!(bodies_after_a_start(&setup).into_iter().eq((1..=HELD).map(|number| body(ada, number))));
 }
 
 #[test]
 fn a_sync_of_the_rows_that_stands_holds_nobody_back() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let tls = certificates::make(folder.path());
-    let setup = Setup::alone(folder.path(), &tls, SHARDS);
-    let switch = folder.path().join("stands");
-    let (ada, bob) = (person(1), person(2));
-    let conversation = ConversationId::direct(ada.user, bob.user);
-    let (process, mut link) = standing_at(&setup, "rows-syncing", &switch);
-    std::fs::write(&switch, "").expect("it writes");
+    let Standing { folder, tls, switch, process, mut link, ada, conversation, .. } =
+        Standing::at("rows-syncing");
     let (started, mut sent, mut meanwhile) = (clock::now(), 0, 0);
     while meanwhile < MEANWHILE {
         assert!(started.elapsed() < PATIENCE, "rows are not synced, or hold somebody back");
@@ -147,5 +157,6 @@ fn a_sync_of_the_rows_that_stands_holds_nobody_back() {
     assert!(stands(&switch));
     std::fs::remove_file(&switch).expect("it removes");
     process.kill();
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
     assert!(bodies_after_a_start(&setup).into_iter().eq((1..=sent).map(|number| body(ada, number))));
 }

@@ -1,6 +1,7 @@
 //! A file system of few megabytes, in a mount namespace of its own, and `ringline-storage` on it.
 
 use crate::process::{PROGRAM, Setup};
+use crate::right::{Right, refused};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -27,12 +28,12 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// Starts the program on a new file system, and keeps what it complains of: [`Setup::complaint`]. `None`: this machine
-    /// lets nobody mount one.
+    /// lets nobody mount one, and is not known to.
     pub fn start(setup: &Setup<'_>, size: &str) -> Option<(Self, SocketAddr)> {
         let (config, data) = (setup.write_config(), setup.data());
         fs::create_dir_all(&data).expect("it makes");
         for rights in ["-m", "-rm"] {
-            let mut child = Command::new("unshare")
+            let spawned = Command::new("unshare")
                 // Whatever runs in there ends with this child.
                 .args([rights, "-p", "--fork", "--kill-child", "sh", "-c", SCRIPT, PROGRAM])
                 .args([&data, &config])
@@ -41,15 +42,19 @@ impl SmallDisk {
                 .env("RUST_LOG", "off")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
-                .spawn()
-                .ok()?;
+                .spawn();
+            let Ok(mut child) = spawned else { break };
             let input = child.stdin.take().expect("it is piped");
             let lines = BufReader::new(child.stdout.take().expect("it is piped"));
             let mut disk = Self { child, input, lines, data: data.clone() };
-            if let Some(address) = disk.ready() {
+            let said = disk.line();
+            if let Some(address) = ready_at(&said) {
                 return Some((disk, address));
             }
+            // It was mounted: whatever went wrong then is no refusal.
+            assert!(!said.starts_with("ended"), "{said}: {}", setup.complaint());
         }
+        refused(Right::Mounts, "nobody may mount a file system: only the limit on a file's size was tried");
         None
     }
 
@@ -57,12 +62,6 @@ impl SmallDisk {
         let mut line = String::new();
         self.lines.read_line(&mut line).expect("it reads");
         line.trim_end().to_owned()
-    }
-
-    fn ready(&mut self) -> Option<SocketAddr> {
-        self.line()
-            .strip_prefix("ringline-storage ready: ")
-            .map(|address| address.parse().expect("an address"))
     }
 
     /// A file of the file system, as seen from outside its namespace.
@@ -79,8 +78,14 @@ impl SmallDisk {
     /// Starts the program again.
     pub fn start_again(&mut self) -> SocketAddr {
         self.input.write_all(b"again\n").expect("it listens");
-        self.ready().expect("it starts")
+        ready_at(&self.line()).expect("it starts")
     }
+}
+
+/// Where the program listens, if this line says that it is ready.
+fn ready_at(line: &str) -> Option<SocketAddr> {
+    let address = line.strip_prefix("ringline-storage ready: ")?;
+    Some(address.parse().expect("an address"))
 }
 
 impl Drop for SmallDisk {
