@@ -86,8 +86,13 @@ impl Load {
         let device = DeviceIndex((self.sent.wrapping_mul(7_919) % u64::from(self.devices)) as u32);
         self.sent += 1;
         let stamp = Stamp { sender: device, number: self.sent, due_us, run: 1 };
-        let request =
-            Request::Send { room: RoomIndex(device.0 / 2), message: self.sent, body: stamp.body(BODY_BYTES) };
+        let request = Request::Send {
+            room: RoomIndex(device.0 / 2),
+            message: self.sent,
+            // The server stores nothing that could come out of order.
+            predecessor: None,
+            body: stamp.body(BODY_BYTES),
+        };
         Action::Request { device, token: Token(due_us), request }
     }
 }

@@ -124,7 +124,8 @@ impl Check {
                 self.sent += 1;
                 let stamp = Stamp { sender: DeviceIndex(0), number: self.sent, due_us: 0, run: RUN_ID };
                 let body = stamp.body(BODY_BYTES);
-                client.request(Token(self.sent), &Request::Send { room, message: self.sent, body })?;
+                let send = Request::Send { room, message: self.sent, predecessor: None, body };
+                client.request(Token(self.sent), &send)?;
                 unanswered.insert(self.sent);
             }
             let token = client.wait_for(WAIT, |event| match event {

@@ -281,7 +281,7 @@ pub struct LedgerResult {
     pub lost: u64,
     /// There more than once.
     pub doubled: u64,
-    /// Out of order, or with a gap before it.
+    /// Out of order, with a gap before it, or numbered in another order than its sender sent.
     pub reordered: u64,
     /// With other bytes than were sent, or in a place other than acknowledged.
     pub altered: u64,

@@ -124,6 +124,7 @@ impl<'a> Player<'a> {
             client_message_id: message.number,
             kind: v1::EntryKind::Text as i32,
             body: self.stage.audit(|audit| audit.body(message)),
+            // The device waits for each answer: none of its messages is in flight when the next one goes.
             predecessor: 0,
         })
     }

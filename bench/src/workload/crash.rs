@@ -1,11 +1,14 @@
 //! Load while servers are killed without warning, and the ledger that must balance afterwards: every
-//! acknowledged message is there once and where its tick said, every other one at most once.
+//! acknowledged message is there once and where its tick said, each sender's in the order of sending, and
+//! every other one at most once.
+
+pub mod deaths;
 
 use super::balance::{Tick, check};
-use super::device::{Device, send_body};
+use super::device::{Device, send_body_behind};
 use crate::agent::{AgentError, Identity, Route, Target, rest};
 use crate::clock;
-use crate::coordinator::Cluster;
+use crate::coordinator::{Cluster, ClusterError, Server};
 use futures_util::future::join_all;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -117,14 +120,22 @@ async fn kill_at_random(
         let mut server = servers.remove(index);
         assert!(server.is_running(), "a server ended by itself");
         server.kill();
-        // The start waits for the ready line: off this thread, so that senders go on against the others.
-        let restarted = tokio::task::spawn_blocking(move || server.restart().map(|_| server)).await;
-        let restarted = restarted.expect("starting does not panic");
-        servers.insert(index, restarted.map_err(|error| AgentError::Protocol(error.to_string()))?);
+        servers.insert(index, started_again(server).await?);
     }
     tokio::time::sleep(Duration::from_millis(plan.after_ms.end)).await;
     let _ = stop.send(true);
     Ok(plan.kills)
+}
+
+/// Starts a server that was killed, and waits for its ready line: off this thread, so that senders go on against the
+/// others.
+async fn started_again(mut server: Server) -> Result<Server, AgentError> {
+    let restarted = tokio::task::spawn_blocking(move || server.restart().map(|_| server)).await;
+    restarted.expect("starting does not panic").map_err(not_started)
+}
+
+fn not_started(error: ClusterError) -> AgentError {
+    AgentError::Protocol(error.to_string())
 }
 
 /// Sends with [`IN_FLIGHT`] outstanding until told to stop and everything has its tick.
@@ -133,7 +144,7 @@ async fn send_until(mut ledger: Ledger, stopped: watch::Receiver<bool>) -> Resul
     loop {
         match send_while_connected(&mut ledger, &stopped, &mut count).await {
             Ok(()) => return Ok(ledger),
-            Err(error) if error.is_retryable() => come_back(&mut ledger).await?,
+            Err(error) if error.is_retryable() => come_back(&mut ledger.device).await?,
             Err(error) => return Err(error),
         }
     }
@@ -148,7 +159,7 @@ async fn send_while_connected(
     // What was in flight when the last connection broke goes first, in its old order, under its old ids.
     let mut again: VecDeque<_> = ledger.unanswered.iter().cloned().collect();
     ledger.repeated += again.len();
-    let mut requests = VecDeque::new();
+    let mut requests: VecDeque<(u32, u64)> = VecDeque::new();
     loop {
         while requests.len() < IN_FLIGHT {
             let (message, text) = match again.pop_front() {
@@ -161,7 +172,9 @@ async fn send_while_connected(
                     new
                 }
             };
-            let request = ledger.device.connection()?.begin(send_body(id, message, &text))?;
+            let predecessor = requests.back().map(|(_, before)| *before);
+            let body = send_body_behind(predecessor, id, message, &text);
+            let request = ledger.device.connection()?.begin(body)?;
             requests.push_back((request, message));
         }
         ledger.device.connection()?.flush().await?;
@@ -177,11 +190,11 @@ async fn send_while_connected(
     }
 }
 
-async fn come_back(ledger: &mut Ledger) -> Result<(), AgentError> {
+async fn come_back(device: &mut Device) -> Result<(), AgentError> {
     let started = clock::now();
-    ledger.device.leave();
+    device.leave();
     loop {
-        match ledger.device.come_back().await {
+        match device.come_back().await {
             Ok(()) => return Ok(()),
             Err(error) if error.is_retryable() && clock::since_ms(started) < COME_BACK_MS_MAX => {
                 tokio::time::sleep(Duration::from_millis(COME_BACK_MS)).await;
@@ -202,6 +215,9 @@ async fn balance(
     assert!(ledger.unanswered.is_empty(), "a sender stopped without its ticks");
     let log = ledger.device.history(id).await?;
     check(&log, ledger.acknowledged.values()).unwrap_or_else(|imbalance| panic!("{id}: {imbalance}"));
+    // A device's client message ids grow as it sends.
+    let in_order = ledger.acknowledged.values().is_sorted_by(|earlier, later| earlier.seq < later.seq);
+    assert!(in_order, "{id}: messages of one sender stand in another order than it sent them");
     let old: Vec<(u64, u64)> = ledger.acknowledged.iter().map(|(id, tick)| (*id, tick.seq)).collect();
     for (message, seq) in old.iter().step_by(1 + old.len() / 20) {
         let answer = ledger.device.send_as(id, *message, "a late repeat").await?;

@@ -117,7 +117,7 @@ impl Device {
     }
 
     /// Syncs, again for as long as the refusal says that a retry helps: a node may be on its way back.
-    async fn sync_patiently(&mut self) -> Result<(), AgentError> {
+    pub async fn sync_patiently(&mut self) -> Result<(), AgentError> {
         for _ in 0..SYNC_TRIES_MAX {
             match self.sync().await {
                 Err(AgentError::Refused(error)) if error.retryable => {
@@ -341,13 +341,23 @@ fn append(log: &mut Log, entries: Vec<v1::Entry>) -> Result<(), AgentError> {
 
 /// A text message as request.
 pub fn send_body(conversation: ConversationId, client_message_id: u64, text: &str) -> client_frame::Body {
+    send_body_behind(None, conversation, client_message_id, text)
+}
+
+/// The same behind a message of the device in this conversation that has no answer yet.
+pub fn send_body_behind(
+    predecessor: Option<u64>,
+    conversation: ConversationId,
+    client_message_id: u64,
+    text: &str,
+) -> client_frame::Body {
     client_frame::Body::Send(v1::SendMessage {
         handle: 0,
         conversation_id: conversation.to_bytes(),
         client_message_id,
         kind: v1::EntryKind::Text as i32,
         body: bytes::Bytes::copy_from_slice(text.as_bytes()),
-        predecessor: 0,
+        predecessor: predecessor.unwrap_or(0),
     })
 }
 

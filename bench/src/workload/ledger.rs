@@ -5,7 +5,8 @@
 //!
 //! A repeat is no fault by itself: pushing is a hint and catching up repeats, so a device may get the same message
 //! under the same number twice. A fault is one message under two numbers, two messages under one, a number missing
-//! below a later one, an acknowledged message that is not where its acknowledgement said, or one nobody sent.
+//! below a later one, an acknowledged message that is not where its acknowledgement said, or one nobody sent; and a
+//! message that was acknowledged at or below the number of one that the same device had sent before it into that room.
 //!
 //! Protocols without numbers (`seq` is `None` throughout) are held to less: each sender's messages in a room must come
 //! in the order of sending, each once, none missing.
@@ -24,7 +25,7 @@ const EXAMPLES_MAX: usize = 20;
 pub struct MessageKey {
     /// Who sent it.
     pub sender: DeviceIndex,
-    /// The sender's count, from 1.
+    /// The sender's count, from 1: its messages' place in the order of sending.
     pub number: u64,
 }
 
@@ -157,6 +158,7 @@ impl Ledger {
             let accepted = ledger.sent.values().filter(is_accepted).count() as u64;
             result.acknowledged += accepted;
             result.unacknowledged += ledger.sent.len() as u64 - accepted;
+            ledger.compare_sending(*room, &mut result);
             for device in members(*room) {
                 let kept = ledger.devices.get(&device).map(Vec::as_slice).unwrap_or_default();
                 let place = Place { what: format!("{room} on {device}"), own: Some(device) };
@@ -179,6 +181,25 @@ struct Place {
 }
 
 impl RoomLedger {
+    /// Each sender's acknowledged messages are numbered in the order of sending. Once for the room: devices and history
+    /// are held to the acknowledgements.
+    fn compare_sending(&self, room: RoomIndex, result: &mut LedgerResult) {
+        let mut last: Option<(MessageKey, u64)> = None;
+        // In the order of keys: sender by sender, each one's messages as they were sent.
+        for (message, fate) in &self.sent {
+            let Fate::Accepted(Some(seq)) = fate else { continue };
+            if let Some((earlier, place)) = last.replace((*message, *seq))
+                && earlier.sender == message.sender
+                && place >= *seq
+            {
+                result.reordered += 1;
+                example(result, || {
+                    format!("{room}: {earlier} was sent before {message}; they stand at {place} and {seq}")
+                });
+            }
+        }
+    }
+
     fn compare(&self, place: &Place, kept: &[Kept], result: &mut LedgerResult) {
         if self.numbered {
             let mut sorted = kept.to_vec();
@@ -380,6 +401,51 @@ mod tests {
         let arrived_swapped = balance_of(true, |entries| entries.swap(1, 2));
         assert!(arrived_swapped.is_balanced(), "numbers tell the order, whatever the way");
         assert_eq!(balance_of(false, |entries| entries.swap(1, 2)).reordered, 1);
+    }
+
+    /// Each message by its sender, its number and where it was acknowledged, and stands; `None`: it was not.
+    fn balance_of_sends(sends: &[(DeviceIndex, u64, Option<u64>)]) -> LedgerResult {
+        let mut ledger = Ledger::new(1_000);
+        for (sender, number, seq) in sends {
+            let message = key(*sender, *number);
+            ledger.sent(ROOM, message).expect("room");
+            let Some(seq) = seq else { continue };
+            for device in [ALICE, BOB] {
+                ledger.received(ROOM, device, Some(*seq), message).expect("room");
+            }
+            // Again, as after a lost answer: a repeat is answered as before.
+            ledger.accepted(ROOM, message, Some(*seq));
+            ledger.accepted(ROOM, message, Some(*seq));
+        }
+        ledger.balance(|_| vec![ALICE, BOB])
+    }
+
+    #[test]
+    fn a_senders_messages_out_of_its_order_are_found() {
+        let sends = [(ALICE, 1, Some(2)), (ALICE, 2, Some(4)), (BOB, 1, Some(5)), (ALICE, 3, Some(3))];
+        let swapped = balance_of_sends(&sends);
+        // The same everywhere, and as acknowledged: nothing else tells.
+        assert_eq!((swapped.reordered, swapped.altered), (1, 0), "{swapped:?}");
+        assert_eq!((swapped.lost, swapped.doubled), (0, 0), "{swapped:?}");
+        let words = swapped.examples.join("\n");
+        assert!(words.contains("message 2 of device 0 was sent before message 3 of device 0"), "{words}");
+        let apart = balance_of_sends(&[(BOB, 1, Some(3)), (BOB, 2, None), (BOB, 7, Some(2))]);
+        assert_eq!(apart.reordered, 1, "with one in between that has no answer: {apart:?}");
+    }
+
+    #[test]
+    fn senders_overtake_each_other_and_rooms_are_apart() {
+        // Bob began later, and is first.
+        let sends = [(ALICE, 1, Some(4)), (BOB, 1, Some(2)), (ALICE, 4, Some(5)), (BOB, 2, Some(3))];
+        let overtaken = balance_of_sends(&sends);
+        assert!(overtaken.is_balanced(), "{overtaken:?}");
+        let mut ledger = Ledger::new(100);
+        for (room, number, seq) in [(ROOM, 1, 9), (RoomIndex(1), 2, 2), (RoomIndex(1), 3, 3), (ROOM, 4, 10)] {
+            ledger.sent(room, key(ALICE, number)).expect("room");
+            ledger.accepted(room, key(ALICE, number), Some(seq));
+        }
+        let apart = ledger.balance(|_| vec![]);
+        assert!(apart.is_balanced(), "{apart:?}");
     }
 
     #[test]

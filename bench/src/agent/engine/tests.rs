@@ -57,7 +57,7 @@ impl Script {
 
     fn send(&mut self, device: u32, room: u32, number: u64) {
         let (room, body) = (RoomIndex(room), Bytes::copy_from_slice(&number.to_be_bytes()));
-        self.ask(device, number, Request::Send { room, message: number, body });
+        self.ask(device, number, Request::Send { room, message: number, predecessor: None, body });
     }
 
     fn count(&self, is: impl Fn(&DeviceEvent) -> bool) -> usize {

@@ -30,6 +30,9 @@ pub enum Request {
         room: RoomIndex,
         /// The same for each repeat of the message, never 0.
         message: u64,
+        /// The device's message before it in the room, while that has no answer: a server that keeps to it does not
+        /// take this one without that one. For protocols that can say so.
+        predecessor: Option<u64>,
         /// What to send: opaque, not empty.
         body: Bytes,
     },
@@ -91,6 +94,8 @@ pub enum ProtocolEvent {
         /// Its place in the room, where the protocol has such a number.
         seq: Option<u64>,
     },
+    /// The message was not taken, since the one before it that it named was not: both are to be sent again, in order.
+    PredecessorMissing(Token),
     /// A message came: live, or because the device catches up.
     Message(Message),
     /// Everything missed has come.

@@ -31,7 +31,8 @@ fn ask(mqtt: &mut Mqtt, token: u64, request: &Request) -> BytesMut {
 }
 
 fn send(room: u32) -> Request {
-    Request::Send { room: RoomIndex(room), message: 1, body: Bytes::from_static(b"body") }
+    let body = Bytes::from_static(b"body");
+    Request::Send { room: RoomIndex(room), message: 1, predecessor: None, body }
 }
 
 fn catch_up() -> Request {

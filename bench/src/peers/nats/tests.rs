@@ -25,7 +25,8 @@ fn ask(protocol: &mut dyn ClientProtocol, token: u64, request: &Request) -> Stri
 }
 
 fn send(room: u32) -> Request {
-    Request::Send { room: RoomIndex(room), message: 1, body: Bytes::from_static(b"body") }
+    let body = Bytes::from_static(b"body");
+    Request::Send { room: RoomIndex(room), message: 1, predecessor: None, body }
 }
 
 fn catch_up() -> Request {

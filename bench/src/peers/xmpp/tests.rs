@@ -44,7 +44,8 @@ fn ready() -> Xmpp {
 }
 
 fn send(room: u32) -> Request {
-    Request::Send { room: RoomIndex(room), message: 1, body: Bytes::from_static(b"\0<&>\xff") }
+    let body = Bytes::from_static(b"\0<&>\xff");
+    Request::Send { room: RoomIndex(room), message: 1, predecessor: None, body }
 }
 
 fn catch_up() -> Request {

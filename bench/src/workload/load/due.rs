@@ -4,6 +4,7 @@ use super::Action;
 use super::devices::Stage;
 use super::machine::{AgentLoad, OPERATIONS_MAX};
 use super::operations::{Operation, Work};
+use super::sending::{Flight, Turn};
 use super::streams::{Choice, Field};
 use crate::agent::protocol::{Request, Token};
 use crate::workload::ledger::MessageKey;
@@ -83,7 +84,15 @@ impl AgentLoad {
         if measured {
             figures.streams[number].begun += 1;
         }
-        let operation = Operation { device, work, stream: Some(number), due_us, measured, held_up: false };
+        let operation = Operation {
+            device,
+            work,
+            stream: Some(number),
+            due_us,
+            measured,
+            held_up: false,
+            flight: Flight::InOrder,
+        };
         self.carry_out(now_us, action, operation);
         true
     }
@@ -145,18 +154,19 @@ impl AgentLoad {
         token
     }
 
-    /// Puts an operation's request to the engine.
-    pub(super) fn ask(&mut self, token: Token) {
-        let Some(operation) = self.operations.find(token).copied() else { return };
+    /// Puts an operation's request to the engine. False: it has none, or it is a message that waits for one before it.
+    pub(super) fn ask(&mut self, token: Token) -> bool {
+        let Some(operation) = self.operations.find(token).copied() else { return false };
         let device = operation.device;
         let request = match operation.work {
-            Work::Connect => return,
+            Work::Connect => return false,
             Work::ConnectAndCatchUp | Work::CatchUp => {
                 let from = self.positions(device);
                 Request::CatchUp { from, expected: self.devices.look(device).missed }
             }
             Work::Open(room) => Request::Open(room),
             Work::Send(room, message) => {
+                let Turn::Now(predecessor) = self.take_turn(token, device, room) else { return false };
                 let stamp = Stamp {
                     sender: message.sender,
                     number: message.number,
@@ -164,7 +174,7 @@ impl AgentLoad {
                     run: self.run,
                 };
                 let body = stamp.body(self.plan.message.body_bytes as usize);
-                Request::Send { room, message: message.number, body }
+                Request::Send { room, message: message.number, predecessor, body }
             }
             Work::History(room) => Request::History { room, before: None, limit: HISTORY_LIMIT },
             Work::Audit(room, before) => Request::History { room, before, limit: HISTORY_LIMIT },
@@ -172,6 +182,7 @@ impl AgentLoad {
             Work::Delivered(room, seq) => Request::Delivered { room, seq },
         };
         self.actions.push_back(Action::Request { device, token, request });
+        true
     }
 
     /// How far a device is in each of its rooms.

@@ -3,6 +3,7 @@
 use super::devices::Stage;
 use super::machine::{AgentLoad, RETRY_US};
 use super::operations::{Operation, Work};
+use super::sending::{Flight, GoOn};
 use crate::agent::protocol::{Message, ProtocolEvent, Token};
 use crate::workload::ledger::MessageKey;
 use crate::workload::plan::ActionName;
@@ -53,7 +54,7 @@ impl AgentLoad {
             self.heal(now_us, device);
         }
         while let Some(token) = waiting.pop_front() {
-            self.ask(token);
+            self.ask_again(token);
         }
     }
 
@@ -71,6 +72,7 @@ impl AgentLoad {
             due_us: now_us,
             measured: false,
             held_up: false,
+            flight: Flight::InOrder,
         };
         self.request(operation);
     }
@@ -125,6 +127,7 @@ impl AgentLoad {
         let Some(operation) = self.operations.find(token).copied() else { return };
         match operation.work {
             Work::Send(..) if self.ledger.is_some() => {
+                self.hold(token);
                 self.devices.of(operation.device).waiting.push_back(token);
             }
             Work::Audit(..) => self.devices.of(operation.device).waiting.push_back(token),
@@ -152,7 +155,9 @@ impl AgentLoad {
                 if let Some(phase) = &mut self.phase {
                     phase.figures.second.errors += 1;
                 }
+                self.hold(token);
                 self.retries.push(Reverse((now_us + after_us.max(RETRY_US), token)));
+                self.fill_place(operation.device);
             }
             _ => self.end(now_us, token, Err(code)),
         }
@@ -173,11 +178,10 @@ impl AgentLoad {
         if let Work::Audit(room, _) = operation.work {
             self.audit.page_ended(room, outcome);
         }
-        // The connection has a place again.
-        if self.devices.look(operation.device).stage == Stage::Ready
-            && let Some(waiting) = self.devices.of(operation.device).waiting.pop_front()
-        {
-            self.ask(waiting);
+        self.fill_place(operation.device);
+        if let Work::Send(room, _) = operation.work {
+            let cause = if outcome.is_ok() { GoOn::Accepted } else { GoOn::Asked };
+            self.go_on(operation.device, room, cause);
         }
         if heals_again {
             self.heal(now_us, operation.device);
@@ -298,6 +302,7 @@ impl AgentLoad {
             ProtocolEvent::Ready => self.became_ready(now_us, device),
             ProtocolEvent::Done(token) | ProtocolEvent::CaughtUp(token) => self.end(now_us, token, Ok(())),
             ProtocolEvent::Accepted { token, seq } => self.was_accepted(now_us, token, seq),
+            ProtocolEvent::PredecessorMissing(token) => self.lacked_predecessor(token),
             ProtocolEvent::Message(message) => self.has_come(now_us, device, &message),
             ProtocolEvent::Page { token, messages } => self.take_page(now_us, token, &messages),
             ProtocolEvent::SyncNeeded => self.heal(now_us, device),
@@ -346,6 +351,7 @@ impl AgentLoad {
                     due_us,
                     measured: false,
                     held_up: false,
+                    flight: Flight::InOrder,
                 });
             }
         }

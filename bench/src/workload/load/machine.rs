@@ -291,12 +291,11 @@ impl Workload for AgentLoad {
             }
             DeviceEvent::Protocol(event) => self.take_protocol_event(now_us, device, event),
             DeviceEvent::Busy(token) => {
-                self.hold_up(token);
-                if self.devices.look(device).open.len() <= 1 {
-                    // Nothing of this device will end and make room.
-                    self.retries.push(Reverse((now_us + RETRY_US, token)));
-                } else {
+                self.hold(token);
+                if self.is_to_make_room(device, token) {
                     self.devices.of(device).waiting.push_back(token);
+                } else {
+                    self.retries.push(Reverse((now_us + RETRY_US, token)));
                 }
             }
             DeviceEvent::Lost { reason } => self.was_lost(now_us, device, &reason),
@@ -320,7 +319,10 @@ impl Workload for AgentLoad {
                 self.retries.pop();
                 let Some(operation) = self.operations.find(token).copied() else { continue };
                 if self.devices.look(operation.device).stage == Stage::Ready {
-                    self.ask(token);
+                    if !self.ask_again(token) {
+                        // Its turn may be that of one that waits for a place: nothing else may be there to end.
+                        self.fill_place(operation.device);
+                    }
                 } else {
                     self.devices.of(operation.device).waiting.push_back(token);
                 }

@@ -12,6 +12,7 @@ mod streams;
 mod figures;
 mod machine;
 mod due;
+mod sending;
 mod events;
 mod settle;
 #[cfg(test)]

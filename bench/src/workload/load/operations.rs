@@ -1,5 +1,6 @@
 //! What was begun and is not over: one record an operation, in a slab.
 
+use super::sending::Flight;
 use crate::agent::protocol::Token;
 use crate::workload::ledger::MessageKey;
 use crate::workload::population::{DeviceIndex, RoomIndex};
@@ -36,6 +37,8 @@ pub(super) struct Operation {
     /// The server had no place for it at first, or its connection was lost: that it leaves late is not the agent's
     /// doing.
     pub(super) held_up: bool,
+    /// How far a message is on its way.
+    pub(super) flight: Flight,
 }
 
 /// A slab; tokens are told apart by a generation, so that late answers find nothing.
@@ -94,6 +97,7 @@ mod tests {
             due_us: 0,
             measured: false,
             held_up: false,
+            flight: Flight::InOrder,
         };
         let mut operations = Operations::default();
         let first = operations.begin(operation);

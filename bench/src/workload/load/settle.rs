@@ -4,6 +4,7 @@
 use super::devices::Stage;
 use super::machine::AgentLoad;
 use super::operations::{Operation, Work};
+use super::sending::Flight;
 use crate::report::results::LedgerResult;
 use crate::workload::population::{DeviceIndex, RoomIndex};
 use std::collections::{BTreeMap, VecDeque};
@@ -120,8 +121,15 @@ impl AgentLoad {
             self.heal(now_us, device);
         } else if self.devices.look(device).connecting.is_none() {
             let work = Work::ConnectAndCatchUp;
-            let operation =
-                Operation { device, work, stream: None, due_us: now_us, measured: false, held_up: false };
+            let operation = Operation {
+                device,
+                work,
+                stream: None,
+                due_us: now_us,
+                measured: false,
+                held_up: false,
+                flight: Flight::InOrder,
+            };
             let token = self.operations.begin(operation);
             self.devices.of(device).connecting = Some(token);
             self.come_online(device);
@@ -170,6 +178,7 @@ impl AgentLoad {
             due_us: now_us,
             measured: false,
             held_up: false,
+            flight: Flight::InOrder,
         });
     }
 }

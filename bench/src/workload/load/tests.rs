@@ -177,7 +177,12 @@ impl World {
             Request::Open(_) | Request::Delivered { .. } | Request::Read { .. } => {
                 self.protocol(device, ProtocolEvent::Done(token));
             }
-            Request::Send { room, message, body } => {
+            Request::Send { room, predecessor: Some(before), .. }
+                if !self.answers.contains_key(&(room, device, before)) =>
+            {
+                self.protocol(device, ProtocolEvent::PredecessorMissing(token));
+            }
+            Request::Send { room, message, body, .. } => {
                 let seq = self.store(room, device, message, body);
                 self.protocol(device, ProtocolEvent::Accepted { token, seq: Some(seq) });
             }

@@ -7,7 +7,7 @@ use crate::workload::population::RoomIndex;
 use bytes::{Bytes, BytesMut};
 use wire_protocol::ids::ConversationId;
 use wire_protocol::limits::{HISTORY_ENTRIES_MAX, SYNC_CURSORS_MAX};
-use wire_protocol::v1::{self, EntryKind, client_frame, server_frame};
+use wire_protocol::v1::{self, EntryKind, ErrorCode, client_frame, server_frame};
 
 /// Title of every group.
 const GROUP_TITLE: &str = "ringline-bench";
@@ -72,14 +72,14 @@ impl Ringline {
         };
         Ok(match request {
             Request::Open(room) => (Body::Create(self.create(*room)?), Wanted::Room(token, *room)),
-            Request::Send { room, message, body } => {
+            Request::Send { room, message, predecessor, body } => {
                 let send = v1::SendMessage {
                     handle: 0,
                     conversation_id: id(*room)?,
                     client_message_id: *message,
                     kind: EntryKind::Text as i32,
                     body: body.clone(),
-                    predecessor: 0,
+                    predecessor: predecessor.unwrap_or(0),
                 };
                 (Body::Send(send), Wanted::Acceptance(token))
             }
@@ -154,6 +154,11 @@ impl Ringline {
     ) -> Result<(), ProtocolFault> {
         use server_frame::Body;
         match (wanted, body) {
+            (Wanted::Acceptance(token), Body::Error(error))
+                if error.code() == ErrorCode::ErrorPredecessorMissing =>
+            {
+                events.push(ProtocolEvent::PredecessorMissing(token));
+            }
             (wanted, Body::Error(error)) => {
                 let token = match wanted {
                     Wanted::Room(token, _)

@@ -212,7 +212,8 @@ fn session(framing: Framing, piece_bytes: usize) -> Vec<ProtocolEvent> {
     let client_frame::Body::Create(create) = asked else { panic!("{asked:?}") };
     assert_eq!(create.member_ids, vec![shared.names.user(UserIndex(0)).to_bytes()]);
 
-    let send = Request::Send { room: DIRECT, message: 9, body: Bytes::from_static(b"hello") };
+    let body = Bytes::from_static(b"hello");
+    let send = Request::Send { room: DIRECT, message: 9, predecessor: None, body };
     link.request(3, &send).expect("ready");
     let accepted = v1::MessageAccepted { seq: 2, ..v1::MessageAccepted::default() };
     link.answer(Answer::Accepted(accepted)).expect("an acceptance");
@@ -388,6 +389,27 @@ fn requests_beyond_the_limit_wait() {
     assert_eq!(link.request(100, &read), Err(NotSent::Full));
     link.answer(Answer::Done(v1::Done {})).expect("done");
     assert_eq!(link.request(100, &read), Ok(()));
+}
+
+#[test]
+fn a_message_names_the_one_before_it_and_hears_that_it_is_missing() {
+    let mut link = Link::new(&shared(Framing::Native), &DeviceMemory::default(), usize::MAX);
+    link.ready();
+    let send = |message, predecessor| Request::Send {
+        room: DIRECT,
+        message,
+        predecessor,
+        body: Bytes::from_static(b"hello"),
+    };
+    link.request(1, &send(8, None)).expect("ready");
+    link.request(2, &send(9, Some(8))).expect("ready");
+    let away = RequestError::new(ErrorCode::ErrorUnavailable, "no leader").after_ms(50);
+    let asked = link.answer(Answer::Error(away.to_wire())).expect("an error");
+    assert!(matches!(asked, client_frame::Body::Send(send) if send.predecessor == 0), "none is before it");
+    let missing = RequestError::new(ErrorCode::ErrorPredecessorMissing, "predecessor");
+    let asked = link.answer(Answer::Error(missing.to_wire())).expect("an error");
+    assert!(matches!(asked, client_frame::Body::Send(send) if send.predecessor == 8));
+    assert_eq!(link.events.last(), Some(&ProtocolEvent::PredecessorMissing(Token(2))));
 }
 
 #[test]
