@@ -1,8 +1,8 @@
-//! The disk that a node's own small files and its log files are on: the machine's, or in tests a simulated one that
-//! loses what was not synced.
+//! The disk that a node's own small files, its log files and its backups are on: the machine's, or in tests a simulated
+//! one that loses what was not synced.
 //!
-//! It knows names, bytes and syncs, and refuses to know what the files mean: `worker/data_folder.rs` and
-//! `replication/files.rs` decide that. RocksDB has its own way to the disk; its contract is in `engine/`.
+//! It knows names, bytes and syncs, and refuses to know what the files mean: `worker/data_folder.rs`,
+//! `replication/files.rs` and `backup/` decide that. RocksDB has its own way to the disk; its contract is in `engine/`.
 //!
 //! # What is durable when
 //! As POSIX says and no more: a file's bytes and size after a sync of the file, its name after a sync of the folder
@@ -54,6 +54,27 @@ impl Disk {
         }
     }
 
+    /// The names in a folder, in no order. One that is no text is nothing of ours.
+    pub fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        match self {
+            Self::Real => {
+                let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+                Ok(names.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+            }
+            #[cfg(any(test, feature = "sim"))]
+            Self::Simulated(disk) => disk.names(folder),
+        }
+    }
+
+    /// Bytes of a file.
+    pub fn size(&self, file: &Path) -> io::Result<u64> {
+        match self {
+            Self::Real => Ok(fs::metadata(file)?.len()),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Simulated(disk) => disk.size(file).map(|bytes| bytes as u64),
+        }
+    }
+
     /// A small file's text.
     pub fn read_text(&self, file: &Path) -> io::Result<String> {
         match self {
@@ -76,7 +97,7 @@ impl Disk {
         }
     }
 
-    /// Gives a file another name, at once and wholly. Durable after [`Self::sync_folder`].
+    /// Gives a file or a folder another name, at once and wholly. Durable after [`Self::sync_folder`].
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match self {
             Self::Real => fs::rename(from, to),
@@ -113,6 +134,16 @@ impl Disk {
             Self::Real => fs::remove_file(file),
             #[cfg(any(test, feature = "sim"))]
             Self::Simulated(disk) => disk.delete(file),
+        }
+    }
+
+    /// Removes a folder with all that is in it, one name after another. Durable after [`Self::sync_folder`] of the folder
+    /// above; before, a power failure may leave it there with any part of what it held.
+    pub fn remove_tree(&self, folder: &Path) -> io::Result<()> {
+        match self {
+            Self::Real => fs::remove_dir_all(folder),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Simulated(disk) => disk.remove_tree(folder),
         }
     }
 

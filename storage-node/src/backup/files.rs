@@ -2,9 +2,10 @@
 
 use super::manifest::hex;
 use crate::clock;
+use crate::disk::Disk;
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -60,26 +61,28 @@ impl<'a> Pace<'a> {
     }
 
     /// Reads a file to its end. An error names it.
-    pub fn sum(&mut self, file: &Path) -> Result<Sum, String> {
-        self.read_all(file, |_| Ok(()))
+    pub fn sum(&mut self, disk: &Disk, file: &Path) -> Result<Sum, String> {
+        self.read_all(disk, file, |_| Ok(()))
     }
 
-    /// Copies a file; it is synced on return, its name is not. An error names one of the two.
-    pub fn copy(&mut self, from: &Path, to: &Path) -> Result<Sum, String> {
+    /// Copies a file of the store, which is on the machine's disk, to another disk; there it is synced on return, its
+    /// name is not. An error names one of the two.
+    pub fn copy(&mut self, from: &Path, disk: &Disk, to: &Path) -> Result<Sum, String> {
         let failed = |error: io::Error| named(to, &error);
-        let mut new = File::create(to).map_err(failed)?;
-        let sum = self.read_all(from, |bytes| new.write_all(bytes).map_err(failed))?;
-        new.sync_all().map_err(failed)?;
+        let mut new = disk.create(to).map_err(failed)?;
+        let sum = self.read_all(&Disk::Real, from, |bytes| new.write(bytes).map_err(failed))?;
+        new.sync().map_err(failed)?;
         Ok(sum)
     }
 
     fn read_all(
         &mut self,
+        disk: &Disk,
         file: &Path,
         mut take: impl FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<Sum, String> {
         let failed = |error: io::Error| named(file, &error);
-        let mut from = File::open(file).map_err(failed)?;
+        let mut from = disk.open(file).map_err(failed)?;
         let (mut sha256, mut bytes) = (Sha256::new(), 0);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
@@ -96,7 +99,7 @@ impl<'a> Pace<'a> {
     }
 }
 
-/// Tells a table from all others, without reading all of it: its size and its end.
+/// Tells a table of the store from all others, without reading all of it: its size and its end.
 pub(super) fn stamp(table: &Path) -> Result<String, String> {
     let read = || -> io::Result<String> {
         let mut file = File::open(table)?;
@@ -113,9 +116,25 @@ pub(super) fn stamp(table: &Path) -> Result<String, String> {
     read().map_err(|error| named(table, &error))
 }
 
+/// Makes a folder, if there is none, and those above it. All their names are durable on return, and each is before
+/// anything is made below it: so of those that are there only the lowest may be so new, since a process died or a person
+/// made it, that its name is not. An error names the folder that could not be made or synced.
+pub(super) fn make_folder(disk: &Disk, folder: &Path) -> Result<(), String> {
+    let above = match folder.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    if !disk.exists(folder) {
+        make_folder(disk, above)?;
+        disk.create_folder(folder).map_err(|error| named(folder, &error))?;
+    }
+    sync_folder(disk, above)
+}
+
 /// The names in this folder are durable on return.
-pub(super) fn sync_folder(folder: &Path) -> Result<(), String> {
-    File::open(folder).and_then(|opened| opened.sync_all()).map_err(|error| named(folder, &error))
+pub(super) fn sync_folder(disk: &Disk, folder: &Path) -> Result<(), String> {
+    disk.sync_folder(folder).map_err(|error| named(folder, &error))
 }
 
 /// An error with its file.

@@ -1,19 +1,19 @@
 //! Making a backup, on the thread of whoever asked for it: the loops, the log thread and the store threads go on, but for
 //! the flush that the store makes anyway every few seconds.
 
-use super::files::{Pace, Sum, named, stamp, sync_folder};
+use super::files::{Pace, Sum, make_folder, named, stamp, sync_folder};
 use super::folder::{NodeFolder, backup_name, names};
 use super::manifest::{BackupFile, Manifest, ShardPoint};
 use super::{BACKUP_BYTES_PER_S, BACKUPS_KEPT_MAX, Progress};
 use crate::clock;
+use crate::disk::Disk;
 use crate::domain;
 use crate::engine::FileView;
 use crate::replication::is_voter;
 use crate::worker::NodeShared;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::TryLockError;
 
@@ -81,7 +81,7 @@ pub(crate) fn make(
     progress: Progress<'_>,
 ) -> Result<BackupReport, String> {
     let made_ms = clock::now_ms();
-    let made = make_at(shared, order, made_ms, progress);
+    let made = make_at(shared, order, &Disk::Real, made_ms, progress);
     let metrics = &shared.metrics;
     match &made {
         Ok(_) => {
@@ -94,9 +94,11 @@ pub(crate) fn make(
     made
 }
 
-fn make_at(
+/// Makes it at this time, on this disk. The files of the store are read where RocksDB has them: on the machine's.
+pub(super) fn make_at(
     shared: &NodeShared,
     order: &BackupOrder,
+    disk: &Disk,
     made_ms: u64,
     progress: Progress<'_>,
 ) -> Result<BackupReport, String> {
@@ -108,7 +110,7 @@ fn make_at(
         Err(TryLockError::Poisoned(after_panic)) => after_panic.into_inner(),
         Err(TryLockError::WouldBlock) => return Err("another backup of this node is being made".to_owned()),
     };
-    let folder = NodeFolder::new(&order.to, shared.node_id);
+    let folder = NodeFolder::new(disk, &order.to, shared.node_id);
     progress("the store writes its newest rows into tables".to_owned())?;
     let view = view_of_whole_shards(shared)?;
     let shards = points(shared, &*view)?;
@@ -189,18 +191,17 @@ struct Making<'a> {
 
 impl<'a> Making<'a> {
     fn begin(folder: &'a NodeFolder, pace: Pace<'a>) -> Result<Self, String> {
-        let tables = folder.tables();
-        fs::create_dir_all(&tables).map_err(|error| named(&tables, &error))?;
+        let disk = folder.disk();
+        make_folder(disk, folder.path())?;
+        // No sync of the node's folder before the one of the backup's name, in the same folder: that one covers all that
+        // changes in it from here on, none of which is of use without the name, and changes of one folder keep their order.
+        let create = |made: &Path| disk.create_folder(made).map_err(|error| named(made, &error));
+        create(&folder.tables())?;
         for left in folder.all_unfinished()? {
-            fs::remove_dir_all(&left).map_err(|error| named(&left, &error))?;
-        }
-        sync_folder(folder.path())?;
-        if let Some(above) = folder.path().parent() {
-            sync_folder(above)?;
+            disk.remove_tree(&left).map_err(|error| named(&left, &error))?;
         }
         let number = folder.numbers()?.last().map_or(1, |last| last + 1);
-        let unfinished = folder.unfinished(number);
-        fs::create_dir(&unfinished).map_err(|error| named(&unfinished, &error))?;
+        create(&folder.unfinished(number))?;
         let tables = tables_in(folder)?;
         Ok(Self { folder, number, pace, tables, files_copied: 0 })
     }
@@ -208,19 +209,23 @@ impl<'a> Making<'a> {
     /// Everything of a checkpoint that is not there yet.
     fn copy(&mut self, checkpoint: &Path) -> Result<Vec<BackupFile>, String> {
         let mut files = Vec::new();
-        for name in names(checkpoint)? {
+        let mut found = names(&Disk::Real, checkpoint)?;
+        // One order of all steps, whatever the folder is listed in.
+        found.sort_unstable();
+        for name in found {
             let from = checkpoint.join(&name);
             if name.ends_with(TABLE) {
                 files.push(BackupFile { name, ..self.copy_table(&from)? });
             } else if HEADS.iter().any(|head| name.starts_with(head)) {
-                let sum = self.pace.copy(&from, &self.folder.unfinished(self.number).join(&name))?;
+                let to = self.folder.unfinished(self.number).join(&name);
+                let sum = self.pace.copy(&from, self.folder.disk(), &to)?;
                 self.files_copied += 1;
                 let path = format!("{}/{name}", backup_name(self.number));
                 files.push(BackupFile { path, name, bytes: sum.bytes, sha256: sum.sha256 });
             }
         }
-        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        sync_folder(&self.folder.tables())?;
+        // Also if none was copied: the one before may have been broken off behind its last table.
+        sync_folder(self.folder.disk(), &self.folder.tables())?;
         Ok(files)
     }
 
@@ -229,11 +234,12 @@ impl<'a> Making<'a> {
         if let Some(there) = self.tables.get(&stamp) {
             return Ok(there.clone());
         }
+        let disk = self.folder.disk();
         let unfinished = self.folder.tables().join(UNFINISHED_TABLE);
-        let Sum { bytes, sha256 } = self.pace.copy(from, &unfinished)?;
+        let Sum { bytes, sha256 } = self.pace.copy(from, disk, &unfinished)?;
         let path = format!("tables/{stamp}-{sha256}{TABLE}");
         let to = self.folder.path().join(&path);
-        fs::rename(&unfinished, &to).map_err(|error| named(&to, &error))?;
+        disk.rename(&unfinished, &to).map_err(|error| named(&to, &error))?;
         self.files_copied += 1;
         let file = BackupFile { name: String::new(), path, bytes, sha256 };
         self.tables.insert(stamp, file.clone());
@@ -242,31 +248,26 @@ impl<'a> Making<'a> {
 
     /// From here on it is a backup.
     fn finish(&self, manifest: &Manifest) -> Result<(), String> {
-        let unfinished = self.folder.unfinished(self.number);
+        let (disk, unfinished) = (self.folder.disk(), self.folder.unfinished(self.number));
         let file = unfinished.join("backup.json");
-        let write = || -> io::Result<()> {
-            let mut new = File::create(&file)?;
-            new.write_all(manifest.to_text().as_bytes())?;
-            new.sync_all()
-        };
-        write().map_err(|error| named(&file, &error))?;
-        sync_folder(&unfinished)?;
+        disk.write_synced(&file, &manifest.to_text()).map_err(|error| named(&file, &error))?;
+        sync_folder(disk, &unfinished)?;
         let whole = self.folder.backup(self.number);
-        fs::rename(&unfinished, &whole).map_err(|error| named(&whole, &error))?;
-        sync_folder(self.folder.path())
+        disk.rename(&unfinished, &whole).map_err(|error| named(&whole, &error))?;
+        sync_folder(disk, self.folder.path())
     }
 }
 
 /// Tables of earlier backups, by stamp.
 fn tables_in(folder: &NodeFolder) -> Result<BTreeMap<String, BackupFile>, String> {
     let mut tables = BTreeMap::new();
-    for name in names(&folder.tables())? {
+    for name in names(folder.disk(), &folder.tables())? {
         let Some((stamp, sha256)) = name.strip_suffix(TABLE).and_then(|name| name.split_once('-')) else {
             continue;
         };
         let path = format!("tables/{name}");
         let file = folder.path().join(&path);
-        let bytes = fs::metadata(&file).map_err(|error| named(&file, &error))?.len();
+        let bytes = folder.disk().size(&file).map_err(|error| named(&file, &error))?;
         let there = BackupFile { name: String::new(), path, bytes, sha256: sha256.to_owned() };
         tables.insert(stamp.to_owned(), there);
     }
@@ -275,27 +276,27 @@ fn tables_in(folder: &NodeFolder) -> Result<BTreeMap<String, BackupFile>, String
 
 /// All but the newest backups go, and the tables that no other has.
 fn remove_old(folder: &NodeFolder, keep: u32) -> Result<Vec<u64>, String> {
-    let numbers = folder.numbers()?;
+    let (disk, numbers) = (folder.disk(), folder.numbers()?);
     let (old, kept) = numbers.split_at(numbers.len().saturating_sub(keep as usize));
     for number in old {
         // First it loses its name: half a backup must not look like one.
         let (whole, unfinished) = (folder.backup(*number), folder.unfinished(*number));
-        fs::rename(&whole, &unfinished).map_err(|error| named(&whole, &error))?;
-        sync_folder(folder.path())?;
-        fs::remove_dir_all(&unfinished).map_err(|error| named(&unfinished, &error))?;
+        disk.rename(&whole, &unfinished).map_err(|error| named(&whole, &error))?;
+        sync_folder(disk, folder.path())?;
+        disk.remove_tree(&unfinished).map_err(|error| named(&unfinished, &error))?;
     }
     let mut used = BTreeSet::new();
     for number in kept {
         // One that cannot be read may need any of the tables.
-        let manifest = Manifest::read(&folder.manifest(*number)).map_err(|detail| {
+        let manifest = Manifest::read_on(disk, &folder.manifest(*number)).map_err(|detail| {
             format!("the backup was made, but old tables stay, since another is damaged: {detail}")
         })?;
         used.extend(manifest.files.into_iter().map(|file| file.path));
     }
-    for name in names(&folder.tables())? {
+    for name in names(disk, &folder.tables())? {
         if !used.contains(&format!("tables/{name}")) {
             let file = folder.tables().join(name);
-            match fs::remove_file(&file) {
+            match disk.delete(&file) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(named(&file, &error)),
                 _ => {}
             }

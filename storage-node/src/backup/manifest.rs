@@ -1,10 +1,10 @@
 //! What a backup says of itself: a line of JSON, and the SHA-256 of that line.
 
 use super::MANIFEST_BYTES_MAX;
+use crate::disk::Disk;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -78,8 +78,13 @@ impl Manifest {
 
     /// Reads and checks a manifest's file. An error names it.
     pub fn read(file: &Path) -> Result<Self, String> {
+        Self::read_on(&Disk::Real, file)
+    }
+
+    /// The same, of a file on this disk.
+    pub(super) fn read_on(disk: &Disk, file: &Path) -> Result<Self, String> {
         let named = |detail: String| format!("{}: {detail}", file.display());
-        let text = read_text(file).map_err(|error| named(error.to_string()))?;
+        let text = read_text(disk, file).map_err(|error| named(error.to_string()))?;
         Self::parse(&text).map_err(named)
     }
 
@@ -115,9 +120,9 @@ struct Format {
     format: u32,
 }
 
-fn read_text(file: &Path) -> io::Result<String> {
+fn read_text(disk: &Disk, file: &Path) -> io::Result<String> {
     let mut text = String::new();
-    File::open(file)?.take(MANIFEST_BYTES_MAX).read_to_string(&mut text)?;
+    disk.open(file)?.take(MANIFEST_BYTES_MAX).read_to_string(&mut text)?;
     Ok(text)
 }
 

@@ -19,6 +19,8 @@ mod manifest;
 mod folder;
 mod files;
 mod make;
+#[cfg(test)]
+mod make_tests;
 mod open;
 mod verify;
 mod plan;

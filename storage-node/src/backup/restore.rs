@@ -61,7 +61,7 @@ pub fn restore(from: &Path, config: &StorageConfig, progress: Progress<'_>) -> R
     let map = ShardMap::new(config, 1).map_err(|error| error.to_string())?;
     refuse_used_folder(&config.data_dir)?;
     refuse_living_fleet(&map)?;
-    let nodes = NodeFolder::all(from)?;
+    let nodes = NodeFolder::all(&Disk::Real, from)?;
     let backups: Vec<Backup> =
         nodes.iter().map(|(node_id, folder)| folder.newest(*node_id)).collect::<Result<_, _>>()?;
     let manifests: Vec<&Manifest> = backups.iter().map(|backup| &backup.manifest).collect();

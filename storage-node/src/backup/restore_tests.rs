@@ -16,16 +16,16 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use wire_protocol::ids::{ConversationId, Seq, ShardId};
 
-const SHARDS: u32 = 4;
+pub(super) const SHARDS: u32 = 4;
 /// Messages of the first shard: more than are written at once, so that a part of a shard can be on the disk.
 const MANY: u64 = 5_000;
 /// Messages of each of the others.
 const FEW: u64 = 20;
 
 /// The fleet that is lost: the rows of each shard, and what its only backup says.
-struct Lost {
-    shards: Vec<MemoryStore>,
-    manifest: Manifest,
+pub(super) struct Lost {
+    pub shards: Vec<MemoryStore>,
+    pub manifest: Manifest,
 }
 
 impl Lost {
@@ -66,8 +66,8 @@ fn messages_of(shard: u32) -> MemoryStore {
 
 /// What a node has of each shard: its rows, and the span of its log.
 #[derive(PartialEq, Debug)]
-struct Held {
-    rows: Vec<Vec<(Vec<u8>, Bytes)>>,
+pub(super) struct Held {
+    pub rows: Vec<Vec<(Vec<u8>, Bytes)>>,
     spans: Vec<Option<(u64, u64)>>,
 }
 
@@ -78,7 +78,7 @@ impl Held {
 }
 
 /// The folder that a node is restored into.
-struct Folder {
+pub(super) struct Folder {
     disk: Arc<SimDisk>,
     store: SimStore,
     config: StorageConfig,
@@ -87,7 +87,7 @@ struct Folder {
 
 impl Folder {
     /// Empty. Its name is durable: without it there would be no rows, either, which the simulated store does not know.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = real_folder();
         let disk = SimDisk::new(root.path());
         let data_dir = root.path().join("data");
@@ -102,7 +102,7 @@ impl Folder {
         Disk::Simulated(Arc::clone(&self.disk))
     }
 
-    fn restore(&self, lost: &Lost) -> Result<(), String> {
+    pub fn restore(&self, lost: &Lost) -> Result<(), String> {
         let map = ShardMap::new(&self.config, 1).map_err(|error| error.to_string())?;
         let manifests = [&lost.manifest];
         let plan = Plan::of(&manifests, map.first_copies())?;
@@ -118,7 +118,7 @@ impl Folder {
     }
 
     /// What a start finds. An error: it is refused.
-    fn start(&self) -> Result<Held, String> {
+    pub fn start(&self) -> Result<Held, String> {
         self.disk.set_doing(Doing::Starting);
         let opened = open_node(&self.config, 1, &self.on(), |folder| self.store.open(folder, SHARDS));
         let (shared, _) = opened.map_err(|error| error.to_string())?;

@@ -4,6 +4,7 @@ use super::folder::NodeFolder;
 use super::make::{BackupOrder, make};
 use crate::clock;
 use crate::config::BackupConfig;
+use crate::disk::Disk;
 use crate::worker::NodeShared;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -39,8 +40,8 @@ pub(crate) fn run_backups(
 
 /// Of the backup that an earlier start may have made; without one it is long ago.
 fn age_of_newest(shared: &NodeShared, config: &BackupConfig) -> Duration {
-    let newest = NodeFolder::new(&config.to, shared.node_id).newest(shared.node_id);
-    let Ok(backup) = newest else { return Duration::MAX };
+    let folder = NodeFolder::new(&Disk::Real, &config.to, shared.node_id);
+    let Ok(backup) = folder.newest(shared.node_id) else { return Duration::MAX };
     shared.metrics.backup_made_ms.set(backup.manifest.made_ms);
     Duration::from_millis(clock::now_ms().saturating_sub(backup.manifest.made_ms))
 }

@@ -6,6 +6,7 @@ use super::folder::{Backup, NodeFolder};
 use super::manifest::Manifest;
 use super::open::open;
 use super::plan::choose;
+use crate::disk::Disk;
 use crate::domain;
 use crate::engine::{StoreError, View, format, keys};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub fn verify(from: &Path, scratch: &Path, progress: Progress<'_>) -> Result<Ver
     let mut report = VerifyReport::default();
     let mut pace = Pace::new(None, progress);
     let mut newest = Vec::new();
-    for (node_id, folder) in NodeFolder::all(from)? {
+    for (node_id, folder) in NodeFolder::all(&Disk::Real, from)? {
         let numbers = folder.numbers()?;
         if numbers.is_empty() {
             report.problems.push(format!("{}: holds no backup", folder.path().display()));
@@ -96,7 +97,7 @@ pub(super) fn check_files(
     for file in &backup.manifest.files {
         let checked = read.entry(file.path.clone()).or_insert_with(|| {
             let path = backup.folder.path().join(&file.path);
-            let sum = pace.sum(&path)?;
+            let sum = pace.sum(backup.folder.disk(), &path)?;
             if (sum.bytes, &sum.sha256) != (file.bytes, &file.sha256) {
                 return Err(format!(
                     "{}: damaged: it does not have the checksum of its manifest",

@@ -5,16 +5,17 @@
 //!   its sectors of 512 bytes, or a part that ends at any byte.
 //! - **Names**: a folder has its durable names and a list of unsynced changes (made, renamed, deleted). A sync of the
 //!   folder makes them durable. A power failure keeps a prefix of each folder's list: journals of ext4 and xfs
-//!   write changes of one folder in their order, and a rename wholly or not at all.
+//!   write changes of one folder in their order, and a rename wholly or not at all. Folders are renamed and removed
+//!   as files are (`names.rs`); a folder goes with all that is in it name by name, each of which is a step.
 //! - **Steps**: each change and each sync is a step. A test stops the node at any of them: that step is left
 //!   half done, and every later one fails. A sync that the test leaves out is none: all is as if the code did not
 //!   ask for it.
 //!
 //! The log engine lists its folder by itself, so every name also exists as an empty file in a real folder.
 
+use super::names::{NameChange, Names, Node};
 use super::{Doing, Random, SyncKind};
 use crate::replication::{LOG_HEAD_BYTES, is_log_head};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -151,42 +152,10 @@ fn torn(change: Change, random: &mut Random) -> Vec<Change> {
     }
 }
 
-/// What a name stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Node {
-    Folder,
-    File(usize),
-}
-
-#[derive(Clone, Debug)]
-enum NameChange {
-    Made(PathBuf, Node),
-    Gone(PathBuf),
-    Renamed(PathBuf, PathBuf),
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, Node>) {
-        match self {
-            Self::Made(path, node) => drop(names.insert(path.clone(), *node)),
-            Self::Gone(path) => drop(names.remove(path)),
-            Self::Renamed(from, to) => {
-                // The file may have vanished before its new name became durable.
-                if let Some(node) = names.remove(from) {
-                    names.insert(to.clone(), node);
-                }
-            }
-        }
-    }
-}
-
 #[derive(Default)]
 struct State {
     files: Vec<File>,
-    names: BTreeMap<PathBuf, Node>,
-    durable_names: BTreeMap<PathBuf, Node>,
-    /// By folder.
-    unsynced_names: BTreeMap<PathBuf, Vec<NameChange>>,
+    names: Names,
     doing: Option<Doing>,
     steps: u64,
     stop_at: Option<u64>,
@@ -247,40 +216,30 @@ impl State {
         }
     }
 
-    fn file(&self, path: &Path) -> io::Result<usize> {
-        match self.names.get(path) {
-            Some(Node::File(file)) => Ok(*file),
-            _ => Err(io::ErrorKind::NotFound.into()),
-        }
-    }
-
-    fn rename_now(&mut self, change: NameChange, folder: &Path) {
-        change.apply(&mut self.names);
-        self.unsynced_names.entry(folder.to_owned()).or_default().push(change);
-    }
-
     fn check_room(&self, more: usize) -> io::Result<()> {
-        let used: usize = self.names.values().map(|node| self.size(node)).sum();
         match self.bytes_max {
-            Some(bytes_max) if used + more > bytes_max => {
+            Some(bytes_max) if self.used() + more > bytes_max => {
                 Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"))
             }
             _ => Ok(()),
         }
     }
 
-    fn size(&self, node: &Node) -> usize {
-        match node {
-            Node::Folder => 0,
+    /// Bytes of all files that have a name.
+    fn used(&self) -> usize {
+        let size = |(_, node): &(PathBuf, Node)| match node {
+            Node::Folder(_) => 0,
             Node::File(file) => self.files[*file].now.len(),
-        }
+        };
+        self.names.all().iter().map(size).sum()
     }
 }
 
 impl SimDisk {
     /// Nothing is on it. `root`: a real, empty folder that mirrors the names; it and what is above it are there.
     pub fn new(root: &Path) -> Arc<Self> {
-        Arc::new(Self { root: root.to_owned(), state: Mutex::default() })
+        let state = State { names: Names::new(root), ..State::default() };
+        Arc::new(Self { root: root.to_owned(), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -337,8 +296,7 @@ impl SimDisk {
 
     /// Bytes of all files.
     pub fn bytes(&self) -> usize {
-        let state = self.state();
-        state.names.values().map(|node| state.size(node)).sum()
+        self.state().used()
     }
 
     /// The last steps, for a failing test to show.
@@ -368,28 +326,17 @@ impl SimDisk {
         if crash == Crash::Process {
             return;
         }
-        for (_, changes) in std::mem::take(&mut state.unsynced_names) {
-            let kept = match crash {
-                Crash::PowerKeepsNothing => 0,
-                Crash::PowerKeepsAll | Crash::Process => changes.len(),
-                Crash::PowerKeepsSome => random.below(changes.len() + 1),
-            };
-            changes[..kept].iter().for_each(|change| change.apply(&mut state.durable_names));
-        }
+        state.names.crash(|changes| match crash {
+            Crash::PowerKeepsNothing => 0,
+            Crash::PowerKeepsAll | Crash::Process => changes,
+            Crash::PowerKeepsSome => random.below(changes + 1),
+        });
         state.files.iter_mut().for_each(|file| file.lose(crash, random));
-        // What stands in a folder that is not there is not there.
-        let all = state.durable_names.clone();
-        let is_reachable = |path: &Path| {
-            let mut above = path.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
-            above.all(|above| above == self.root || all.get(above) == Some(&Node::Folder))
-        };
-        state.durable_names.retain(|path, _| is_reachable(path));
-        state.names.clone_from(&state.durable_names);
         self.mirror(&state.names);
     }
 
     /// Makes the real folder hold the same names.
-    fn mirror(&self, names: &BTreeMap<PathBuf, Node>) {
+    fn mirror(&self, names: &Names) {
         for entry in
             std::fs::read_dir(&self.root).expect("the test's folder").map(|entry| entry.expect("it lists"))
         {
@@ -397,9 +344,9 @@ impl SimDisk {
                 std::fs::remove_dir_all(entry.path()).expect("it removes");
             }
         }
-        for (path, node) in names {
+        for (path, node) in names.all() {
             match node {
-                Node::Folder => std::fs::create_dir(path).expect("it makes"),
+                Node::Folder(_) => std::fs::create_dir(path).expect("it makes"),
                 Node::File(_) => drop(std::fs::File::create(path).expect("it makes")),
             }
         }
@@ -407,23 +354,34 @@ impl SimDisk {
 
     pub fn create_folder(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.state();
-        if folder == self.root || state.names.get(folder) == Some(&Node::Folder) {
+        if matches!(state.names.node(folder), Some(Node::Folder(_))) {
             return Ok(());
         }
-        let above = folder.parent().ok_or(io::ErrorKind::NotFound)?;
         let done = state.step(|| format!("make {}", folder.display()))?;
-        state.rename_now(NameChange::Made(folder.to_owned(), Node::Folder), above);
+        state.names.make_folder(folder)?;
         std::fs::create_dir(folder)?;
         if done { Ok(()) } else { Err(stopped_error()) }
     }
 
     pub fn exists(&self, path: &Path) -> bool {
-        self.state().names.contains_key(path)
+        self.state().names.node(path).is_some()
+    }
+
+    /// The names in a folder.
+    pub fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+        self.state().names.names_in(folder)
+    }
+
+    /// Bytes of a file.
+    pub fn size(&self, file: &Path) -> io::Result<usize> {
+        let state = self.state();
+        let file = state.names.file(file)?;
+        Ok(state.files[file].now.len())
     }
 
     pub fn read_text(&self, file: &Path) -> io::Result<String> {
         let state = self.state();
-        let file = state.file(file)?;
+        let file = state.names.file(file)?;
         String::from_utf8(state.files[file].now.clone()).map_err(io::Error::other)
     }
 
@@ -431,25 +389,29 @@ impl SimDisk {
         let file = self.create(path)?;
         file.truncate(0)?;
         file.write(0, text.as_bytes())?;
-        file.sync_as(if file.has_extension("receiving") { SyncKind::Removal } else { SyncKind::Identity })
+        let doing = self.state().doing;
+        file.sync_as(match doing {
+            Some(Doing::BackingUp) => SyncKind::BackupManifest,
+            _ if file.has_extension("receiving") => SyncKind::Removal,
+            _ => SyncKind::Identity,
+        })
     }
 
     pub fn create(self: &Arc<Self>, path: &Path) -> io::Result<SimFile> {
         let mut state = self.state();
-        if let Ok(number) = state.file(path) {
+        if let Ok(number) = state.names.file(path) {
             return Ok(self.opened(path, number));
         }
-        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
         let done = state.step(|| format!("make {}", path.display()))?;
         state.files.push(File::default());
         let number = state.files.len() - 1;
-        state.rename_now(NameChange::Made(path.to_owned(), Node::File(number)), folder);
+        state.names.make_file(path, number)?;
         std::fs::File::create(path)?;
         if done { Ok(self.opened(path, number)) } else { Err(stopped_error()) }
     }
 
     pub fn open(self: &Arc<Self>, path: &Path) -> io::Result<SimFile> {
-        let number = self.state().file(path)?;
+        let number = self.state().names.file(path)?;
         Ok(self.opened(path, number))
     }
 
@@ -459,41 +421,59 @@ impl SimDisk {
 
     pub fn delete(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.file(path)?;
-        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        state.names.file(path)?;
         let done = state.step(|| format!("delete {}", path.display()))?;
-        state.rename_now(NameChange::Gone(path.to_owned()), folder);
+        state.names.remove(path)?;
         std::fs::remove_file(path)?;
         if done { Ok(()) } else { Err(stopped_error()) }
     }
 
-    /// Within one folder.
+    /// A folder with all that is in it.
+    pub fn remove_tree(&self, folder: &Path) -> io::Result<()> {
+        for name in self.names(folder)? {
+            let path = folder.join(name);
+            let node = self.state().names.node(&path);
+            match node {
+                Some(Node::Folder(_)) => self.remove_tree(&path)?,
+                _ => self.delete(&path)?,
+            }
+        }
+        let mut state = self.state();
+        let done = state.step(|| format!("delete {}", folder.display()))?;
+        state.names.remove(folder)?;
+        std::fs::remove_dir(folder)?;
+        if done { Ok(()) } else { Err(stopped_error()) }
+    }
+
+    /// Of a file or a folder. Within one folder.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.file(from)?;
-        let folder = from.parent().ok_or(io::ErrorKind::NotFound)?;
-        assert_eq!(Some(folder), to.parent(), "nothing is moved between folders");
+        state.names.node(from).ok_or(io::ErrorKind::NotFound)?;
         let done = state.step(|| format!("rename {} {}", from.display(), to.display()))?;
-        state.rename_now(NameChange::Renamed(from.to_owned(), to.to_owned()), folder);
+        state.names.rename(from, to)?;
         std::fs::rename(from, to)?;
         if done { Ok(()) } else { Err(stopped_error()) }
     }
 
     pub fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        // What is above the root is there for good.
+        if !folder.starts_with(&self.root) {
+            return Ok(());
+        }
         let mut state = self.state();
-        let last = state.unsynced_names.get(folder).and_then(|changes| changes.last());
-        let kind = self.kind_of_names(folder, last);
+        let kind = self.kind_of_names(folder, &state);
         if state.sync_step(kind)? {
-            let state = &mut *state;
-            for change in state.unsynced_names.remove(folder).unwrap_or_default() {
-                change.apply(&mut state.durable_names);
-            }
+            state.names.sync(folder)?;
         }
         Ok(())
     }
 
     /// Which sync of a folder this is, by what happened to its names last.
-    fn kind_of_names(&self, folder: &Path, last: Option<&NameChange>) -> SyncKind {
+    fn kind_of_names(&self, folder: &Path, state: &State) -> SyncKind {
+        let last = state.names.last_change(folder);
+        if state.doing == Some(Doing::BackingUp) {
+            return SyncKind::of_backup_names(folder, last);
+        }
         if folder == self.root {
             return SyncKind::DataFolderName;
         }
@@ -501,7 +481,7 @@ impl SimDisk {
         let is_of_snapshots = folder.ends_with("snapshots");
         match last {
             Some(NameChange::Renamed(..)) if is_data_folder => SyncKind::IdentityName,
-            Some(NameChange::Made(made, _)) if is_data_folder && made.ends_with("snapshots") => {
+            Some(NameChange::Made(made, _)) if is_data_folder && made == "snapshots" => {
                 SyncKind::SnapshotsName
             }
             _ if is_data_folder => SyncKind::LogName,
@@ -514,7 +494,7 @@ impl SimDisk {
     /// Turns one bit of a file round, on the disk itself. False: the file is not that long.
     pub fn flip(&self, path: &Path, at: usize, bit: u8) -> bool {
         let mut state = self.state();
-        let Ok(number) = state.file(path) else { return false };
+        let Ok(number) = state.names.file(path) else { return false };
         let file = &mut state.files[number];
         for image in [&mut file.now, &mut file.durable] {
             if let Some(byte) = image.get_mut(at) {
@@ -529,14 +509,13 @@ impl SimDisk {
     /// A file's bytes.
     pub fn bytes_of(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
-        state.file(path).map_or_else(|_| Vec::new(), |number| state.files[number].now.clone())
+        state.names.file(path).map_or_else(|_| Vec::new(), |number| state.files[number].now.clone())
     }
 
     /// Takes a file away, as a person might.
     pub fn lose_file(&self, path: &Path) {
         let mut state = self.state();
-        state.names.remove(path);
-        state.durable_names.remove(path);
+        state.names.lose(path);
         let _ = std::fs::remove_file(path);
     }
 
@@ -546,11 +525,11 @@ impl SimDisk {
         let used = |number: usize| {
             state.files[number].now.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1)
         };
-        let file = |(path, node): (&PathBuf, &Node)| match node {
-            Node::Folder => None,
-            Node::File(number) => Some((path.clone(), used(*number))),
+        let file = |(path, node): (PathBuf, Node)| match node {
+            Node::Folder(_) => None,
+            Node::File(number) => Some((path, used(number))),
         };
-        state.names.iter().filter_map(file).collect()
+        state.names.all().into_iter().filter_map(file).collect()
     }
 }
 
@@ -596,6 +575,7 @@ impl SimFile {
         let state = self.disk.state();
         let file = &state.files[self.number];
         match state.doing {
+            Some(Doing::BackingUp) => SyncKind::of_backup_file(&self.path),
             _ if self.has_extension("rewrite") => file.kind_of_rewrite(),
             _ if self.has_extension("receiving") => SyncKind::Snapshot,
             None | Some(Doing::Starting | Doing::Restoring) if file.ends_with_head() => SyncKind::LogHead,

@@ -192,6 +192,11 @@ impl SimNode {
         jobs::persist(&self.shared)
     }
 
+    /// Synced writes of its log.
+    pub fn log_syncs(&self) -> u64 {
+        self.shared.metrics.log_syncs.value()
+    }
+
     /// Snapshots that were installed.
     pub fn snapshots_installed(&self) -> u64 {
         self.shared.metrics.snapshots_installed.value()
@@ -217,6 +222,11 @@ impl SimNode {
     /// The newest fleet that it has heard of; `None`: it is to join one, and has heard of none yet.
     pub fn fleet(&self) -> Option<Arc<Fleet>> {
         self.shared.fleet.is_heard().then(|| self.shared.fleet.get())
+    }
+
+    /// Shards of which the fleet counts on a replica of this node that there is not.
+    pub fn forgotten(&self) -> Vec<u32> {
+        self.shared.forgotten()
     }
 
     /// Asks for a change of the fleet, once, as a command of an operator does. `Err`: why it cannot be now.

@@ -13,6 +13,7 @@
 
 mod random;
 mod syncs;
+mod names;
 mod disk;
 mod store;
 pub(crate) mod blocks;

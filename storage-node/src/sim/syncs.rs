@@ -1,6 +1,10 @@
 //! The syncs of a node by what they are for: a test leaves a kind out, or has it fail. A kind is one place of the code,
 //! or several of which each has its own tests.
 
+use super::names::NameChange;
+use std::ffi::OsStr;
+use std::path::Path;
+
 /// What the node is doing, as the test says: it names the syncs of that time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Doing {
@@ -10,6 +14,7 @@ pub enum Doing {
     Maintenance,
     Snapshots,
     Restoring,
+    BackingUp,
 }
 
 /// The syncs of a node, by what they are for.
@@ -61,6 +66,24 @@ pub enum SyncKind {
     RestoredLog,
     /// Rows of a node that is restored from backups.
     RestoredRows,
+    /// The name of the folder of all backups, and of those above it.
+    BackupsName,
+    /// The name of a node's folder among the backups.
+    BackupNodeName,
+    /// The bytes of a table in a backup.
+    BackupTable,
+    /// The names of a node's tables among the backups.
+    BackupTableNames,
+    /// The bytes of what makes a store of a backup's tables.
+    BackupHead,
+    /// The bytes of what a backup says of itself.
+    BackupManifest,
+    /// The names in the folder of one backup.
+    BackupContents,
+    /// The name by which it is a backup.
+    BackupName,
+    /// That an old backup does not have this name any more.
+    BackupUnnamed,
 }
 
 impl SyncKind {
@@ -82,6 +105,27 @@ impl SyncKind {
             Some(Doing::Snapshots) => Self::SnapshotLog,
             Some(Doing::Restoring) => Self::RestoredLog,
             _ => Self::LogOpening,
+        }
+    }
+
+    /// Of a file of a backup that is not its manifest.
+    pub(super) fn of_backup_file(file: &Path) -> Self {
+        let is_table = file.parent().is_some_and(|folder| folder.ends_with("tables"));
+        if is_table { Self::BackupTable } else { Self::BackupHead }
+    }
+
+    /// Of names in a folder of backups, by the folder and by what happened to its names last. The folder of all
+    /// backups is called `backups`; those that have other names are above it.
+    pub(super) fn of_backup_names(folder: &Path, last: Option<&NameChange>) -> Self {
+        let is_unfinished = |name: &OsStr| name.to_string_lossy().ends_with(".unfinished");
+        let name = folder.file_name().unwrap_or_default();
+        match last {
+            _ if name == "backups" => Self::BackupNodeName,
+            _ if name == "tables" => Self::BackupTableNames,
+            _ if is_unfinished(name) => Self::BackupContents,
+            Some(NameChange::Renamed(_, to)) if is_unfinished(to) => Self::BackupUnnamed,
+            _ if name.to_string_lossy().starts_with("node-") => Self::BackupName,
+            _ => Self::BackupsName,
         }
     }
 }

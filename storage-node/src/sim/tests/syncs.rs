@@ -3,7 +3,7 @@
 //! would be the first one again.
 //!
 //! Those of snapshots and of removals are shown in `snapshots/tests/`, those of a restore in `backup/restore_tests.rs`,
-//! those of what the log engine keeps of old files, one by one, in `rewrites.rs`.
+//! those of backups in `backup/make_tests/`, those of what the log engine keeps of old files, one by one, in `rewrites.rs`.
 
 use super::after_crashes;
 use crate::sim::{Crash, SyncKind};
