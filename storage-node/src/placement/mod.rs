@@ -6,6 +6,7 @@ mod balance;
 pub mod fleet;
 mod leaders;
 pub mod moves;
+mod planner;
 mod spread;
 
 pub use balance::{

@@ -6,10 +6,9 @@
 //!     -> one joint change: the new ones vote, the old ones are gone -> report to shard 0 -> next move
 //! ```
 
-use super::SpreadNode;
 use super::fleet::{FLEET_NODES_MAX, MOVES_AT_ONCE, staying};
+use super::planner::{Planner, lead_evenly};
 use crate::replication::{ReplicaChange, is_joint};
-use std::collections::BTreeMap;
 use wire_protocol::internal::{Fleet, FleetNode, ReplicaReport, ReplicaSet, ShardMove};
 
 /// A learner that lacks fewer entries than this is let vote: it has the rest before anybody notices.
@@ -153,7 +152,7 @@ pub enum PlanError {
     },
 }
 
-/// The fleet with one more node, and the moves that give it its share.
+/// The fleet with one more node, and the moves that give it its share and part copies that can be in more zones now.
 pub fn add_node(fleet: &Fleet, node: FleetNode) -> Result<Fleet, PlanError> {
     if fleet.nodes.iter().any(|known| known.id == node.id) {
         return Err(PlanError::Known(node.id));
@@ -195,15 +194,25 @@ fn planned(mut next: Fleet) -> Fleet {
     next
 }
 
-/// The moves that a fleet needs: as few as there can be, and those under way that are given up, which go back: how far they
-/// came only their leaders know. Each shard has as many replicas as it should, or as there are
-/// nodes for, an odd number; none is on a node that leaves; those of a shard are in different zones while there are any;
-/// nodes hold, and lead, about as many as each other.
+/// The moves that a fleet needs, and those under way that are given up, which go back: how far they came only their
+/// leaders know. What comes first is never given up for what comes later:
+///
+/// 1. no replica is on a node that leaves, and each shard has as many as it should, or as there are nodes for, an odd
+///    number;
+/// 2. those of a shard are in as many zones as there are nodes of, and no zone has two more of them than another one in
+///    which there is room: they move for that alone, too. A node without a zone is one by itself;
+/// 3. nodes hold about as many as each other, as far as one replica after the other can be moved for it and none of a
+///    shard comes nearer to another;
+/// 4. nodes lead about as many as each other of what moves.
+///
+/// Each replica that moves does so for one of these. A plan ends where it says: whatever part of it has been made, the
+/// rest is what is planned then, and in the end nothing. Zones are looked at whenever there is a new plan: when a node
+/// joins or leaves, or a shard turns up where nobody wants it.
 pub fn plan(fleet: &Fleet) -> Vec<ShardMove> {
     let nodes = staying(fleet);
     let odd = |count: usize| if count.is_multiple_of(2) { count.saturating_sub(1) } else { count };
     let copies = odd((fleet.replicas as usize).min(nodes.len())).max(copies_now(fleet).min(nodes.len()));
-    let mut planner = Planner { nodes: &nodes, held: BTreeMap::new(), copies };
+    let mut planner = Planner::new(&nodes, copies);
     // Where a move is under way its end counts.
     let mut wanted: Vec<Vec<u32>> = (0..)
         .zip(&fleet.shards)
@@ -214,10 +223,13 @@ pub fn plan(fleet: &Fleet) -> Vec<ShardMove> {
         .collect();
     for shard in &mut wanted {
         shard.retain(|id| nodes.iter().any(|node| node.id == *id));
-        planner.count(shard, 1);
+        planner.count(shard);
     }
     for shard in &mut wanted {
         planner.fill(shard);
+    }
+    for shard in &mut wanted {
+        planner.part(shard);
     }
     planner.level(&mut wanted);
     lead_evenly(&mut wanted, &nodes);
@@ -242,93 +254,6 @@ fn same(one: &[u32], other: &[u32]) -> bool {
     one.len() == other.len() && one.iter().all(|node| other.contains(node))
 }
 
-/// Fills gaps and levels out.
-struct Planner<'a> {
-    nodes: &'a [SpreadNode],
-    /// Replicas by node.
-    held: BTreeMap<u32, usize>,
-    copies: usize,
-}
-
-impl Planner<'_> {
-    fn count(&mut self, shard: &[u32], by: usize) {
-        shard.iter().for_each(|id| *self.held.entry(*id).or_default() += by);
-    }
-
-    fn held(&self, id: u32) -> usize {
-        self.held.get(&id).copied().unwrap_or(0)
-    }
-
-    /// Replicas of the shard in the zone of a node.
-    fn shared_zone(&self, shard: &[u32], of: &SpreadNode) -> usize {
-        let is_there =
-            |node: &&SpreadNode| shard.contains(&node.id) && !node.zone.is_empty() && node.zone == of.zone;
-        self.nodes.iter().filter(is_there).count()
-    }
-
-    fn fill(&mut self, shard: &mut Vec<u32>) {
-        while shard.len() < self.copies {
-            let free = self.nodes.iter().filter(|node| !shard.contains(&node.id));
-            let best = free.min_by_key(|node| (self.shared_zone(shard, node), self.held(node.id), node.id));
-            let Some(best) = best else { return };
-            shard.push(best.id);
-            *self.held.entry(best.id).or_default() += 1;
-        }
-    }
-
-    /// Moves replicas from who has most to who has least, while that helps and no zone gets two of a shard for it.
-    fn level(&mut self, wanted: &mut [Vec<u32>]) {
-        for _ in 0..wanted.len() * self.copies {
-            let Some((shard, place, to)) = self.best_swap(wanted) else { return };
-            let from = std::mem::replace(&mut wanted[shard][place], to);
-            *self.held.entry(from).or_default() -= 1;
-            *self.held.entry(to).or_default() += 1;
-        }
-    }
-
-    fn best_swap(&self, wanted: &[Vec<u32>]) -> Option<(usize, usize, u32)> {
-        let mut pairs: Vec<(u32, &SpreadNode)> = self
-            .nodes
-            .iter()
-            .flat_map(|from| self.nodes.iter().map(move |to| (from.id, to)))
-            .filter(|(from, to)| self.held(*from) > self.held(to.id) + 1)
-            .collect();
-        pairs
-            .sort_by_key(|(from, to)| (std::cmp::Reverse(self.held(*from) - self.held(to.id)), *from, to.id));
-        pairs.into_iter().find_map(|(from, to)| {
-            wanted.iter().enumerate().find_map(|(shard, nodes)| {
-                let place = nodes.iter().position(|id| *id == from)?;
-                let others: Vec<u32> = nodes.iter().copied().filter(|id| *id != from).collect();
-                let from = self.nodes.iter().find(|node| node.id == from)?;
-                let is_worse = self.shared_zone(&others, to) > self.shared_zone(&others, from);
-                (!nodes.contains(&to.id) && !is_worse).then_some((shard, place, to.id))
-            })
-        })
-    }
-}
-
-/// Puts first, in each shard, a node that leads few others.
-fn lead_evenly(wanted: &mut [Vec<u32>], nodes: &[SpreadNode]) {
-    let mut leads: BTreeMap<u32, usize> = nodes.iter().map(|node| (node.id, 0)).collect();
-    let fair = wanted.len().div_ceil(nodes.len().max(1));
-    // Who leads few enough already goes on.
-    let mut open = Vec::new();
-    for (shard, nodes) in wanted.iter().enumerate() {
-        match nodes.first().and_then(|first| leads.get_mut(first)) {
-            Some(count) if *count < fair => *count += 1,
-            _ => open.push(shard),
-        }
-    }
-    for shard in open {
-        let nodes = &mut wanted[shard];
-        let count = |id: &u32| leads.get(id).copied().unwrap_or(0);
-        if let Some(best) = (0..nodes.len()).min_by_key(|place| (count(&nodes[*place]), *place)) {
-            nodes[..=best].rotate_right(1);
-            *leads.entry(nodes[0]).or_default() += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -336,7 +261,8 @@ pub(super) mod tests {
     use std::collections::BTreeSet;
     use wire_protocol::internal::ShardPlace;
 
-    fn node(id: u32, zone: &str) -> FleetNode {
+    /// A node in a zone.
+    pub fn node(id: u32, zone: &str) -> FleetNode {
         FleetNode { id, address: format!("10.0.0.{id}:7000"), zone: zone.to_owned(), is_leaving: false }
     }
 
@@ -350,7 +276,7 @@ pub(super) mod tests {
     }
 
     /// Takes all moves to their ends.
-    fn settle(mut fleet: Fleet) -> Fleet {
+    pub fn settle(mut fleet: Fleet) -> Fleet {
         for index in fleet.epoch * 1_000.. {
             let Some(to) = fleet.moves.first() else { break };
             let mut voters = to.nodes.clone();
@@ -361,11 +287,13 @@ pub(super) mod tests {
         fleet
     }
 
-    fn held(fleet: &Fleet, id: u32) -> usize {
+    /// Shards of which a node has a copy.
+    pub fn held(fleet: &Fleet, id: u32) -> usize {
         fleet.shards.iter().filter(|place| place.nodes.contains(&id)).count()
     }
 
-    fn led(fleet: &Fleet, id: u32) -> usize {
+    /// Shards that a node leads while all are well.
+    pub fn led(fleet: &Fleet, id: u32) -> usize {
         fleet.shards.iter().filter(|place| place.nodes[0] == id).count()
     }
 
