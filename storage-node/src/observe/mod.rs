@@ -76,6 +76,8 @@ pub struct CoreMetrics {
     pub commands_in_flight: Count,
     /// Feed rows that no checkpoint holds yet, now.
     pub feed_rows_dirty: Count,
+    /// Replicas whose groups hibernate, now.
+    pub groups_hibernating: Count,
     /// From proposing an entry to answering its commands, in microseconds.
     pub entry_us: Histogram,
 }

@@ -50,6 +50,9 @@ const CORE_COLUMNS: &[Column<CoreMetrics>] = &[
     ("ringline_storage_feed_rows_dirty", "gauge", "Feed rows no checkpoint holds yet.", |core| {
         core.feed_rows_dirty.value()
     }),
+    ("ringline_storage_groups_hibernating", "gauge", "Replicas whose groups hibernate.", |core| {
+        core.groups_hibernating.value()
+    }),
 ];
 
 const NODE_COLUMNS: &[Column<NodeMetrics>] = &[

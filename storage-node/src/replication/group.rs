@@ -4,6 +4,7 @@
 //! Messages of a leader go out at once, so that followers write while it writes (Ongaro 2014, 10.2.1); all others
 //! wait for the writes before them.
 
+mod hibernation;
 mod promise;
 mod shard_log;
 mod standing;
@@ -12,7 +13,9 @@ use super::log::{Log, LogWrite, Vote};
 use super::message::{MessageError, from_wire, point, replicas_of, snapshot, to_wire};
 use super::replicas::{ReplicaChange, Replicas, decode_change, from_conf_state, proposal, turn_of_election};
 use super::{LogEntry, ReplicationError, is_holder, is_voter};
+use crate::plant::{self, Plant};
 use bytes::Bytes;
+use hibernation::{Heartbeat, Hibernation};
 use promise::Promise;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
@@ -42,6 +45,8 @@ const ELECTION_TICKS_SPREAD: usize = 10;
 const SILENT_TICKS: u64 = 100;
 /// Ticks between heartbeats.
 const HEARTBEAT_TICKS: usize = 2;
+/// Time between heartbeats, in milliseconds.
+pub(crate) const HEARTBEAT_MS: u64 = HEARTBEAT_TICKS as u64 * TICK_MS;
 
 /// What a replica is, now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +133,7 @@ pub struct Group {
     /// Replicas that went while this one has led in its term.
     removed: BTreeSet<u64>,
     promise: Promise,
+    hibernation: Hibernation,
     /// Who should lead while all are well.
     preferred: u32,
 }
@@ -178,6 +184,7 @@ impl Group {
             outrun: None,
             removed: BTreeSet::new(),
             promise: Promise::at_start(vote),
+            hibernation: Hibernation::default(),
             preferred: replicas.preferred,
         };
         group.look_at_role();
@@ -259,12 +266,14 @@ impl Group {
             // What this replica offered it does not send any more: the next leader makes its own, be it this one.
             self.node.mut_store().offered = None;
         }
+        self.wake_for_role();
         let raft = &self.node.raft;
         self.role = match (raft.state, self.role) {
             (StateRole::Leader, Role::Leader { term, .. }) if term == raft.term => return,
             // The term's first entry was just appended, and nothing behind it yet.
             (StateRole::Leader, _) => {
                 self.removed.clear();
+                self.hibernation = Hibernation::at(self.ticks);
                 self.heard = raft.prs().iter().map(|(id, _)| (*id, self.ticks)).collect();
                 Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
             }
@@ -283,6 +292,7 @@ impl Group {
     /// Appends an entry and gives its index; see [`Self::can_propose`]. It may still be lost until it comes out as committed.
     pub fn propose(&mut self, record: Vec<u8>) -> Result<u64, ReplicationError> {
         assert!(matches!(self.role, Role::Leader { .. }), "only a leader proposes");
+        self.be_busy();
         self.node.propose(Vec::new(), record).map_err(|error| self.refused(&error))?;
         Ok(self.node.raft.raft_log.last_index())
     }
@@ -304,6 +314,7 @@ impl Group {
     /// Proposes a change of the replicas. It may come to nothing: by a loss of the leader, or as one before it is not over.
     pub fn propose_change(&mut self, changes: &[ReplicaChange]) -> Result<(), ReplicationError> {
         assert!(matches!(self.role, Role::Leader { .. }), "only a leader proposes");
+        self.be_busy();
         let proposed = self.node.propose_conf_change(Vec::new(), proposal(changes));
         proposed.map_err(|error| self.refused(&error))
     }
@@ -326,6 +337,7 @@ impl Group {
     /// Takes another replica's message. What does not fit the present term is left, as Raft says.
     pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
         let (shard, own) = (self.shard, self.node.raft.id);
+        let hibernates = message.hibernates;
         let message = from_wire(message)?;
         if message.to != own {
             return Err(MessageError { shard, what: "another node" });
@@ -359,12 +371,15 @@ impl Group {
             return Ok(());
         }
         let (is_of_leader, from, term) = (is_of_leader(&message), message.from, message.term);
+        let heartbeat = Heartbeat { kind: message.msg_type, from, term, commit: message.commit, hibernates };
         self.heard.insert(from, self.ticks);
+        self.wake_for(&message, hibernates);
         if let Err(error) = self.node.step(message) {
             tracing::debug!(%shard, "a Raft message was left: {error}");
         }
         self.promise_if_led(is_of_leader, from, term);
         self.look_at_role();
+        self.hibernate_for(heartbeat);
         Ok(())
     }
 
@@ -422,11 +437,13 @@ impl Group {
 
     /// Asks whether this leader still leads; the answer comes as [`GroupOutput::readable`], or never if it does not.
     pub fn read_barrier(&mut self, ticket: u64) {
+        self.be_busy();
         self.node.read_index(ticket.to_be_bytes().to_vec());
     }
 
     /// Hands leadership to another replica, if that one is up to date.
     pub fn transfer_to(&mut self, node: u32) {
+        self.be_busy();
         self.node.transfer_leader(u64::from(node));
     }
 
@@ -516,10 +533,11 @@ impl Group {
         if self.node.has_ready() {
             self.take_ready(&mut output);
         }
-        let shard = self.shard;
+        let (shard, marks) = (self.shard, self.marks());
         for message in self.outgoing.drain(..) {
             let is_copy = message.msg_type == MessageType::MsgSnapshot;
-            match to_wire(shard, message) {
+            let hibernates = marks.has(&message);
+            match to_wire(shard, message).map(|message| RaftMessage { hibernates, ..message }) {
                 Some(message) if is_copy => output.snapshot_message = Some(message),
                 message => output.messages.extend(message),
             }
@@ -558,6 +576,11 @@ impl Group {
             self.vote = vote.unwrap_or(self.vote);
             self.writing.push_back(number);
             let known_committed = self.node.raft.raft_log.committed;
+            let vote = if plant::active(Plant::LostVote) {
+                vote.map(|vote| Vote { voted_for: INVALID_ID, ..vote })
+            } else {
+                vote
+            };
             output.write = Some(LogWrite { shard: self.shard, number, entries, known_committed, vote });
         }
         self.node.advance_append_async(ready);
@@ -624,6 +647,10 @@ impl Group {
             self.outgoing.extend(messages);
         }
         self.node.on_persist_ready(number);
+        if plant::active(Plant::AckBeforeQuorum) && self.node.raft.state == StateRole::Leader {
+            let log = &mut self.node.raft.raft_log;
+            log.commit_to(log.persisted);
+        }
         self.look_at_role();
     }
 

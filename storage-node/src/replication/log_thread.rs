@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Bytes that one synced write takes at most; the rest waits for the next one. Bounds the engine's buffer; at
 /// 1 GB/s of a disk it is 8 ms.
-const LOG_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(super) const LOG_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What the log thread is asked to do.
 #[derive(Debug)]

@@ -30,9 +30,9 @@ mod replica_tests;
 pub(crate) use damage::whole_batch_behind;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use damage::{HEAD_BYTES as LOG_HEAD_BYTES, is_head as is_log_head};
-pub(crate) use group::ELECTION_TICKS;
 #[cfg(any(test, feature = "sim"))]
 pub use group::Standing;
+pub(crate) use group::{ELECTION_TICKS, HEARTBEAT_MS};
 pub use group::{Group, GroupOutput, KeptFor, Role, TICK_MS};
 pub use log::{Log, LogRange, LogWrite};
 #[cfg(any(test, feature = "sim"))]

@@ -3,6 +3,8 @@
 //! leader has seen committed stays.
 
 mod changes;
+mod coming_back;
+mod hibernation;
 mod promises;
 mod snapshots;
 
@@ -261,8 +263,29 @@ impl Net {
     fn ticks(&mut self, count: usize) {
         for _ in 0..count {
             self.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
+            self.tell_hibernating();
             self.settle();
         }
+    }
+
+    /// What nodes say in place of the heartbeats of groups that hibernate.
+    fn tell_hibernating(&mut self) {
+        for from in 1..=self.replicas.len() as u32 {
+            let told: Vec<u32> = self.replica(from).group.hibernates_with().collect();
+            for to in told {
+                let is_heard =
+                    !self.cut.contains(&(from, to)) && self.replica(to).group.hear_leaders_node(from);
+                if is_heard && !self.cut.contains(&(to, from)) {
+                    self.replica(from).group.hear_followers_node(to);
+                }
+            }
+        }
+    }
+
+    /// Nodes whose replicas hibernate.
+    fn hibernating(&self) -> Vec<u32> {
+        let hibernate = self.replicas.iter().filter(|replica| replica.group.is_hibernating());
+        hibernate.map(|replica| replica.own).collect()
     }
 
     fn leader(&self) -> Option<u32> {

@@ -267,3 +267,18 @@ fn a_write_is_reported_when_it_is_in_the_files_and_synced() {
     let expected: Vec<(u64, usize)> = numbers.into_iter().zip(0..).collect();
     assert_eq!(reported, expected, "everything that was queued before the stop, each to its core");
 }
+
+#[test]
+fn one_synced_write_takes_what_all_shards_have_queued_up_to_its_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_log(folder.path());
+    let bytes = 1 << 20;
+    let fit = (log_thread::LOG_BATCH_BYTES_MAX / bytes) as u32;
+    let write = |shard| LogWrite::of_one(ShardId(shard), vec![RECORD_VERSION; bytes]);
+    let mut synced: Vec<Vec<u32>> = Vec::new();
+    run_queued(&log, (0..fit + 3).map(write).collect(), |done| {
+        synced.push(done.writes.iter().map(|write| write.shard().0).collect());
+    })
+    .expect("the disk is well");
+    assert_eq!(synced, [(0..fit).collect::<Vec<_>>(), (fit..fit + 3).collect()]);
+}

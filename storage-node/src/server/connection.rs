@@ -4,6 +4,7 @@
 use super::tls_stream::{Flow, TlsStream};
 use super::wake::Wake;
 use crate::clock;
+use crate::failpoint::{self, Failpoint};
 use bytes::{Bytes, BytesMut};
 use monoio::io::{CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, Splitable};
 use monoio::net::TcpStream;
@@ -34,6 +35,14 @@ pub(super) enum Ended {
     Frame(String),
 }
 
+/// What is in frames.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Contents {
+    Other,
+    /// Deliveries to sessions, among other things.
+    Deliveries,
+}
+
 /// A link half as the connection sees it.
 pub(super) trait Half: 'static {
     type Event: 'static;
@@ -43,8 +52,8 @@ pub(super) trait Half: 'static {
         payload: Bytes,
         events: &mut Vec<Self::Event>,
     ) -> Result<(), LinkFault>;
-    /// Appends the next frame; false: there is none.
-    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> bool;
+    /// Appends the next frame, and says what is in it; `None`: there is none.
+    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> Option<Contents>;
     fn timeout_ms(&self) -> Option<u64>;
     fn time_out(&mut self, now_ms: u64) -> Result<(), LinkFault>;
 }
@@ -61,8 +70,10 @@ impl Half for ServingLink {
         self.handle_frame(now_ms, decode(payload)?, &mut |event| events.push(event))
     }
 
-    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> bool {
-        self.poll_frame(now_ms).map(|frame| encode_message(&frame, out)).is_some()
+    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> Option<Contents> {
+        let frame = self.poll_frame(now_ms)?;
+        encode_message(&frame, out);
+        Some(if frame.deliveries.is_empty() { Contents::Other } else { Contents::Deliveries })
     }
 
     fn timeout_ms(&self) -> Option<u64> {
@@ -86,8 +97,10 @@ impl Half for CallerLink {
         self.handle_frame(now_ms, decode(payload)?, &mut |event| events.push(event))
     }
 
-    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> bool {
-        self.poll_frame(now_ms).map(|frame| encode_message(&frame, out)).is_some()
+    fn put_frame(&mut self, now_ms: u64, out: &mut BytesMut) -> Option<Contents> {
+        let frame = self.poll_frame(now_ms)?;
+        encode_message(&frame, out);
+        Some(Contents::Other)
     }
 
     fn timeout_ms(&self) -> Option<u64> {
@@ -224,7 +237,7 @@ impl<H: Half> Connection<H> {
         let mut frames = BytesMut::new();
         let mut ciphertext = Vec::new();
         while self.state.get() != State::Closed {
-            self.gather(&mut frames, &mut ciphertext);
+            let contents = self.gather(&mut frames, &mut ciphertext);
             if ciphertext.is_empty() {
                 if self.state.get() == State::Closing {
                     break;
@@ -235,7 +248,12 @@ impl<H: Half> Connection<H> {
                 continue;
             }
             match self.write_all(&mut socket, ciphertext).await {
-                Ok(returned) => ciphertext = returned,
+                Ok(returned) => {
+                    ciphertext = returned;
+                    if contents == Contents::Deliveries {
+                        failpoint::pass(Failpoint::DeliveriesSent);
+                    }
+                }
                 Err(error) => {
                     tracing::debug!("link: write: {error}");
                     break;
@@ -247,7 +265,8 @@ impl<H: Half> Connection<H> {
     }
 
     /// Encrypts what is to be sent next.
-    fn gather(&self, frames: &mut BytesMut, ciphertext: &mut Vec<u8>) {
+    fn gather(&self, frames: &mut BytesMut, ciphertext: &mut Vec<u8>) -> Contents {
+        let mut contents = Contents::Other;
         let mut tls = self.tls.borrow_mut();
         ciphertext.clear();
         // Before the handshake ends frames wait in the half, which is bounded, not in the TLS library.
@@ -255,13 +274,18 @@ impl<H: Half> Connection<H> {
             frames.clear();
             let now_ms = clock::now_ms();
             let mut half = self.half.borrow_mut();
-            while frames.len() < WRITE_BYTES && half.put_frame(now_ms, frames) {}
+            while frames.len() < WRITE_BYTES
+                && let Some(of_frame) = half.put_frame(now_ms, frames)
+            {
+                contents = contents.max(of_frame);
+            }
             tls.send(frames);
             if self.state.get() == State::Closing && frames.is_empty() {
                 tls.close();
             }
         }
         tls.take_ciphertext(ciphertext);
+        contents
     }
 
     async fn write_all(

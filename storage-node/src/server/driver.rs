@@ -203,6 +203,7 @@ fn queue_for_peer(half: &mut CallerLink, output: PeerOutput) {
         PeerMessage::Progress(progress) => ("progress of a snapshot", half.queue_snapshot_progress(progress)),
         PeerMessage::Report(report) => ("report of replicas", half.queue_replica_report(report)),
         PeerMessage::FleetChange(fleet) => ("change of the fleet", half.queue_fleet_change(*fleet)),
+        PeerMessage::Hibernating(told) => ("shards that hibernate", half.queue_hibernating(told)),
     };
     if let Err(full) = queued {
         tracing::debug!(node = output.node, "{what}: {full}");
@@ -228,3 +229,6 @@ impl AlwaysReady {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,7 @@ fn is_of_peer(event: &ServingEvent, storage_node: Option<u32>) -> bool {
         ServingEvent::Raft(message) => Some(message.from),
         ServingEvent::SnapshotPart(part) => Some(part.from),
         ServingEvent::SnapshotProgress(progress) => Some(progress.from),
+        ServingEvent::Hibernating(told) => Some(told.from),
         ServingEvent::ReplicaReport(_) | ServingEvent::FleetChange(_) => storage_node,
         ServingEvent::Hello(_)
         | ServingEvent::Request(_)
@@ -143,6 +144,9 @@ fn take_event(
         }
         (ServingEvent::FleetChange(fleet), _) => {
             core.receive_from_peer(clock::now_ms(), PeerMessage::FleetChange(Box::new(fleet)));
+        }
+        (ServingEvent::Hibernating(told), _) => {
+            core.receive_from_peer(clock::now_ms(), PeerMessage::Hibernating(told));
         }
         (ServingEvent::FeedAck(ack), _) => core.receive_from_peer(clock::now_ms(), PeerMessage::Ack(ack)),
         (ServingEvent::Request(_), None) => unreachable!("the link half takes requests after a hello only"),

@@ -69,6 +69,8 @@ pub struct StorageCore {
     failed: bool,
     pub(super) is_leaving: bool,
     pub(super) turned_ms: u64,
+    /// When other nodes were told last for which shards this core goes on.
+    pub(super) hibernation_told_ms: u64,
     /// When it was looked at last which shards are led from the wrong place.
     pub(super) balanced_ms: u64,
     metrics: Arc<CoreMetrics>,
@@ -107,6 +109,7 @@ impl StorageCore {
             is_leaving: false,
             turned_ms: 0,
             balanced_ms: 0,
+            hibernation_told_ms: 0,
         }
     }
 
@@ -203,6 +206,7 @@ impl StorageCore {
             self.failed = true;
             self.shards.iter_mut().for_each(|shard| shard.fail(&mut self.effects));
         }
+        self.tell_hibernating(now_ms);
         self.carry_out(now_ms);
         self.retry_missed();
         for (core, outbox) in self.outboxes.iter_mut().enumerate() {
@@ -290,6 +294,7 @@ impl StorageCore {
             Mail::Raft(message) => self.take_raft(message),
             Mail::Report(report) => self.take_report(now_ms, &report),
             Mail::FleetChange(next) => self.take_fleet_change(now_ms, *next),
+            Mail::Hibernating(told) => self.take_hibernating(&told),
         }
     }
 
@@ -474,5 +479,6 @@ impl StorageCore {
         self.metrics.commands_in_flight.set(levels.commands_in_flight as u64);
         self.metrics.sessions.set(levels.sessions as u64);
         self.metrics.feed_rows_dirty.set(levels.feed_rows_dirty as u64);
+        self.metrics.groups_hibernating.set(levels.groups_hibernating as u64);
     }
 }

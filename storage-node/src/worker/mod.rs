@@ -15,6 +15,7 @@ mod link;
 mod core;
 mod route;
 mod leading;
+mod hibernation;
 mod outbox;
 mod reach;
 mod shared;
@@ -46,7 +47,7 @@ pub(crate) use store_thread::{Applier, StoreRequest};
 
 use std::sync::Arc;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, Fleet, RaftMessage, ReplicaReport, ShardLeader, ShardResponse,
+    Delivery, FeedAck, FeedBatch, Fleet, Hibernating, RaftMessage, ReplicaReport, ShardLeader, ShardResponse,
     SnapshotPart, SnapshotProgress,
 };
 
@@ -80,6 +81,8 @@ pub enum PeerMessage {
     Report(ReplicaReport),
     /// What somebody wants the fleet to be: to the same.
     FleetChange(Box<Fleet>),
+    /// In place of heartbeats: for which shards that hibernate this node goes on.
+    Hibernating(Hibernating),
 }
 
 /// Something for another node, for the driver of the links.

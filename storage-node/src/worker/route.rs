@@ -6,6 +6,7 @@ use super::shared::{Inbox, Mail, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
 use super::store_thread::StoreRequest;
 use super::{PeerMessage, PeerOutput};
 use crate::domain::fleet::SHARD_OF_FLEET;
+use crate::failpoint::{self, Failpoint};
 use crate::placement::fleet::{goal, nodes_with_zones};
 use crate::placement::{Place, spans_zones};
 use crate::replication::LogRequest;
@@ -70,6 +71,9 @@ impl StorageCore {
             }
         }
         effects.responses.into_iter().for_each(|(link, response)| self.respond(link, response));
+        if !effects.deliveries.is_empty() {
+            failpoint::pass(Failpoint::Delivering);
+        }
         effects.deliveries.into_iter().for_each(|(link, delivery)| self.deliver(link, delivery));
         effects.reads.into_iter().for_each(|job| self.read(job));
         self.start_own_reads();
@@ -94,7 +98,7 @@ impl StorageCore {
         }
     }
 
-    fn send_to_node(&mut self, node: u32, message: PeerMessage) {
+    pub(super) fn send_to_node(&mut self, node: u32, message: PeerMessage) {
         if self.peer_outputs.len() < PEER_OUTPUTS_MAX {
             self.peer_outputs.push_back(PeerOutput { node, message });
         }
@@ -110,6 +114,8 @@ impl StorageCore {
             PeerMessage::Part(part) => ShardId(part.shard),
             PeerMessage::Progress(progress) => ShardId(progress.shard),
             PeerMessage::Report(_) | PeerMessage::FleetChange(_) => SHARD_OF_FLEET,
+            // Of many shards, of all cores.
+            PeerMessage::Hibernating(told) => return self.pass_on_hibernating(told),
         };
         let Some(Place::Core(core)) = self.shared.map.place(shard) else {
             tracing::warn!(%shard, "a peer sent something for a shard that is not here");
@@ -135,6 +141,7 @@ impl StorageCore {
             PeerMessage::Report(_) | PeerMessage::FleetChange(_) if !self.has_mail_room(core) => {}
             PeerMessage::Report(report) => self.send_mail(core, Mail::Report(report)),
             PeerMessage::FleetChange(next) => self.send_mail(core, Mail::FleetChange(next)),
+            PeerMessage::Hibernating(_) => unreachable!("it was passed on"),
         }
         self.shared.inboxes[self.core].signal();
     }

@@ -10,7 +10,7 @@ use crate::replication::{Log, Replicas};
 use crate::shard::{
     APPLY_JOBS_IN_FLIGHT_MAX, AppliedJob, LOG_WRITES_IN_FLIGHT_MAX, ReadDone, ShardMarks, Standing,
 };
-use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, SnapshotFiles, SnapshotReport};
+use crate::snapshots::{SNAPSHOT_MESSAGES_MAX, Sending, SnapshotFiles, SnapshotReport};
 use crate::worker::reach::Reach;
 use crate::worker::{LinkId, PeerMessage, PeerOutput, Waker};
 use crossbeam_queue::ArrayQueue;
@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, Fleet, RaftMessage, ReplicaReport, ShardRequest, ShardResponse, shard_error,
+    Delivery, FeedAck, FeedBatch, Fleet, Hibernating, RaftMessage, ReplicaReport, ShardRequest,
+    ShardResponse, shard_error,
 };
 
 /// Queries that a node's read threads have or that wait for them. At 30 µs a read and two threads it is 30 ms.
@@ -74,6 +75,8 @@ pub(crate) enum Mail {
     Report(ReplicaReport),
     /// To the shard that keeps the fleet.
     FleetChange(Box<Fleet>),
+    /// Another node goes on for shards that hibernate, some of them maybe yours.
+    Hibernating(Hibernating),
 }
 
 /// Where a core is reached from other threads.
@@ -144,6 +147,8 @@ pub(crate) struct NodeShared {
     pub fleet: KnownFleet,
     /// Which of the nodes can be spoken to.
     pub reach: Reach,
+    /// How far the snapshot is that this node sends.
+    pub sending: Sending,
     /// Nodes that held copies of each shard when this node's folder began; nobody, if this one was none of them.
     first_copies: Vec<Vec<u32>>,
     pub log: Arc<Log>,
@@ -187,6 +192,7 @@ impl NodeShared {
             map: parts.map,
             fleet: KnownFleet::new(parts.fleet.0, parts.fleet.1),
             reach: Reach::default(),
+            sending: Sending::default(),
             first_copies: parts.first_copies,
             log: parts.log,
             store: parts.store,

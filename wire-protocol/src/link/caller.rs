@@ -3,9 +3,9 @@
 use super::queue::{AckQueue, ItemQueue, item_bytes};
 use super::{LinkFault, LinkFull, Versions};
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, Fleet, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame,
-    LinkWelcome, RaftMessage, ReplicaReport, ShardLeader, ShardRequest, ShardResponse, SnapshotPart,
-    SnapshotProgress,
+    Delivery, FeedAck, FeedBatch, Fleet, Hibernating, LinkHello, LinkRefusal, LinkRequestFrame,
+    LinkResponseFrame, LinkWelcome, RaftMessage, ReplicaReport, ShardLeader, ShardRequest, ShardResponse,
+    SnapshotPart, SnapshotProgress,
 };
 use crate::limits::{LINK_CREDITS, LINK_DEAD_MS, LINK_PING_MS};
 use std::collections::BTreeMap;
@@ -45,6 +45,7 @@ enum Item {
     Progress(SnapshotProgress),
     Report(ReplicaReport),
     FleetChange(Fleet),
+    Hibernating(Hibernating),
 }
 
 /// What a received frame brought.
@@ -152,6 +153,14 @@ impl CallerLink {
         Ok(())
     }
 
+    /// Takes for which hibernating shards this node goes on. It says so again and again.
+    pub fn queue_hibernating(&mut self, hibernating: Hibernating) -> Result<(), LinkFull> {
+        self.room()?;
+        let bytes = item_bytes(&hibernating)?;
+        self.queue.push(Item::Hibernating(hibernating), bytes);
+        Ok(())
+    }
+
     /// Takes a position; an unsent one of the same pair of shards is replaced.
     pub fn queue_feed_ack(&mut self, ack: FeedAck) {
         self.acks.push(ack);
@@ -234,6 +243,7 @@ impl CallerLink {
                     Item::Progress(progress) => frame.snapshot_progress.push(progress),
                     Item::Report(report) => frame.replica_reports.push(report),
                     Item::FleetChange(fleet) => frame.fleet_changes.push(fleet),
+                    Item::Hibernating(hibernating) => frame.hibernating.push(hibernating),
                 });
                 if frame == LinkRequestFrame::default() {
                     return None;

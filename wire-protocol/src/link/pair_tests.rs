@@ -146,7 +146,8 @@ impl<'a> World<'a> {
                 | ServingEvent::SnapshotPart(_)
                 | ServingEvent::SnapshotProgress(_)
                 | ServingEvent::ReplicaReport(_)
-                | ServingEvent::FleetChange(_) => {}
+                | ServingEvent::FleetChange(_)
+                | ServingEvent::Hibernating(_) => {}
             };
             self.serving.handle_frame(self.now_ms, frame, take).expect("the caller keeps the protocol");
             for id in requests {

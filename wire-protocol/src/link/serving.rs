@@ -8,9 +8,9 @@ use super::{LinkFault, Versions};
 use crate::internal::link_hello::Role;
 use crate::internal::shard_error::Kind;
 use crate::internal::{
-    Delivery, FeedAck, FeedBatch, Fleet, LinkHello, LinkRefusal, LinkRequestFrame, LinkResponseFrame,
-    LinkWelcome, RaftMessage, ReplicaReport, SessionAddress, ShardError, ShardLeader, ShardRequest,
-    ShardResponse, SnapshotPart, SnapshotProgress, delivery, shard_response,
+    Delivery, FeedAck, FeedBatch, Fleet, Hibernating, LinkHello, LinkRefusal, LinkRequestFrame,
+    LinkResponseFrame, LinkWelcome, RaftMessage, ReplicaReport, SessionAddress, ShardError, ShardLeader,
+    ShardRequest, ShardResponse, SnapshotPart, SnapshotProgress, delivery, shard_response,
 };
 use crate::limits::{
     LINK_CREDITS, LINK_DEAD_MS, LINK_OVERLOADED_RETRY_MS, LINK_QUEUE_BYTES_MAX, LINK_SYNC_NEEDED_SESSIONS_MAX,
@@ -82,6 +82,8 @@ pub enum ServingEvent {
     ReplicaReport(ReplicaReport),
     /// What somebody wants the fleet to be: for the shard that keeps it.
     FleetChange(Fleet),
+    /// For which hibernating shards the peer goes on.
+    Hibernating(Hibernating),
 }
 
 /// What became of a delivery.
@@ -139,7 +141,8 @@ impl ServingLink {
             && frame.snapshot_parts.is_empty()
             && frame.snapshot_progress.is_empty()
             && frame.replica_reports.is_empty()
-            && frame.fleet_changes.is_empty());
+            && frame.fleet_changes.is_empty()
+            && frame.hibernating.is_empty());
         if self.welcome_due && has_items {
             return Err(LinkFault::Protocol("an item before welcome"));
         }
@@ -157,6 +160,7 @@ impl ServingLink {
         progress.for_each(|progress| sink(ServingEvent::SnapshotProgress(progress)));
         frame.replica_reports.into_iter().for_each(|report| sink(ServingEvent::ReplicaReport(report)));
         frame.fleet_changes.into_iter().for_each(|fleet| sink(ServingEvent::FleetChange(fleet)));
+        frame.hibernating.into_iter().for_each(|it| sink(ServingEvent::Hibernating(it)));
         Ok(())
     }
 
@@ -335,6 +339,7 @@ impl SyncNeeded {
 }
 
 fn error_response(id: u64, kind: Kind, detail: &str, retry_after_ms: u32) -> ShardResponse {
-    let error = ShardError { kind: kind as i32, detail: detail.to_owned(), retry_after_ms };
+    let detail = detail.to_owned();
+    let error = ShardError { kind: kind as i32, detail, retry_after_ms, ..ShardError::default() };
     ShardResponse { id, result: Some(shard_response::Result::Error(error)) }
 }

@@ -403,11 +403,11 @@ fn messages_of_replicas_travel_in_their_order_and_only_after_welcome() {
     let mut early = CallerLink::new(hello(), NOW);
     assert_eq!(early.queue_raft(message(1)), Err(LinkFull::NotReady));
     let (mut caller, mut serving) = open(4);
-    (1..=3).for_each(|index| caller.queue_raft(message(index)).expect("there is room"));
+    (1..=256).for_each(|index| caller.queue_raft(message(index)).expect("there is room"));
     let frame = caller.poll_frame(NOW).expect("they wait");
     assert!(caller.poll_frame(NOW).is_none(), "all of a turn share a frame");
     let events = give_serving(&mut serving, frame).expect("good");
-    assert_eq!(events, (1..=3).map(|index| ServingEvent::Raft(message(index))).collect::<Vec<_>>());
+    assert_eq!(events, (1..=256).map(|index| ServingEvent::Raft(message(index))).collect::<Vec<_>>());
     // So do parts of snapshots, and what is said of them.
     let part = SnapshotPart { shard: 1, number: 4, ..SnapshotPart::default() };
     let progress = SnapshotProgress { shard: 2, next: 5, ..SnapshotProgress::default() };
@@ -423,6 +423,25 @@ fn messages_of_replicas_travel_in_their_order_and_only_after_welcome() {
     let hello = LinkHello { version_min: LINK_VERSION, version_max: LINK_VERSION, ..hello() };
     let too_early = LinkRequestFrame { hello: Some(hello), raft: vec![message(1)], ..Default::default() };
     assert!(give_serving(&mut new, too_early).is_err());
+}
+
+/// As many groups as a fleet may have, each with an entry.
+#[test]
+fn what_all_groups_say_in_a_turn_leaves_in_as_few_frames_as_hold_it() {
+    let (mut caller, mut serving) = open(0);
+    let append = |shard| {
+        let entry = RaftEntry { term: 3, index: 9, record: vec![7; 3_000].into(), ..RaftEntry::default() };
+        RaftMessage { shard, from: 1, to: 2, term: 3, entries: vec![entry], ..RaftMessage::default() }
+    };
+    let said: Vec<RaftMessage> = (0..256).map(append).collect();
+    said.iter().cloned().for_each(|message| caller.queue_raft(message).expect("there is room"));
+    let frames: Vec<LinkRequestFrame> = std::iter::from_fn(|| caller.poll_frame(NOW)).collect();
+    let bytes = said.iter().map(|message| queue::item_bytes(message).expect("it fits"));
+    let fit = LINK_BATCH_BYTES / bytes.max().expect("there are some");
+    assert_eq!(frames.len(), said.len().div_ceil(fit));
+    let arrived = frames.into_iter().flat_map(|frame| give_serving(&mut serving, frame).expect("good"));
+    let arrived: Vec<ServingEvent> = arrived.collect();
+    assert_eq!(arrived, said.into_iter().map(ServingEvent::Raft).collect::<Vec<_>>(), "in their order");
 }
 
 #[test]
@@ -445,9 +464,16 @@ fn what_is_told_of_replicas_and_of_the_fleet_arrives() {
     let report = ReplicaReport { shard: 1, voters: vec![1, 2, 3], changed_at: 9 };
     caller.queue_replica_report(report.clone()).expect("there is room");
     caller.queue_fleet_change(fleet.clone()).expect("there is room");
+    let hibernating = Hibernating { from: 1, to: 2, led: Bytes::from_static(&[5]), ..Hibernating::default() };
+    caller.queue_hibernating(hibernating.clone()).expect("there is room");
     let frame = caller.poll_frame(NOW).expect("they wait");
     let events = give_serving(&mut serving, frame).expect("good");
-    assert_eq!(events, [ServingEvent::ReplicaReport(report), ServingEvent::FleetChange(fleet.clone())]);
+    let told = [
+        ServingEvent::ReplicaReport(report),
+        ServingEvent::FleetChange(fleet.clone()),
+        ServingEvent::Hibernating(hibernating),
+    ];
+    assert_eq!(events, told);
     // Of two only the newer one is told.
     serving.queue_fleet(Fleet { epoch: 3, ..Fleet::default() });
     serving.queue_fleet(fleet.clone());

@@ -46,6 +46,7 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
                 ..none()
             },
         ),
+        ("link-hibernating", LinkRequestFrame { raft: marked(), hibernating: hibernating(), ..none() }),
         ("link-ping", LinkRequestFrame { ping: true, ..none() }),
     ]
 }
@@ -78,6 +79,10 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
         (
             "link-error-not-leader",
             LinkResponseFrame { responses: responses(410, vec![not_leader()]), ..none() },
+        ),
+        (
+            "link-error-leader-named",
+            LinkResponseFrame { responses: responses(420, vec![leader_named()]), ..none() },
         ),
         ("link-leaders", LinkResponseFrame { leaders: leaders(), ..none() }),
         ("link-fleet", LinkResponseFrame { fleet: Some(fleet()), ..none() }),
@@ -151,6 +156,20 @@ fn parts() -> Vec<SnapshotPart> {
 fn progress() -> Vec<SnapshotProgress> {
     let taken = SnapshotProgress { shard: 6, from: 1, to: 3, term: 8, index: 77, next: 4, refused: false };
     vec![taken, SnapshotProgress { shard: 7, refused: true, ..taken }]
+}
+
+/// A heartbeat of a group that is quiet.
+fn marked() -> Vec<RaftMessage> {
+    let kind = raft_message::Kind::Heartbeat as i32;
+    let heartbeat =
+        RaftMessage { shard: 5, kind, from: 1, to: 2, term: 7, commit: 40, ..RaftMessage::default() };
+    vec![RaftMessage { hibernates: true, ..heartbeat }]
+}
+
+/// Shards 0, 3 and 9 are led by the sender, 1 and 2 by the receiver.
+fn hibernating() -> Vec<Hibernating> {
+    let (led, followed) = (Bytes::from_static(&[0b1001, 0b10]), Bytes::from_static(&[0b110]));
+    vec![Hibernating { from: 1, to: 2, led, followed }]
 }
 
 /// In the middle of a change.
@@ -410,14 +429,23 @@ fn errors() -> Vec<shard_response::Result> {
         kind: kind as i32,
         detail: "shard 3: commands waiting".into(),
         retry_after_ms: 100,
+        ..ShardError::default()
     };
     kinds.map(|kind| shard_response::Result::Error(error(kind))).to_vec()
 }
 
+/// As nodes write it that do not name the leader beside the text.
 fn not_leader() -> shard_response::Result {
     let kind = shard_error::Kind::NotLeader as i32;
     let detail = "shard 3: node 2 leads".into();
-    shard_response::Result::Error(ShardError { kind, detail, retry_after_ms: 100 })
+    shard_response::Result::Error(ShardError { kind, detail, retry_after_ms: 100, ..ShardError::default() })
+}
+
+fn leader_named() -> shard_response::Result {
+    let kind = shard_error::Kind::NotLeader as i32;
+    let detail = "shard 3: node 2 leads".into();
+    let error = ShardError { kind, detail, retry_after_ms: 100, leader_node_id: 2, term: 7 };
+    shard_response::Result::Error(error)
 }
 
 fn receipt() -> ReceiptEvent {

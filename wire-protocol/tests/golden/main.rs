@@ -275,7 +275,8 @@ fn a_serving_half_takes_every_golden_link_request() {
             | ServingEvent::SnapshotPart(_)
             | ServingEvent::SnapshotProgress(_)
             | ServingEvent::ReplicaReport(_)
-            | ServingEvent::FleetChange(_) => {}
+            | ServingEvent::FleetChange(_)
+            | ServingEvent::Hibernating(_) => {}
         };
         serving.handle_frame(0, decode(payload).expect(name), &mut take).expect(name);
         let answer = serving.poll_frame(0).map(|frame| frame.encode_to_vec());

@@ -131,7 +131,8 @@ impl Link {
                 | ServingEvent::SnapshotPart(_)
                 | ServingEvent::SnapshotProgress(_)
                 | ServingEvent::ReplicaReport(_)
-                | ServingEvent::FleetChange(_) => {}
+                | ServingEvent::FleetChange(_)
+                | ServingEvent::Hibernating(_) => {}
             });
             if taken.is_err() {
                 return false;

@@ -95,7 +95,15 @@ fn story(data: &[u8]) {
             break;
         }
         match input.below(8) {
-            0 => (0..1 + input.below(24)).for_each(|_| replica.group.pass(1)),
+            0 => {
+                let ticks = 1 + input.below(24);
+                (0..ticks).for_each(|_| replica.group.pass(1));
+                if ticks > 12 {
+                    let node = VOTERS[ticks % VOTERS.len()];
+                    replica.group.hear_leaders_node(node);
+                    replica.group.hear_followers_node(node);
+                }
+            }
             1 => replica.sync(),
             2 if replica.group.can_propose() => {
                 let record = encode_record(&CommandBatch::default());
@@ -138,9 +146,11 @@ fn some_message(input: &mut Input<'_>, replica: &Replica) -> RaftMessage {
         index: index.wrapping_add(1 + place as u64),
         record: Bytes::from_static(b"\x01"),
     };
+    let kind = input.byte();
     RaftMessage {
         shard: SHARD.0,
-        kind: (input.byte() % 20).into(),
+        kind: (kind % 20).into(),
+        hibernates: kind >= 160,
         from: 1 + input.below(4) as u32,
         to: OWN,
         term,

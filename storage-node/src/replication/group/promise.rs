@@ -53,7 +53,7 @@ impl Group {
             self.ticks += 1;
             if std::mem::take(&mut self.promise.is_renewed) && !is_leader {
                 self.promise.given = Some(self.ticks);
-            } else {
+            } else if !self.sleeps_through_tick() {
                 self.node.tick();
             }
         }
