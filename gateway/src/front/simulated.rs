@@ -14,6 +14,8 @@ pub struct SimClients {
     clients: BTreeMap<u32, SimClient>,
     events: Vec<FrontEvent>,
     generation_last: u32,
+    /// Nobody new is let in: the core ends.
+    is_shut: bool,
 }
 
 struct SimClient {
@@ -28,6 +30,11 @@ struct SimClient {
 }
 
 impl SimClients {
+    /// Whether there is still a listener to connect to.
+    pub fn accepts(&self) -> bool {
+        !self.is_shut
+    }
+
     /// A client connected.
     pub fn connect(&mut self, peer: SocketAddr) -> ConnectionToken {
         self.generation_last += 1;
@@ -136,7 +143,9 @@ impl SimClients {
         (!self.events.is_empty()).then_some(0)
     }
 
-    pub(super) fn stop_accepting(&mut self) {}
+    pub(super) fn stop_accepting(&mut self) {
+        self.is_shut = true;
+    }
 
     pub(super) fn connection_count(&self) -> usize {
         self.clients.len()

@@ -76,6 +76,8 @@ metrics! {
     RequestTimeouts Counter "ringline_request_timeouts_total" "Requests that storage did not answer in time.";
     StorageCalls Counter "ringline_storage_calls_total" "Calls sent to storage.";
     StorageRefused Counter "ringline_storage_refused_total" "Calls that no link took.";
+    RequestsFollowed Counter "ringline_storage_calls_followed_total" "Calls sent again to the node that leads, after another one.";
+    RequestsWaiting Gauge "ringline_storage_calls_waiting" "Calls that wait to be sent to the node that leads.";
     LateAnswers Counter "ringline_late_answers_total" "Storage answers nobody waited for any more.";
     LinksUp Gauge "ringline_storage_links_up" "Storage nodes this core can reach.";
     LinksLost Counter "ringline_storage_links_lost_total" "Links to storage that were lost.";

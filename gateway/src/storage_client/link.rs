@@ -4,6 +4,7 @@
 //! down ── retry is due ──> connecting ──> open ── closed, silent, or against the protocol ──> down
 //! ```
 
+use super::following::Refused;
 use super::known_nodes::KnownNodes;
 use super::link_io::Pipe;
 use super::{StorageEvent, refusal};
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use wire_protocol::error::RequestError;
 use wire_protocol::frame::{FrameDecoder, encode_message};
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardRequest};
+use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, ShardError, ShardRequest};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, Versions};
 
@@ -37,6 +38,9 @@ pub(super) struct NodeLink {
     hello: LinkHello,
     versions: Versions,
     stage: Stage,
+    /// Requests whose bytes are on their way, and refusals of copies that do not lead, until they are taken.
+    sent: Vec<ShardRequest>,
+    refused: Vec<Refused>,
     /// Times in a row that no link came about.
     failures: u32,
     jitter: Jitter,
@@ -66,8 +70,18 @@ impl NodeLink {
         hello: LinkHello,
         jitter_seed: u64,
     ) -> Self {
-        let (stage, versions) = (Stage::Down { retry_at_ms: 0 }, Versions::OURS);
-        Self { index, node, nodes, hello, versions, stage, failures: 0, jitter: Jitter(jitter_seed | 1) }
+        Self {
+            index,
+            node,
+            nodes,
+            hello,
+            versions: Versions::OURS,
+            stage: Stage::Down { retry_at_ms: 0 },
+            sent: Vec::new(),
+            refused: Vec::new(),
+            failures: 0,
+            jitter: Jitter(jitter_seed | 1),
+        }
     }
 
     /// The same with these versions.
@@ -84,11 +98,27 @@ impl NodeLink {
         matches!(&self.stage, Stage::Live(live) if live.caller.welcome().is_some())
     }
 
+    /// Whether [`Self::submit`] would take a request of ordinary size now.
+    pub(super) fn can_send(&self) -> bool {
+        matches!(&self.stage, Stage::Live(live) if live.caller.can_send())
+    }
+
+    /// Takes a request. Its answer comes as an event of a later turn, or in [`Self::take_refused`].
     pub(super) fn submit(&mut self, request: ShardRequest) -> Result<(), RequestError> {
         match &mut self.stage {
             Stage::Live(live) => live.caller.queue_request(request).map_err(refusal::refused),
             Stage::Over | Stage::Down { .. } | Stage::Connecting(_) => Err(refusal::away("storage is away")),
         }
+    }
+
+    /// Requests whose bytes have gone on their way since the last call, in the order in which they were submitted.
+    pub(super) fn take_sent(&mut self) -> impl Iterator<Item = ShardRequest> + '_ {
+        self.sent.drain(..)
+    }
+
+    /// Refusals since the last call by a copy that does not lead, in the order in which they came.
+    pub(super) fn take_refused(&mut self) -> impl Iterator<Item = Refused> + '_ {
+        self.refused.drain(..)
     }
 
     /// Another node leads the shard: whoever waits here for it is told to ask again.
@@ -141,8 +171,8 @@ impl NodeLink {
     fn turn_live(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
         let Stage::Live(live) = &mut self.stage else { return };
         let was_up = live.caller.welcome().is_some();
-        let turned =
-            live.receive(now_ms, self.index, self.node, &self.nodes, events).and_then(|()| live.send(now_ms));
+        let received = live.receive(now_ms, self.index, self.node, &self.nodes, &mut self.refused, events);
+        let turned = received.and_then(|()| live.send(now_ms, &mut self.sent));
         let welcome = live.caller.welcome();
         if let (Ok(()), false, Some(LinkWelcome { version, .. })) = (&turned, was_up, welcome) {
             self.failures = 0;
@@ -195,6 +225,7 @@ impl Live {
         link: LinkIndex,
         node: NodeFacts,
         nodes: &KnownNodes,
+        refused: &mut Vec<Refused>,
         events: &mut Vec<StorageEvent>,
     ) -> Result<(), String> {
         self.decoder.push(&self.pipe.take_inbound());
@@ -203,10 +234,13 @@ impl Live {
             let frame = LinkResponseFrame::decode(payload).map_err(|error| error.to_string())?;
             let mut sink = |event| match event {
                 CallerEvent::Welcome(welcome) => wrong_node = check_welcome(node, &welcome).err(),
-                CallerEvent::Response(response) => {
-                    events
-                        .push(StorageEvent::Answered { id: response.id, result: refusal::result(response) });
-                }
+                CallerEvent::Response(response) => match refusal::not_leader(&response) {
+                    Some(told) => refused.push(by_follower(response.id, told, nodes)),
+                    None => {
+                        let id = response.id;
+                        events.push(StorageEvent::Answered { id, result: refusal::result(response) });
+                    }
+                },
                 CallerEvent::Delivery(delivery) => events.push(StorageEvent::Delivered { link, delivery }),
                 // Gateways send no feed.
                 CallerEvent::FeedAck(_) => {}
@@ -228,16 +262,24 @@ impl Live {
         self.pipe.closed().map_or(Ok(()), Err)
     }
 
-    fn send(&mut self, now_ms: u64) -> Result<(), String> {
+    fn send(&mut self, now_ms: u64, sent: &mut Vec<ShardRequest>) -> Result<(), String> {
         if self.caller.poll_timeout().is_some_and(|at_ms| at_ms <= now_ms) {
             self.caller.handle_timeout(now_ms).map_err(|fault| fault.to_string())?;
         }
         while self.pipe.has_room() {
             let Some(frame) = self.caller.poll_frame(now_ms) else { break };
             self.pipe.queue(|out| encode_message(&frame, out));
+            sent.extend(frame.requests);
         }
         Ok(())
     }
+}
+
+/// A refusal of a copy that does not lead. A node that is not among those that are known is as good as none: it becomes known
+/// before it is told that it leads.
+fn by_follower(id: u64, told: &ShardError, nodes: &KnownNodes) -> Refused {
+    let leader = Some(told.leader_node_id).filter(|node| *node > 0).and_then(|node| nodes.link(node));
+    Refused { id, leader, term: told.term, error: refusal::shard_error(told.clone()) }
 }
 
 fn check_welcome(node: NodeFacts, welcome: &LinkWelcome) -> Result<(), String> {

@@ -2,16 +2,18 @@
 //!
 //! Embedded there is one link, to the node on this very loop ([`embedded`]). Otherwise there is one to each
 //! storage node ([`nodes`]), over mutual TLS. Either way a request that was taken gets exactly one answer: the
-//! shard's, or UNAVAILABLE when its link is lost. It knows nothing of sessions; the worker keeps what waits.
+//! shard's, or UNAVAILABLE when its link is lost. What a node refuses because another one leads the shard goes on to
+//! that one by itself (`following`). It knows nothing of sessions; the worker keeps what waits.
 
 pub mod embedded;
 pub mod nodes;
+mod following;
 mod known_nodes;
 mod link;
 mod link_io;
 mod refusal;
 mod tls_pump;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod simulated;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -57,12 +59,23 @@ pub enum StorageEvent {
     },
 }
 
+/// The node behind a link leads a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Leads {
+    /// The leader's link.
+    pub link: LinkIndex,
+    /// Which shard.
+    pub shard: ShardId,
+    /// Since when.
+    pub term: u64,
+}
+
 /// The links of one core.
 pub enum StorageClient {
     /// To the node of this process.
     Embedded(Box<EmbeddedCore>),
     /// To storage nodes.
-    Nodes(Nodes),
+    Nodes(Box<Nodes>),
     /// To a test.
     #[cfg(test)]
     Fake(fake::SharedLink),
@@ -79,12 +92,13 @@ impl StorageClient {
         }
     }
 
-    /// The node behind `leader` leads a shard now: requests for it that wait at others are answered as unavailable.
-    pub fn follow(&mut self, shard: ShardId, leader: LinkIndex, events: &mut Vec<StorageEvent>) {
+    /// Another node leads a shard now. Requests that wait for it go there; what others do not answer soon is answered as
+    /// unavailable. Of the events only answers are among these.
+    pub fn follow(&mut self, now_ms: u64, leads: Leads, events: &mut Vec<StorageEvent>) {
         match self {
             // It has no copies elsewhere.
             StorageClient::Embedded(_) => {}
-            StorageClient::Nodes(nodes) => nodes.follow(shard, leader, events),
+            StorageClient::Nodes(nodes) => nodes.follow(now_ms, leads, events),
             #[cfg(test)]
             StorageClient::Fake(_) => {}
         }
@@ -127,6 +141,34 @@ impl StorageClient {
             StorageClient::Nodes(nodes) => nodes.links_up(),
             #[cfg(test)]
             StorageClient::Fake(fake) => usize::from(!fake.borrow().is_down),
+        }
+    }
+
+    /// Requests that were sent again to the node that leads, ever.
+    pub fn followed(&self) -> u64 {
+        match self {
+            StorageClient::Embedded(_) => 0,
+            StorageClient::Nodes(nodes) => nodes.followed(),
+            #[cfg(test)]
+            StorageClient::Fake(_) => 0,
+        }
+    }
+
+    /// Requests that wait to be sent to the node that leads.
+    pub fn waiting(&self) -> usize {
+        match self {
+            StorageClient::Embedded(_) => 0,
+            StorageClient::Nodes(nodes) => nodes.waiting(),
+            #[cfg(test)]
+            StorageClient::Fake(_) => 0,
+        }
+    }
+
+    /// What is counted of requests that may be sent again is what there is of them. Only a simulation has the time to look.
+    #[cfg(feature = "sim")]
+    pub(crate) fn check_invariants(&self) {
+        if let StorageClient::Nodes(nodes) = self {
+            nodes.check_invariants();
         }
     }
 

@@ -1,12 +1,13 @@
 //! Links of one core to all storage nodes.
 
-use super::StorageEvent;
+use super::following::{Following, Refused};
 use super::known_nodes::{KnownNodes, News};
 use super::link::{NodeFacts, NodeLink};
 use super::link_io::{self, Pipe};
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 use super::simulated::SimWires;
 use super::tls_pump::{LinkIdentity, LinkIdentityError};
+use super::{Leads, StorageEvent};
 use crate::config::NodesConfig;
 use crate::router::LinkIndex;
 use crate::worker::wake::WakeHandle;
@@ -36,6 +37,7 @@ pub struct GatewayPeer {
 pub struct NodesPlan {
     identity: LinkIdentity,
     nodes: Vec<(NodeFacts, SocketAddr)>,
+    is_replicated: bool,
 }
 
 impl NodesPlan {
@@ -45,6 +47,7 @@ impl NodesPlan {
         Ok(Self {
             identity: LinkIdentity::new(config)?,
             nodes: config.nodes.iter().map(|node| (facts(node.id), node.address)).collect(),
+            is_replicated: config.is_replicated(),
         })
     }
 }
@@ -54,7 +57,7 @@ enum Connector {
     /// By sockets, with this identity.
     Tls(LinkIdentity),
     /// As a simulation likes.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     Simulated(SimWires),
 }
 
@@ -66,7 +69,7 @@ impl Connector {
             Self::Tls(identity) => {
                 monoio::spawn(link_io::run(address, identity.clone(), pipe.clone()));
             }
-            #[cfg(feature = "sim")]
+            #[cfg(any(test, feature = "sim"))]
             Self::Simulated(wires) => wires.ask(node, pipe.clone()),
         }
         pipe
@@ -82,16 +85,24 @@ pub struct Nodes {
     shard_count: u32,
     known: Rc<KnownNodes>,
     links: Vec<(NodeLink, SocketAddr)>,
+    /// `None`: shards have one copy, and no node leads in another one's place.
+    following: Option<Following>,
+    /// Something was queued on a link since the links had their turn.
+    has_queued: bool,
 }
 
 impl Nodes {
     /// Links that connect in the first turns. To be turned inside the runtime of the loop that `wake` wakes.
     pub fn new(plan: NodesPlan, peer: GatewayPeer, wake: WakeHandle) -> Self {
-        Self::with_connector(Connector::Tls(plan.identity), plan.nodes, peer, wake)
+        let nodes = Self::with_connector(Connector::Tls(plan.identity), plan.nodes, peer, wake);
+        match plan.is_replicated {
+            true => nodes,
+            false => Self { following: None, ..nodes },
+        }
     }
 
     /// Links to these nodes, whose connections a simulation makes.
-    #[cfg(feature = "sim")]
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn simulated(
         nodes: &[u32],
         shard_count: u32,
@@ -102,6 +113,15 @@ impl Nodes {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let nodes = nodes.iter().map(|&id| (NodeFacts { id, shard_count }, nowhere)).collect();
         Self::with_connector(Connector::Simulated(wires), nodes, peer, wake)
+    }
+
+    /// The same, with links that speak these versions.
+    #[cfg(feature = "sim")]
+    pub(crate) fn speaking(mut self, versions: Versions) -> Self {
+        self.versions = versions;
+        let links = self.links.into_iter();
+        self.links = links.map(|(link, address)| (link.speaking(versions), address)).collect();
+        self
     }
 
     fn with_connector(
@@ -121,6 +141,8 @@ impl Nodes {
             shard_count,
             known,
             links: Vec::with_capacity(nodes.len()),
+            following: Some(Following::new(shard_count)),
+            has_queued: false,
         };
         nodes.into_iter().for_each(|(node, address)| opened.add(node.id, address));
         opened
@@ -150,25 +172,88 @@ impl Nodes {
     }
 
     pub(super) fn submit(&mut self, link: LinkIndex, request: ShardRequest) -> Result<(), RequestError> {
-        let (link, _) = self.links.get_mut(usize::from(link.0)).expect("the router knows these links only");
-        link.submit(request)
+        let (id, shard) = (request.id, ShardId(request.shard));
+        if let Some(following) = &mut self.following
+            && following.must_wait(shard, link)
+        {
+            return following.wait(&request);
+        }
+        let (to, _) = self.links.get_mut(usize::from(link.0)).expect("the router knows these links only");
+        to.submit(request)?;
+        if let Some(following) = &mut self.following {
+            following.sent(id, shard, link);
+        }
+        Ok(())
     }
 
-    pub(super) fn follow(&mut self, shard: ShardId, leader: LinkIndex, events: &mut Vec<StorageEvent>) {
-        let others = self.links.iter_mut().zip(0..).filter(|(_, index)| LinkIndex(*index) != leader);
-        others.for_each(|((link, _), _)| link.give_back(shard, events));
+    pub(super) fn follow(&mut self, now_ms: u64, leads: Leads, events: &mut Vec<StorageEvent>) {
+        if let Some(following) = &mut self.following {
+            following.lead(now_ms, leads);
+        }
+        self.send_waiting(events);
     }
 
     pub(super) fn turn(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
+        self.has_queued = false;
+        let before = events.len();
         for (link, address) in &mut self.links {
             let node = link.node();
             link.turn(now_ms, events, || self.connector.connect(node, *address, &self.wake));
         }
         self.look_at_fleet(now_ms, events);
+        let Some(following) = &mut self.following else { return self.tell_refused(events) };
+        following.answered(&events[before..]);
+        for (link, _) in &mut self.links {
+            link.take_sent().for_each(|request| following.keep(&request));
+            link.take_refused().for_each(|refused| following.refused(now_ms, refused, events));
+        }
+        give_back(following, &mut self.links, now_ms, events);
+        following.end_waits(now_ms, events);
+        self.send_waiting(events);
+    }
+
+    /// Of shards with one copy nothing is sent again: a node that does not lead one is not where the configuration says.
+    fn tell_refused(&mut self, events: &mut Vec<StorageEvent>) {
+        for (link, _) in &mut self.links {
+            drop(link.take_sent());
+            events.extend(link.take_refused().map(Refused::told));
+        }
+    }
+
+    /// What waited goes on to the node that leads, as far as its link has room.
+    fn send_waiting(&mut self, events: &mut Vec<StorageEvent>) {
+        let Some(following) = &mut self.following else { return };
+        for (shard, leader) in following.ready() {
+            let Some((link, _)) = self.links.get_mut(usize::from(leader.0)) else { continue };
+            while link.can_send() {
+                let Some(request) = following.poll(shard, leader) else { break };
+                let id = request.id;
+                self.has_queued = true;
+                if let Err(error) = link.submit(request) {
+                    following.forget(id);
+                    events.push(StorageEvent::Answered { id, result: Err(error) });
+                }
+            }
+        }
     }
 
     pub(super) fn next_deadline_ms(&self) -> Option<u64> {
-        self.links.iter().filter_map(|(link, _)| link.next_deadline_ms()).min()
+        let links = self.links.iter().filter_map(|(link, _)| link.next_deadline_ms());
+        let following = self.following.as_ref().and_then(Following::next_deadline_ms);
+        links.chain(following).chain(self.has_queued.then_some(0)).min()
+    }
+
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn check_invariants(&self) {
+        self.following.iter().for_each(Following::check_invariants);
+    }
+
+    pub(super) fn followed(&self) -> u64 {
+        self.following.as_ref().map_or(0, Following::followed)
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.following.as_ref().map_or(0, Following::waiting_count)
     }
 
     pub(super) fn is_up(&self, link: LinkIndex) -> bool {
@@ -177,6 +262,21 @@ impl Nodes {
 
     pub(super) fn links_up(&self) -> usize {
         self.links.iter().filter(|(link, _)| link.is_up()).count()
+    }
+}
+
+/// Whoever waits for a shard at a node that leads it no more may wait for long: it may be cut off.
+fn give_back(
+    following: &mut Following,
+    links: &mut [(NodeLink, SocketAddr)],
+    now_ms: u64,
+    events: &mut Vec<StorageEvent>,
+) {
+    while let Some((shard, leader)) = following.poll_last_word(now_ms) {
+        let before = events.len();
+        let others = links.iter_mut().zip(0..).filter(|(_, index)| LinkIndex(*index) != leader);
+        others.for_each(|((link, _), _)| link.give_back(shard, events));
+        following.answered(&events[before..]);
     }
 }
 
@@ -191,17 +291,4 @@ fn hello(peer: GatewayPeer) -> LinkHello {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_core_of_every_life_of_a_gateway_has_a_name_of_its_own() {
-        // What storage delivers to a name reaches one core: two of one name would steal from each other.
-        let peer = |gateway_id, incarnation, core| hello(GatewayPeer { gateway_id, incarnation, core });
-        let names = [peer(1, 7, 0), peer(1, 7, 1), peer(1, 8, 0), peer(2, 7, 0)];
-        for (place, name) in names.iter().enumerate() {
-            assert!(!names[..place].contains(name), "{name:?}");
-            assert_eq!(name.role(), link_hello::Role::Gateway);
-        }
-    }
-}
+mod tests;

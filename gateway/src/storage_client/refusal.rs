@@ -36,7 +36,13 @@ pub(super) fn result(response: ShardResponse) -> StorageResult {
     }
 }
 
-fn shard_error(error: ShardError) -> RequestError {
+/// What a copy says that does not lead its shard. Nothing of the request was done there.
+pub(super) fn not_leader(response: &ShardResponse) -> Option<&ShardError> {
+    let Some(shard_response::Result::Error(error)) = &response.result else { return None };
+    (error.kind() == shard_error::Kind::NotLeader).then_some(error)
+}
+
+pub(super) fn shard_error(error: ShardError) -> RequestError {
     use shard_error::Kind;
     let (code, retry_after_ms) = match error.kind() {
         // The shard is elsewhere or not ready: whoever asks again finds it, or waits for it.

@@ -4,11 +4,11 @@ use super::Core;
 use super::attach::Home;
 use super::pending::{PendingId, PendingTable, Waiting};
 use crate::delivery::{self, Aftermath};
+use crate::failpoint::{self, Failpoint};
 use crate::observe::Metric;
 use crate::router::LinkIndex;
-use crate::storage_client::StorageEvent;
+use crate::storage_client::{Leads, StorageEvent};
 use crate::worker::mailbox::StorageResult;
-use wire_protocol::ids::ShardId;
 use wire_protocol::internal;
 use wire_protocol::v1::session_closing::Reason;
 
@@ -17,10 +17,16 @@ impl Core {
         let mut events = std::mem::take(&mut self.storage_events);
         self.storage.turn(self.now_ms, &mut events);
         self.observer.set(Metric::LinksUp, self.storage.links_up() as u64);
+        let mut has_deliveries = false;
         for event in events.drain(..) {
             match event {
                 StorageEvent::Answered { id, result } => self.take_answer(id, result),
-                StorageEvent::Delivered { link, delivery } => self.take_delivery(link, delivery),
+                StorageEvent::Delivered { link, delivery } => {
+                    if !std::mem::replace(&mut has_deliveries, true) {
+                        failpoint::pass(Failpoint::Received);
+                    }
+                    self.take_delivery(link, delivery);
+                }
                 StorageEvent::LinkUp(link) => {
                     self.announcements.begin(Home::Link(link));
                     self.count_shards_reached();
@@ -37,18 +43,22 @@ impl Core {
                         // The sessions that this shard is home to are known to its leader alone.
                         self.announcements.begin(Home::Shard(shard));
                         self.count_shards_reached();
-                        self.give_back(shard, link);
+                        self.follow(Leads { link, shard, term });
                     }
                 }
             }
         }
         self.storage_events = events;
+        if has_deliveries {
+            failpoint::pass(Failpoint::Queued);
+            self.delivered = true;
+        }
     }
 
-    /// Whoever waits for the shard at a node that leads it no more may wait for long: it may be cut off.
-    fn give_back(&mut self, shard: ShardId, leader: LinkIndex) {
+    /// What waits for the shard goes to the node that leads it.
+    fn follow(&mut self, leads: Leads) {
         let mut events = Vec::new();
-        self.storage.follow(shard, leader, &mut events);
+        self.storage.follow(self.now_ms, leads, &mut events);
         for event in events {
             if let StorageEvent::Answered { id, result } = event {
                 self.take_answer(id, result);

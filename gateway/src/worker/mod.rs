@@ -35,6 +35,7 @@ use crate::admission::requests::{RequestLimits, RequestRates};
 use crate::clock::{Clock, moment, pause};
 use crate::domain::Calls;
 use crate::domain::auth::Verifier;
+use crate::failpoint::{self, Failpoint};
 use crate::front::{Clients, FrontEvent};
 use crate::http::HttpIngress;
 use crate::observe::{CoreObserver, Latency, Metric};
@@ -110,6 +111,8 @@ pub(crate) struct Core {
     storage: StorageClient,
     /// Something was submitted since storage last had a turn.
     submitted: bool,
+    /// Storage has delivered something since the last flush.
+    delivered: bool,
     announcements: Announcements,
     verifier: Verifier,
     http: HttpPipes,
@@ -144,6 +147,7 @@ impl Core {
             router: parts.router,
             storage: parts.storage,
             submitted: false,
+            delivered: false,
             announcements: Announcements::default(),
             verifier: parts.verifier,
             http: HttpPipes::new(parts.ingress),
@@ -203,6 +207,9 @@ impl Core {
         }
         self.drain();
         self.clients.flush(self.now_ms);
+        if std::mem::take(&mut self.delivered) {
+            failpoint::pass(Failpoint::Written);
+        }
         self.observer.add(Metric::Turns, 1);
         self.observer.latency(Latency::Turn, started.elapsed());
         if self.now_ms >= self.publish_at_ms {

@@ -31,6 +31,8 @@ impl Core {
             (Metric::SessionsWebSocket, self.sessions.web_socket_count() as u64),
             (Metric::HttpConnections, self.http.connection_count() as u64),
             (Metric::PendingRequests, self.pending.len() as u64),
+            (Metric::RequestsFollowed, self.storage.followed()),
+            (Metric::RequestsWaiting, self.storage.waiting() as u64),
             (Metric::MailboxMessages, self.inbox.len() as u64),
         ];
         for (metric, value) in values {

@@ -419,7 +419,7 @@ fn run_core(seat: Seat, shares: &Shares, started: Sender<()>) -> Result<(), Core
         let storage = match seat.storage {
             StorageSeat::Embedded(core) => StorageClient::Embedded(core),
             StorageSeat::Nodes(plan, peer) => {
-                StorageClient::Nodes(Nodes::new(*plan, peer, seat.wake.clone()))
+                StorageClient::Nodes(Box::new(Nodes::new(*plan, peer, seat.wake.clone())))
             }
         };
         let core = Core::new(CoreParts {

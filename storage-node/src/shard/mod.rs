@@ -19,6 +19,7 @@ mod role;
 mod lease;
 mod hand_over;
 mod moves;
+mod learners;
 mod snapshots;
 mod standing;
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub(crate) use effects::{
     AppliedEntry, AppliedJob, ApplyJob, ApplyWork, Effects, ReadDone, ReadJob, ReadWork,
 };
 pub use hand_over::{HAND_OVER_FOR_DISK_EVERY_MS, HAND_OVER_MS_MAX, HAND_OVER_SETTLE_MS};
+pub(crate) use learners::Learner;
 pub use lease::LEASE_MS;
 pub use propose::{
     APPLY_JOBS_IN_FLIGHT_MAX, COMMANDS_IN_FLIGHT_MAX, COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX,
@@ -39,6 +41,7 @@ pub use standing::Standing;
 use crate::feed::registry::Registry;
 use crate::feed::{HomeFeed, SourceFeed};
 use crate::observe::CoreMetrics;
+use crate::plant::{self, Plant};
 use crate::replication::{Group, KeptFor, Replicas, ReplicationError, Role};
 use crate::worker::{LinkId, Origin};
 use hand_over::HandOver;
@@ -46,8 +49,8 @@ use propose::{Abandoned, Pipeline};
 use reads::{Attaching, Deferred};
 use role::Lead;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
@@ -58,8 +61,8 @@ const RETRY_OVERLOADED_MS: u32 = 100;
 /// After a refusal because the shard is starting or failed, in milliseconds.
 const RETRY_UNAVAILABLE_MS: u32 = 500;
 
-/// After a refusal because another copy leads, in milliseconds: by then its gateway has heard of the new leader, or an
-/// election is nearer its end.
+/// After a refusal because another copy leads, in milliseconds: by then an election is nearer its end. Gateways follow such a
+/// refusal themselves; it is for whoever asks again without one.
 const RETRY_NOT_LEADER_MS: u32 = 100;
 
 /// How far a shard is, for the thread that cuts the log and for whoever runs the node.
@@ -81,6 +84,8 @@ pub(crate) struct ShardMarks {
     pub term: AtomicU64,
     /// Reads of log or rows that are not done: neither is replaced or removed meanwhile.
     pub reads: AtomicUsize,
+    /// Replicas that do not vote yet, as a leader here sees them; written by the core.
+    learners: Mutex<Vec<Learner>>,
 }
 
 /// What of a shard's log is not needed any more, as its leader knows.
@@ -268,6 +273,11 @@ impl Shard {
                 effects,
             );
         };
+        if matches!(self.stage, Stage::Following) {
+            // It may have won an election since the last turn. What is refused from now on would come behind what is taken
+            // after the next one.
+            self.look_at_role(effects);
+        }
         match self.stage {
             Stage::Serving(_) => self.carry_out(origin, operation, effects),
             Stage::Failed => self.refuse(origin, shard_error::Kind::Unavailable, "the node failed", effects),
@@ -296,7 +306,9 @@ impl Shard {
                 }
             }
             // A detach asks for nothing, but must not overtake its session's attach.
-            Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_) if self.has_copies() => {
+            Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_)
+                if self.has_copies() && !plant::active(Plant::StaleRead) =>
+            {
                 self.bar(origin, operation, effects);
             }
             Operation::Query(_) | Operation::Attach(_) | Operation::Detach(_) => {
@@ -394,6 +406,7 @@ impl Shard {
         levels.commands_waiting += self.pipeline.waiting_count();
         levels.commands_in_flight += self.pipeline.in_flight_count();
         levels.sessions += self.registry.session_count();
+        levels.groups_hibernating += usize::from(self.pipeline.is_hibernating());
         if let Stage::Serving(home) = &self.stage {
             levels.feed_rows_dirty += home.dirty_rows();
         }
@@ -420,14 +433,10 @@ impl Shard {
                 self.metrics.unavailable.increment();
                 RETRY_UNAVAILABLE_MS
             }
-            shard_error::Kind::NotLeader => {
-                self.metrics.unavailable.increment();
-                RETRY_NOT_LEADER_MS
-            }
             _ => 0,
         };
         let detail = format!("shard {}: {detail}", self.id);
-        let error = ShardError { kind: kind as i32, detail, retry_after_ms };
+        let error = ShardError { kind: kind as i32, detail, retry_after_ms, ..ShardError::default() };
         respond(origin, Reply::Error(error), effects);
     }
 }
@@ -439,6 +448,7 @@ pub(crate) struct Levels {
     pub commands_in_flight: usize,
     pub sessions: usize,
     pub feed_rows_dirty: usize,
+    pub groups_hibernating: usize,
 }
 
 fn respond(origin: Origin, reply: Reply, effects: &mut Effects) {
@@ -452,6 +462,6 @@ pub(crate) fn refusal(request_id: u64, kind: shard_error::Kind, detail: String) 
         shard_error::Kind::Unavailable | shard_error::Kind::NotHere => RETRY_UNAVAILABLE_MS,
         _ => 0,
     };
-    let error = ShardError { kind: kind as i32, detail, retry_after_ms };
+    let error = ShardError { kind: kind as i32, detail, retry_after_ms, ..ShardError::default() };
     ShardResponse { id: request_id, result: Some(Reply::Error(error)) }
 }

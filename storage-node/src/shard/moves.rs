@@ -116,6 +116,7 @@ impl Shard {
             Stage::Leaving => self.remove_when_quiet(effects),
             Stage::Serving(_) if now_ms >= self.moving.looked_ms + LOOK_EVERY_MS => {
                 self.moving.looked_ms = now_ms;
+                self.tell_learners();
                 self.step_move(now_ms, effects)?;
             }
             _ => {}

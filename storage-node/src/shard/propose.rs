@@ -4,6 +4,7 @@
 use super::Cuts;
 use super::effects::{ApplyEntry, ApplyJob, ApplyWork, Effects};
 use crate::clock;
+use crate::plant::{self, Plant};
 use crate::replication::{Group, LogEntry, ReplicationError, Role, encode_record};
 use crate::worker::Origin;
 use prost::Message;
@@ -65,7 +66,8 @@ pub(super) struct Proposed {
 pub(super) struct Abandoned {
     /// Nothing was done.
     pub untouched: Vec<Origin>,
-    /// Proposed: another leader may have carried them out, or will.
+    /// Proposed: another leader may have carried them out, or will. Or of a session that has left meanwhile: it is not to
+    /// be attached again.
     pub unknown: Vec<Origin>,
 }
 
@@ -145,6 +147,14 @@ impl Pipeline {
         self.group.has_applied_most()
     }
 
+    pub fn is_hibernating(&self) -> bool {
+        self.group.is_hibernating()
+    }
+
+    pub fn hibernates_with(&self) -> impl Iterator<Item = u32> + '_ {
+        self.group.hibernates_with()
+    }
+
     pub fn term(&self) -> u64 {
         self.group.term()
     }
@@ -198,6 +208,9 @@ impl Pipeline {
         self.commands_in_flight += commands.len();
         self.time_ms = self.time_ms.max(now_ms);
         let count = commands.len();
+        if plant::active(Plant::NoDedupAfterFailover) {
+            plant::tie_to_term(&mut commands, self.group.term());
+        }
         let batch = CommandBatch { time_ms: self.time_ms, commands, feed_cut: cuts.feed, log_cut: cuts.log };
         let index = self.group.propose(encode_record(&batch))?;
         let proposed = Proposed { index, batch: Some(batch), origins, proposed_at: clock::now() };
@@ -340,11 +353,22 @@ impl Pipeline {
     /// The node failed, or another replica leads. Gives who waits.
     pub fn abandon(&mut self) -> Abandoned {
         let untouched = self.waiting.drain(..).filter_map(|waiting| waiting.origin).collect();
-        let proposed = self.proposed.drain(..).flat_map(|proposed| proposed.origins);
-        let unknown = proposed.flatten().collect();
-        (self.waiting_bytes, self.commands_in_flight) = (0, 0);
+        self.waiting_bytes = 0;
+        Abandoned { untouched, unknown: self.abandon_proposed() }
+    }
+
+    /// This replica leads on in another term. What clients have waiting stays; the shard's own commands do not, since what
+    /// they are made of is made anew. Gives who waits for what was proposed.
+    pub fn lead_on(&mut self) -> Vec<Origin> {
+        self.waiting.retain(|waiting| waiting.origin.is_some());
+        self.waiting_bytes = self.waiting.iter().map(|waiting| waiting.bytes).sum();
+        self.abandon_proposed()
+    }
+
+    fn abandon_proposed(&mut self) -> Vec<Origin> {
+        self.commands_in_flight = 0;
         self.readable.clear();
-        Abandoned { untouched, unknown }
+        self.proposed.drain(..).flat_map(|proposed| proposed.origins).flatten().collect()
     }
 }
 

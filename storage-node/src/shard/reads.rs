@@ -31,6 +31,14 @@ pub(super) struct Attaching {
     pub detached: bool,
 }
 
+impl Attaching {
+    /// What was asked.
+    pub fn operation(&self) -> Operation {
+        let (user_id, device_id) = (self.user.to_bytes(), self.device.to_bytes());
+        Operation::Attach(AttachSession { user_id, device_id, session: Some(self.key.address()) })
+    }
+}
+
 impl Shard {
     pub(super) fn defer(&mut self, origin: Origin, operation: Operation, effects: &mut Effects) {
         if self.deferred.len() < REQUESTS_WAITING_MAX {

@@ -7,6 +7,9 @@
 //!     +------------------- another replica leads, or no quorum is heard --------------+-----------+
 //! ```
 //!
+//! A leader that leads on in another term recovers anew, and takes along what waits. From when it has won on it refuses
+//! nothing for want of leadership: what comes right behind would be taken, and overtake.
+//!
 //! A follower applies what is committed and nothing else: it has no sessions, sends no feed, and refuses requests by
 //! naming the leader it knows. Reads of a leader wait until a quorum has said that it still leads (Ongaro 2014, 6.4):
 //! those of one turn share a question, and its answer is a lease (`lease.rs`) for the reads to come, but for those that
@@ -14,13 +17,16 @@
 
 use super::lease::Lease;
 use super::propose::Abandoned;
-use super::reads::REQUESTS_WAITING_MAX;
-use super::{Effects, ReadJob, ReadWork, Shard, Stage};
+use super::reads::{Attaching, REQUESTS_WAITING_MAX};
+use super::{Effects, RETRY_NOT_LEADER_MS, ReadJob, ReadWork, Shard, Stage, respond};
 use crate::replication::{Role, TICK_MS};
 use crate::worker::Origin;
 use std::collections::VecDeque;
 use wire_protocol::internal::shard_request::Operation;
-use wire_protocol::internal::{Query, RaftMessage, ShardLeader, query, raft_message, shard_error};
+use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::internal::{
+    Query, RaftMessage, ShardError, ShardLeader, query, raft_message, shard_error,
+};
 
 /// Ticks that are made up for at once after a pause: an election's time, so that a leader that slept knows.
 const TICKS_AT_ONCE_MAX: u64 = 10;
@@ -100,6 +106,22 @@ impl Shard {
         }
     }
 
+    /// The nodes that are to be told that this replica goes on to lead: of a group that hibernates, those of the others.
+    pub fn hibernates_with(&self) -> impl Iterator<Item = u32> + '_ {
+        let is_well = !matches!(self.stage, Stage::Failed | Stage::Leaving);
+        self.pipeline.hibernates_with().filter(move |_| is_well)
+    }
+
+    /// The node of this shard's leader goes on for it. `true`: this replica hibernates with it.
+    pub fn hear_leaders_node(&mut self, node: u32) -> bool {
+        !matches!(self.stage, Stage::Failed | Stage::Leaving) && self.pipeline.group().hear_leaders_node(node)
+    }
+
+    /// The replica on this node hibernates, and follows this one.
+    pub fn hear_followers_node(&mut self, node: u32) {
+        self.pipeline.group().hear_followers_node(node);
+    }
+
     /// Time passes for the group, its role is looked at, and reads ask for their quorum.
     pub(super) fn turn_replica(&mut self, now_ms: u64, effects: &mut Effects) {
         self.tick(now_ms);
@@ -139,8 +161,10 @@ impl Shard {
             Role::Follower { .. } => None,
         };
         if self.leads_in != leads_in && !matches!(self.stage, Stage::Failed | Stage::Leaving) {
-            if self.leads_in.is_some() {
-                self.step_down(effects);
+            match (self.leads_in, leads_in) {
+                (Some(_), Some(_)) => self.lead_on(effects),
+                (Some(_), None) => self.step_down(effects),
+                (None, _) => {}
             }
             self.leads_in = leads_in;
             self.lead.lease = Lease::default();
@@ -159,12 +183,7 @@ impl Shard {
     /// Another replica leads, or will: nobody who waits gets an answer here, and sessions have to attach there.
     pub(super) fn step_down(&mut self, effects: &mut Effects) {
         tracing::info!(shard = %self.id, "leads no more");
-        self.stage = Stage::Following;
-        self.source = None;
-        self.feed_due_ms = None;
-        self.deferred_batches.clear();
-        self.registry.clear();
-        self.stop_sending(effects);
+        self.end_term(effects);
         let Abandoned { untouched, unknown } = self.everyone_who_waits();
         for origin in untouched {
             self.refuse_for_leader(origin, effects);
@@ -175,23 +194,74 @@ impl Shard {
         }
     }
 
+    /// This replica leads on in another term: sessions have to attach anew, and what was not begun is carried out in its order
+    /// once it serves again. Requests that are behind it may be on their way.
+    fn lead_on(&mut self, effects: &mut Effects) {
+        self.end_term(effects);
+        let mut unknown = self.pipeline.lead_on();
+        let mut attaching: Vec<(u64, Attaching)> = self.attaching.drain().collect();
+        attaching.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, attaching) in attaching {
+            match attaching.detached {
+                true => unknown.push(attaching.origin),
+                false => self.defer(attaching.origin, attaching.operation(), effects),
+            }
+        }
+        for Barred { origin, operation, .. } in std::mem::take(&mut self.lead.barred) {
+            self.defer(origin, operation, effects);
+        }
+        for origin in unknown {
+            let detail = "another term has begun; whether this was done is unknown";
+            self.refuse(origin, shard_error::Kind::Unavailable, detail, effects);
+        }
+    }
+
+    /// What it had as leader of a term goes with that.
+    fn end_term(&mut self, effects: &mut Effects) {
+        self.stage = Stage::Following;
+        self.source = None;
+        self.feed_due_ms = None;
+        self.deferred_batches.clear();
+        self.registry.clear();
+        self.stop_sending(effects);
+    }
+
     /// Takes out everybody who waits for an answer.
     pub(super) fn everyone_who_waits(&mut self) -> Abandoned {
         let mut abandoned = self.pipeline.abandon();
-        let untouched = &mut abandoned.untouched;
+        let Abandoned { untouched, unknown } = &mut abandoned;
         untouched.extend(self.deferred.drain(..).map(|deferred| deferred.origin));
-        untouched.extend(self.attaching.drain().map(|(_, attaching)| attaching.origin));
+        for (_, attaching) in self.attaching.drain() {
+            match attaching.detached {
+                // The detach was answered: nobody repeats it where the attach would be sent again.
+                true => unknown.push(attaching.origin),
+                false => untouched.push(attaching.origin),
+            }
+        }
         untouched.extend(self.lead.barred.drain(..).map(|barred| barred.origin));
         abandoned
     }
 
-    /// Names the leader, if one is known.
+    /// Names the leader, if one is known. Nothing of the request was done: its gateway sends it there.
     pub(super) fn refuse_for_leader(&self, origin: Origin, effects: &mut Effects) {
-        let detail = match self.pipeline.role() {
-            Role::Follower { leader: Some(leader) } => format!("node {leader} leads"),
-            Role::Follower { leader: None } | Role::Leader { .. } => "an election goes on".to_owned(),
+        let leader = match self.pipeline.role() {
+            Role::Follower { leader } => leader,
+            // Its replica is gone, and the others elect one of theirs.
+            Role::Leader { .. } => None,
         };
-        self.refuse(origin, shard_error::Kind::NotLeader, &detail, effects);
+        let detail = match leader {
+            Some(leader) => format!("shard {}: node {leader} leads", self.id),
+            None => format!("shard {}: an election goes on", self.id),
+        };
+        self.metrics.unavailable.increment();
+        let error = ShardError {
+            kind: shard_error::Kind::NotLeader as i32,
+            detail,
+            retry_after_ms: RETRY_NOT_LEADER_MS,
+            leader_node_id: leader.unwrap_or(0),
+            term: self.pipeline.term(),
+        };
+        respond(origin, Reply::Error(error), effects);
     }
 
     /// A read of a shard with several copies waits for its leader's quorum.

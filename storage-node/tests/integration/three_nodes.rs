@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 use storage_node::clock;
 use wire_protocol::ids::ConversationId;
+use wire_protocol::internal::shard_error::Kind;
+use wire_protocol::internal::shard_response::Result as Reply;
 
 const SHARDS: u32 = 6;
 
@@ -77,6 +79,33 @@ fn sessions_and_feed_follow_the_leader_of_their_home() {
     fleet.wait_for_feed(bob, conversation, 21);
     applied(&fleet.call(requests::send(SHARDS, ada, conversation, 21)));
     fleet.wait_for_push(home, &body(ada, 21));
+}
+
+#[test]
+fn whoever_does_not_lead_names_who_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fleet = start(folder.path());
+    let call = requests::create_user(SHARDS, person(1));
+    fleet.call(call.clone());
+    let started = clock::now();
+    // One of them may not have heard of the leader yet, and leadership may be on its way home.
+    loop {
+        let leader = fleet.leader(call.shard).expect("it answered");
+        let mut named = Vec::new();
+        for place in (0..3).filter(|place| *place != leader) {
+            match fleet.ask(place, call.clone()).result {
+                Some(Reply::Error(error)) if error.kind() == Kind::NotLeader && error.term > 0 => {
+                    named.push(error.leader_node_id);
+                }
+                other => println!("node {}: {other:?}", place + 1),
+            }
+        }
+        if named == [leader as u32 + 1; 2] {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{named:?} instead of {}", leader + 1);
+        fleet.pump();
+    }
 }
 
 /// Longer than a replica may be silent before a log that has grown large is cut without it.

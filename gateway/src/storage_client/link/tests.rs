@@ -2,8 +2,8 @@ use super::*;
 use crate::worker::wake::WakeHandle;
 use bytes::BytesMut;
 use wire_protocol::internal::{
-    Accepted, Delivery, LinkRequestFrame, Outcome, Query, ShardResponse, link_hello, outcome, shard_request,
-    shard_response,
+    Accepted, Delivery, LinkRequestFrame, Outcome, Query, ShardResponse, link_hello, outcome, shard_error,
+    shard_request, shard_response,
 };
 use wire_protocol::limits::{LINK_CREDITS, LINK_DEAD_MS};
 use wire_protocol::link::{ServingEvent, ServingLink};
@@ -121,6 +121,32 @@ fn requests_are_answered_in_order_and_deliveries_arrive() {
         &pair.events[..],
         [StorageEvent::Answered { id: 2, result: Ok(_) }, StorageEvent::Delivered { .. }]
     ));
+}
+
+#[test]
+fn a_refusal_of_a_node_that_does_not_lead_is_no_answer_and_what_was_sent_comes_back() {
+    let mut pair = Pair::open();
+    (1..=3).for_each(|id| pair.link.submit(request(id)).expect("open"));
+    assert_eq!(pair.link.take_sent().count(), 0, "they are not encoded yet");
+    pair.turn(1);
+    pair.serve(1);
+    assert_eq!(pair.link.take_sent().map(|request| request.id).collect::<Vec<_>>(), [1, 2, 3]);
+    for (id, leader_node_id) in [(1, NODE.id), (2, 0), (3, 99)] {
+        let kind = shard_error::Kind::NotLeader as i32;
+        let error = ShardError { kind, leader_node_id, term: 6, retry_after_ms: 70, ..ShardError::default() };
+        let result = Some(shard_response::Result::Error(error));
+        pair.serving.queue_response(ShardResponse { id, result });
+    }
+    pair.send_answers(1);
+    pair.turn(1);
+    assert!(pair.events.is_empty(), "{:?}", pair.events);
+    let refused: Vec<Refused> = pair.link.take_refused().collect();
+    let named = refused.iter().map(|refused| (refused.id, refused.leader, refused.term));
+    // There is no link to the last one.
+    let expected = [(1, Some(LinkIndex(0)), 6), (2, None, 6), (3, None, 6)];
+    assert_eq!(named.collect::<Vec<_>>(), expected);
+    assert_eq!((refused[0].error.code, refused[0].error.retry_after_ms), (ErrorCode::ErrorUnavailable, 70));
+    assert_eq!(pair.link.take_refused().count(), 0, "each is told once");
 }
 
 #[test]

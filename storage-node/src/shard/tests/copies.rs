@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::domain;
-use crate::replication::Replicas;
+use crate::replication::{Replicas, TICK_MS};
+use crate::shard::Learner;
 use crate::snapshots::SnapshotRequest;
-use wire_protocol::internal::{RaftMessage, ReplicaSet, raft_message};
+use wire_protocol::internal::{RaftMessage, ReplicaSet, ShardPlace, raft_message};
 
 /// A serving leader with Ada, her phone, and her conversation with Bob.
 fn leading(folder: &tempfile::TempDir, copies: &[u32]) -> Rig {
@@ -76,6 +77,104 @@ fn a_leader_that_steps_down_tells_what_it_did_not_do_from_what_it_does_not_know(
     assert_eq!(told, [(ids[2], untouched), (ids[0], unknown), (ids[1], unknown)]);
 }
 
+/// Its detach was answered and is not repeated: whoever is asked to attach it then would keep it.
+#[test]
+fn a_session_that_left_while_it_was_attached_is_not_for_the_next_leader() {
+    let folder = folder();
+    let mut rig = leading(&folder, &[2, 3]);
+    let attaching = rig.send(link(1), attach(1));
+    rig.settle();
+    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
+    rig.send(link(1), Operation::Detach(detach));
+    rig.settle();
+    assert_eq!(rig.answers(link(1)).len(), 1, "it has left");
+    rig.shard.take_raft(RaftMessage {
+        shard: SHARD.0,
+        kind: raft_message::Kind::Heartbeat as i32,
+        from: 2,
+        to: 1,
+        term: 99,
+        ..RaftMessage::default()
+    });
+    rig.turn();
+    let told = rig.answers(link(1));
+    assert_eq!((told.len(), told[0].0, refusal(&told[0].1)), (1, attaching, shard_error::Kind::Unavailable));
+}
+
+#[test]
+fn what_comes_between_an_election_and_the_turn_that_sees_it_is_taken_as_what_comes_behind_is() {
+    let folder = folder();
+    let mut rig = Rig::following(folder.path(), &[2, 3]);
+    while !rig.shard.standing().leads {
+        assert!(rig.now_ms < 500 + 30 * TICK_MS, "it is not elected");
+        rig.now_ms += TICK_MS;
+        rig.turn();
+        rig.persist();
+        rig.turn();
+        rig.ask_copies();
+    }
+    let mut ids: Vec<u64> = [create_user(), create_room(), message(1, 5)]
+        .into_iter()
+        .map(|operation| rig.send(link(1), operation))
+        .collect();
+    assert_eq!(rig.answers(link(1)), []);
+    rig.turn();
+    ids.push(rig.send(link(1), message(2, 5)));
+    rig.settle();
+    let answers = rig.answers(link(1));
+    assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+    assert_eq!((seq(&answers[2].1), seq(&answers[3].1)), (2, 3));
+}
+
+#[test]
+fn a_leader_that_leads_on_in_another_term_does_what_waits_before_what_comes_behind() {
+    let folder = folder();
+    let mut rig = chatting(&folder);
+    let before = [1, 2].map(|number| rig.send(link(1), message(number, 5)));
+    rig.send(link(1), attach(1));
+    // At the end of a turn: what came has not been proposed, and the device is being looked up.
+    rig.shard.pipeline.group().lead_in_new_term();
+    rig.turn();
+    assert_eq!(rig.answers(link(1)), []);
+    assert!(!rig.shard.is_serving(), "it recovers");
+    let behind = rig.send(link(1), message(3, 5));
+    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
+    rig.send(link(1), Operation::Detach(detach));
+    rig.settle();
+    rig.look_ups().into_iter().for_each(|ticket| rig.looked_up(ticket, true, 0));
+    let answers = rig.answers(link(1));
+    assert_eq!(answers.len(), 5);
+    let seq_of = |id: u64| answers.iter().find(|(of, _)| *of == id).map(|(_, reply)| seq(reply));
+    assert_eq!([before[0], before[1], behind].map(seq_of), [Some(2), Some(3), Some(4)]);
+    assert_eq!(rig.session_count(), 0, "it has left");
+}
+
+#[test]
+fn a_copy_that_follows_names_the_leader_and_the_term_that_it_knows() {
+    let folder = folder();
+    let mut rig = Rig::open_as(folder.path(), Arc::default(), 500, Replicas::of(1, &[1, 2, 3]));
+    let named = |rig: &mut Rig| {
+        rig.send(link(1), message(1, 5));
+        match rig.answers(link(1)).pop() {
+            Some((_, Reply::Error(error))) => (error.kind(), error.leader_node_id, error.term),
+            other => panic!("not refused: {other:?}"),
+        }
+    };
+    let (kind, leader, _) = named(&mut rig);
+    assert_eq!((kind, leader), (shard_error::Kind::NotLeader, 0), "nobody has won an election yet");
+    for (leader, term) in [(2, 7), (3, 9)] {
+        rig.shard.take_raft(RaftMessage {
+            shard: SHARD.0,
+            kind: raft_message::Kind::Heartbeat as i32,
+            from: leader,
+            to: 1,
+            term,
+            ..RaftMessage::default()
+        });
+        assert_eq!(named(&mut rig), (shard_error::Kind::NotLeader, leader, term));
+    }
+}
+
 #[test]
 fn the_log_is_kept_for_a_copy_that_is_away_and_the_feed_does_not_mind() {
     let folder = folder();
@@ -118,4 +217,25 @@ fn a_replica_that_was_taken_out_before_a_restart_is_removed_after_it() {
     rig.turn();
     rig.turn();
     assert!(rig.effects.snapshots.is_empty(), "who never was one has nothing to remove");
+}
+
+#[test]
+fn a_leader_tells_how_far_a_replica_is_that_is_to_vote_until_it_does() {
+    let folder = folder();
+    // One that answers says that it has everything; of one that is silent nothing is known.
+    for (copies, lacks) in [(&[2, 3, 4][..], Some(0)), (&[2, 3], None)] {
+        let mut rig = Rig::leading(&folder.path().join(format!("{}", copies.len())), copies);
+        assert_eq!(rig.marks.learners(), [], "nothing moves");
+        let place = ShardPlace { nodes: vec![1, 2, 3], changed_at: 0 };
+        rig.shard.fleet_changed(place, Some(vec![1, 2, 4]), true);
+        let mut told = Vec::new();
+        for _ in 0..30 {
+            rig.now_ms += TICK_MS;
+            rig.settle();
+            told.push(rig.marks.learners());
+        }
+        assert!(told.contains(&vec![Learner { node: 4, lacks }]), "{told:?}");
+        let is_over = told.last().is_some_and(Vec::is_empty);
+        assert_eq!(is_over, lacks.is_some(), "it votes once it has nearly everything: {told:?}");
+    }
 }

@@ -1,8 +1,9 @@
 //! Leadership that is handed to another copy: what waits, what is answered first, and what happens if nobody takes it.
 
 use super::*;
+use crate::replication::TICK_MS;
 use crate::shard::{HAND_OVER_MS_MAX, HAND_OVER_SETTLE_MS};
-use wire_protocol::internal::{RaftMessage, raft_message::Kind};
+use wire_protocol::internal::{RaftMessage, ShardPlace, raft_message::Kind};
 
 /// A serving leader on node 1 with Ada, her phone, and her conversation with Bob; nodes 2 and 3 answer.
 fn leading(folder: &tempfile::TempDir) -> Rig {
@@ -50,6 +51,8 @@ fn what_was_proposed_is_answered_before_another_copy_is_asked_and_the_rest_is_to
     won_by_two(&mut rig);
     let told = rig.answers(link(1));
     assert_eq!((told.len(), told[0].0, refusal(&told[0].1)), (1, waiting, shard_error::Kind::NotLeader));
+    let Reply::Error(error) = &told[0].1 else { panic!("{told:?}") };
+    assert_eq!((error.leader_node_id, error.term), (2, 99));
 }
 
 #[test]
@@ -66,6 +69,27 @@ fn a_copy_is_asked_once_and_if_it_does_not_win_the_leader_goes_on() {
     rig.settle();
     let answers = rig.answers(link(1));
     assert_eq!((answers.len(), answers[0].0, seq(&answers[0].1)), (1, waiting, 2));
+}
+
+/// The consensus library refuses a change from a leader that hands over, and the node would end for it.
+#[test]
+fn a_leader_that_hands_over_proposes_no_change_of_replicas_until_it_goes_on_to_lead() {
+    let folder = folder();
+    let mut rig = with_people(Rig::leading(folder.path(), &[2, 3, 4]));
+    rig.shard.hand_over(rig.now_ms, 2);
+    assert_eq!(asked(&mut rig), [2]);
+    let place = ShardPlace { nodes: vec![1, 2, 3], changed_at: 0 };
+    rig.shard.fleet_changed(place, Some(vec![1, 2, 4]), true);
+    rig.now_ms += TICK_MS;
+    rig.settle();
+    let set = rig.shard.replicas();
+    assert!(set.voters == [1, 2, 3] && set.learners.is_empty(), "nothing is proposed: {set:?}");
+    rig.now_ms += HAND_OVER_MS_MAX;
+    for _ in 0..30 {
+        rig.now_ms += TICK_MS;
+        rig.settle();
+    }
+    assert_eq!(rig.shard.replicas().voters, [1, 2, 4], "and then it is");
 }
 
 #[test]

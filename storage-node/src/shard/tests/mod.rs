@@ -4,7 +4,9 @@
 mod copies;
 mod hand_over;
 mod lease;
+mod packing;
 mod rig;
+mod under_way;
 
 use super::propose::{COMMANDS_WAITING_BYTES_MAX, COMMANDS_WAITING_MAX};
 use rig::*;

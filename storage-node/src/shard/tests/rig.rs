@@ -62,11 +62,17 @@ impl Rig {
         rig
     }
 
-    /// A shard with copies on nodes 2 and 3, of which those in `copies` answer; the one here leads and serves.
-    pub fn leading(folder: &Path, copies: &[u32]) -> Self {
+    /// A shard with copies on nodes 2 and 3, of which those in `copies` answer; nobody leads it yet.
+    pub fn following(folder: &Path, copies: &[u32]) -> Self {
         let replicas = Replicas::of(1, &[1, 2, 3]);
         let mut rig = Self::open_as(folder, Arc::default(), 500, replicas);
         rig.copies = copies.to_vec();
+        rig
+    }
+
+    /// The same; the copy here leads and serves.
+    pub fn leading(folder: &Path, copies: &[u32]) -> Self {
+        let mut rig = Self::following(folder, copies);
         for _ in 0..30 {
             rig.now_ms += TICK_MS;
             rig.settle();
