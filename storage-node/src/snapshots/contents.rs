@@ -56,6 +56,22 @@ impl Contents {
         Self { shard, view, place, ranges, index }
     }
 
+    /// How much of it was read, in percent of the shard's slots. Ids are spread evenly over slots, so that it is about as much
+    /// of the bytes, but in a shard of few and large conversations.
+    pub fn percent(&self) -> u8 {
+        let slot = |key: &[u8]| key.first_chunk().map_or(0, |bytes| u64::from(u16::from_be_bytes(*bytes)));
+        let Some((from, to)) = self.ranges.first().map(|(from, to)| (slot(from), slot(to))) else { return 0 };
+        match &self.place {
+            Place::Entry(_) => 0,
+            Place::Row(0, key) => {
+                let share = slot(key).saturating_sub(from) * 100 / to.saturating_sub(from).max(1);
+                share.min(99) as u8
+            }
+            Place::Row(..) => 99,
+            Place::End => 100,
+        }
+    }
+
     /// The next piece, of [`PART_BYTES`] or one item more.
     pub fn next(&mut self, log: &Log) -> Result<Piece, ContentsError> {
         match &self.place {

@@ -17,12 +17,15 @@
 //! that takes one can lead. The replica keeps its own state until the whole snapshot is on its disk, and does not take part
 //! in consensus while it installs. Entries that it had acknowledged are in the snapshot, or Raft would not take it.
 //!
-//! The rules of sending and receiving ([`outgoing`], [`incoming`]) know no thread; [`worker`] drives them.
+//! The rules of sending and receiving ([`outgoing`]; [`incoming`] of one snapshot, [`receiving`] of all) know no thread;
+//! [`worker`] drives them.
 
 mod checksum;
 mod contents;
 mod outgoing;
+mod sending;
 mod incoming;
+mod receiving;
 mod install;
 mod remove;
 mod worker;
@@ -32,6 +35,7 @@ mod trial;
 mod tests;
 
 pub(crate) use install::{SnapshotFiles, finish_installs};
+pub(crate) use sending::Sending;
 #[cfg(any(test, feature = "sim"))]
 pub use trial::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
 #[cfg(any(test, feature = "sim"))]

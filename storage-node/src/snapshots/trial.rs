@@ -1,14 +1,15 @@
 //! One snapshot on its way from leader to replica, without threads, links and Raft: for tests that throw parts at a receiver
 //! and look at what it installs.
 //!
-//! [`SnapshotReceiver`] does with a part what the thread of snapshots does (`worker.rs`), on a disk in memory. What it refuses
-//! to know: where parts come from, and whether Raft wants the snapshot. Whoever drives it says so: `bench/fuzz`.
+//! [`SnapshotReceiver`] is what receives in the thread of snapshots (`receiving.rs`), on a disk in memory. What it refuses to
+//! know: where parts come from, and whether Raft wants the snapshot. Whoever drives it says so: `bench/fuzz`.
 
 use super::checksum;
 use super::contents::Contents;
-use super::incoming::{Incoming, Taken, name_of, progress};
+use super::incoming::{name_of, progress};
 use super::install::{SnapshotFiles, finish_installs, install};
 use super::outgoing::{Answered, Outgoing, Step};
+use super::receiving::{Fate, Here, Receiving};
 use crate::config::LogConfig;
 use crate::disk::Disk;
 use crate::engine::Store;
@@ -84,7 +85,7 @@ pub struct SnapshotReceiver {
     store: SimStore,
     files: SnapshotFiles,
     log_folder: PathBuf,
-    incoming: Option<Incoming>,
+    receiving: Receiving,
 }
 
 impl SnapshotReceiver {
@@ -98,14 +99,17 @@ impl SnapshotReceiver {
             disk.create_folder(folder)?;
             disk.sync_folder(above)?;
         }
+        let files = SnapshotFiles::new(Disk::Simulated(Arc::clone(&disk)), snapshots);
+        // Nobody hears its answers.
+        let here = Here { node_id: 0, shard_count };
         Ok(Self {
             shard,
             shard_count,
             store: SimStore::new(&disk),
-            files: SnapshotFiles::new(Disk::Simulated(Arc::clone(&disk)), snapshots),
+            receiving: Receiving::new(here, files.clone()),
+            files,
             log_folder: data.join("log"),
             disk,
-            incoming: None,
         })
     }
 
@@ -122,51 +126,15 @@ impl SnapshotReceiver {
     /// Takes a part that came over a link. An error says why the snapshot is given up; another one may begin then.
     pub fn take(&mut self, part: SnapshotPart) -> Result<PartTaken, String> {
         if part.shard != self.shard.0 {
+            // Links hand on parts of shards that are here, and of no other.
             return Ok(PartTaken::PassedOver);
         }
-        let name = name_of(&part);
-        if self.incoming.as_ref().is_none_or(|incoming| incoming.name != name) {
-            // Another one is decided on, or this one's beginning was never here.
-            let is_free = self.incoming.as_ref().is_none_or(|incoming| !incoming.is_whole());
-            if !is_free || part.number != 0 {
-                return Ok(PartTaken::PassedOver);
-            }
-            self.begin(&part)?;
+        match self.receiving.take(0, part).fate {
+            Fate::PassedOver => Ok(PartTaken::PassedOver),
+            Fate::Written => Ok(PartTaken::Written),
+            Fate::Whole(message) => Ok(PartTaken::Whole(message)),
+            Fate::Refused(refusal) => Err(refusal.to_string()),
         }
-        let Some(incoming) = &mut self.incoming else { return Ok(PartTaken::PassedOver) };
-        match incoming.take(0, part) {
-            Ok(Taken::Again) => Ok(PartTaken::PassedOver),
-            Ok(Taken::Part) => Ok(PartTaken::Written),
-            Ok(Taken::Whole(message)) => self.received(message),
-            Err(refusal) => Err(self.give_up(refusal.to_string())),
-        }
-    }
-
-    fn begin(&mut self, part: &SnapshotPart) -> Result<(), String> {
-        self.incoming = None;
-        let path = self.files.receiving(self.shard);
-        match Incoming::begin(self.files.disk(), &path, self.shard_count, part, 0) {
-            Ok(incoming) => {
-                self.incoming = Some(incoming);
-                Ok(())
-            }
-            Err(refusal) => Err(self.give_up(refusal.to_string())),
-        }
-    }
-
-    fn received(&mut self, message: Box<RaftMessage>) -> Result<PartTaken, String> {
-        let (from, to) = (self.files.receiving(self.shard), self.files.received(self.shard));
-        match self.files.disk().rename(&from, &to) {
-            Ok(()) => Ok(PartTaken::Whole(message)),
-            Err(error) => Err(self.give_up(format!("{}: {error}", from.display()))),
-        }
-    }
-
-    /// Forgets what is being received. Gives the reason back.
-    fn give_up(&mut self, reason: String) -> String {
-        self.incoming = None;
-        self.files.discard(&self.files.receiving(self.shard));
-        reason
     }
 
     /// Raft takes the snapshot that is whole: from here on it is what the shard is. An error names the file.
@@ -177,7 +145,7 @@ impl SnapshotReceiver {
     /// Installs what was decided. An error says what cannot be installed, and why.
     pub fn install(&mut self, log: &Log) -> Result<(), String> {
         install(&self.files, &self.store, log, self.shard, self.shard_count)?;
-        self.incoming = None;
+        self.receiving.forget(self.shard);
         Ok(())
     }
 
@@ -186,7 +154,7 @@ impl SnapshotReceiver {
         let mut random = Random::new(0);
         self.disk.crash(Crash::PowerKeepsNothing, &mut random);
         self.store.crash(Crash::PowerKeepsNothing, &mut random);
-        self.incoming = None;
+        self.receiving.forget(self.shard);
     }
 
     /// What a start does about snapshots: it installs what was decided. Errors are those of [`Self::install`].

@@ -1,11 +1,11 @@
 //! The thread that makes, sends, receives and installs snapshots: one for a node, one outgoing snapshot at a time.
 
 use super::contents::Contents;
-use super::incoming::{Incoming, Name, Refusal, Taken, name_of, progress};
 use super::install::{SnapshotFiles, install};
 use super::outgoing::{Answered, Outgoing, Step};
+use super::receiving::{Fate, Here, Received, Receiving};
 use super::remove::remove;
-use super::{PART_MS_WHILE_OTHERS_WAIT, RECEIVING_MS_MAX, SnapshotReport, SnapshotRequest};
+use super::{PART_MS_WHILE_OTHERS_WAIT, SnapshotReport, SnapshotRequest};
 use crate::clock;
 use crate::domain;
 use crate::failpoint::{self, Failpoint};
@@ -13,7 +13,7 @@ use crate::placement::Place;
 use crate::worker::{Completion, NodeShared, PeerMessage, PeerOutput};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use prost::Message;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,12 +48,14 @@ pub(crate) struct SnapshotWorker {
     /// Shards and nodes that wait for their snapshot to be made; each pair once.
     waiting: VecDeque<(ShardId, u32)>,
     outgoing: Option<Outgoing>,
-    incoming: BTreeMap<ShardId, Incoming>,
+    receiving: Receiving,
 }
 
 impl SnapshotWorker {
     pub fn new(shared: Arc<NodeShared>) -> Self {
-        Self { shared, waiting: VecDeque::new(), outgoing: None, incoming: BTreeMap::new() }
+        let here = Here { node_id: shared.node_id, shard_count: shared.map.shard_count() };
+        let receiving = Receiving::new(here, shared.snapshot_files.clone());
+        Self { shared, waiting: VecDeque::new(), outgoing: None, receiving }
     }
 
     fn files(&self) -> &SnapshotFiles {
@@ -77,11 +79,11 @@ impl SnapshotWorker {
             SnapshotRequest::Progress(progress) => self.progress(&progress),
             SnapshotRequest::Install { shard } => return self.install(shard),
             SnapshotRequest::Discard { shard } => {
-                self.incoming.remove(&shard);
+                self.receiving.forget(shard);
                 self.files().discard(&self.files().received(shard));
             }
             SnapshotRequest::Remove { shard, changed_at } => {
-                self.incoming.remove(&shard);
+                self.receiving.forget(shard);
                 let shared = &self.shared;
                 remove(
                     self.files(),
@@ -99,9 +101,15 @@ impl SnapshotWorker {
         Ok(())
     }
 
-    /// Does what is due; gives the time of the next turn.
+    /// Does what is due, and tells how far it is; gives the time of the next turn.
     pub fn turn(&mut self, now_ms: u64) -> u64 {
-        self.forget_abandoned(now_ms);
+        let due_ms = self.do_what_is_due(now_ms);
+        self.shared.sending.tell(self.outgoing.as_ref().map(Outgoing::sent));
+        due_ms
+    }
+
+    fn do_what_is_due(&mut self, now_ms: u64) -> u64 {
+        self.receiving.forget_abandoned(now_ms);
         self.pass_over_silent(now_ms);
         while self.outgoing.is_none() {
             let Some((shard, node)) = self.waiting.pop_front() else { break };
@@ -207,53 +215,23 @@ impl SnapshotWorker {
     }
 
     fn receive(&mut self, now_ms: u64, part: SnapshotPart) {
-        let (shard, name, number) = (ShardId(part.shard), name_of(&part), part.number);
-        if self.incoming.get(&shard).is_none_or(|incoming| incoming.name != name) {
-            // Another one is decided on, or this one's beginning was never here.
-            let is_free = self.incoming.get(&shard).is_none_or(|incoming| !incoming.is_whole());
-            if !is_free || part.number != 0 {
-                return self.tell_progress(progress(self.shared.node_id, shard, name, 0, false));
+        let shard = ShardId(part.shard);
+        let Received { fate, progress } = self.receiving.take(now_ms, part);
+        match fate {
+            Fate::PassedOver | Fate::Written => self.tell_progress(progress),
+            Fate::Whole(message) => {
+                failpoint::pass(Failpoint::SnapshotReceived);
+                let (node, index) = (progress.to, progress.index);
+                tracing::info!(%shard, node, index, "a snapshot was received");
+                self.tell_progress(progress);
+                self.report(shard, SnapshotReport::Received { message: *message });
             }
-            self.incoming.remove(&shard);
-            let path = self.files().receiving(shard);
-            let shard_count = self.shared.map.shard_count();
-            match Incoming::begin(self.files().disk(), &path, shard_count, &part, now_ms) {
-                Ok(incoming) => drop(self.incoming.insert(shard, incoming)),
-                Err(refusal) => return self.refuse(shard, name, number, &refusal),
-            }
-        }
-        let Some(incoming) = self.incoming.get_mut(&shard) else { return };
-        match incoming.take(now_ms, part) {
-            Ok(Taken::Again | Taken::Part) => {
-                let progress = incoming.progress(self.shared.node_id, false);
+            Fate::Refused(refusal) => {
+                tracing::warn!(%shard, "a snapshot is not taken: {refusal}");
+                self.shared.metrics.snapshots_given_up.increment();
                 self.tell_progress(progress);
             }
-            Ok(Taken::Whole(message)) => self.received(shard, name, number, *message),
-            Err(refusal) => self.refuse(shard, name, number, &refusal),
         }
-    }
-
-    /// With its last part, which has this number.
-    fn received(&mut self, shard: ShardId, name: Name, number: u32, message: RaftMessage) {
-        let (from, to) = (self.files().receiving(shard), self.files().received(shard));
-        if let Err(error) = self.files().disk().rename(&from, &to) {
-            return self.refuse(shard, name, number, &Refusal::Disk { file: from, error });
-        }
-        failpoint::pass(Failpoint::SnapshotReceived);
-        let Some(incoming) = self.incoming.get(&shard) else { return };
-        let progress = incoming.progress(self.shared.node_id, false);
-        let (node, _, index) = name;
-        tracing::info!(%shard, node, index, "a snapshot was received");
-        self.tell_progress(progress);
-        self.report(shard, SnapshotReport::Received { message });
-    }
-
-    fn refuse(&mut self, shard: ShardId, name: Name, number: u32, refusal: &Refusal) {
-        tracing::warn!(%shard, "a snapshot is not taken: {refusal}");
-        self.shared.metrics.snapshots_given_up.increment();
-        self.incoming.remove(&shard);
-        self.files().discard(&self.files().receiving(shard));
-        self.tell_progress(progress(self.shared.node_id, shard, name, number, true));
     }
 
     fn tell_progress(&self, progress: SnapshotProgress) {
@@ -265,23 +243,11 @@ impl SnapshotWorker {
         self.files().decide(shard)?;
         failpoint::pass(Failpoint::SnapshotDecided);
         let installed = install(self.files(), &*shared.store, &shared.log, shard, shared.map.shard_count())?;
-        self.incoming.remove(&shard);
+        self.receiving.forget(shard);
         shared.metrics.snapshots_installed.increment();
         tracing::info!(%shard, index = installed.index, "a snapshot was installed");
         self.report(shard, SnapshotReport::Installed(installed));
         Ok(())
-    }
-
-    /// Snapshots whose sender has gone.
-    fn forget_abandoned(&mut self, now_ms: u64) {
-        let files = &self.shared.snapshot_files;
-        self.incoming.retain(|shard, incoming| {
-            let is_kept = incoming.is_whole() || now_ms < incoming.heard_ms + RECEIVING_MS_MAX;
-            if !is_kept {
-                files.discard(&files.receiving(*shard));
-            }
-            is_kept
-        });
     }
 
     fn core_of(&self, shard: ShardId) -> Option<usize> {

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod receiver;
+mod answers;
 mod crash;
 mod removal;
 mod queue;
+mod pace;
 mod transfer;
 
 use super::contents::Contents;

@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering;
 use wire_protocol::internal::{Fleet, SnapshotProgress};
 
 /// The thread of a node that leads three shards.
-struct Sender {
+pub struct Sender {
     _folder: tempfile::TempDir,
     shared: Arc<NodeShared>,
-    worker: SnapshotWorker,
+    pub worker: SnapshotWorker,
 }
 
 impl Sender {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = open_log(Disk::Real, &folder.path().join("log"));
         let store = MemoryStore::new();
@@ -46,7 +46,7 @@ impl Sender {
     }
 
     /// These are wanted, in this order; the first is opened, and Raft sends it.
-    fn begin(&mut self, wanted: &[(u32, u32)]) {
+    pub fn begin(&mut self, wanted: &[(u32, u32)]) {
         for &(shard, node) in wanted {
             self.worker.take(0, SnapshotRequest::Open { shard: ShardId(shard), node }).unwrap();
         }
@@ -57,7 +57,7 @@ impl Sender {
         self.worker.take(0, SnapshotRequest::Send { shard: ShardId(shard), message }).unwrap();
     }
 
-    fn reports(&self) -> Vec<String> {
+    pub fn reports(&self) -> Vec<String> {
         let next = || self.shared.inboxes[0].next_completion();
         std::iter::from_fn(next)
             .map(|completion| match completion {
@@ -72,8 +72,13 @@ impl Sender {
             .collect()
     }
 
+    /// Whether it is told that this shard's snapshot goes to this node now.
+    fn is_on_its_way(&self, shard: u32, node: u32) -> bool {
+        self.shared.sending.of(ShardId(shard), node).is_some()
+    }
+
     /// What has been sent since the last look, and to whom.
-    fn sent(&self) -> Vec<(u32, PeerMessage)> {
+    pub fn sent(&self) -> Vec<(u32, PeerMessage)> {
         let next = || self.shared.inboxes[0].snapshots.pop();
         std::iter::from_fn(next).map(|PeerOutput { node, message }| (node, message)).collect()
     }
@@ -87,8 +92,10 @@ fn a_node_that_falls_silent_holds_up_nobody_else() {
     assert!(matches!(&sender.sent()[..], [(2, PeerMessage::Part(_))]), "its first part goes");
     sender.worker.turn(PART_MS_WHILE_OTHERS_WAIT - 1);
     assert!(sender.reports().is_empty(), "it may still answer");
+    assert!(sender.is_on_its_way(0, 2) && !sender.is_on_its_way(1, 2));
     sender.worker.turn(PART_MS_WHILE_OTHERS_WAIT);
     assert_eq!(sender.reports(), ["0 to 2 ended", "1 to 2 ended", "2 to 3 opened"]);
+    assert!(!sender.is_on_its_way(0, 2) && sender.is_on_its_way(2, 3));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! A node with a replica of one shard, on a disk that loses what was not synced.
 
-use super::super::incoming::Incoming;
 use super::super::install::{SnapshotFiles, finish_installs};
 use super::super::outgoing::{Answered, Step};
+use super::super::receiving::{Fate, Here, Receiving};
 use super::*;
 use crate::replication::{Group, Replicas};
 use crate::sim::{Crash, Doing, Random, SimDisk, SimStore, SyncKind};
@@ -135,22 +135,15 @@ impl Receiver {
     /// Receives a whole snapshot; nobody has decided on it.
     pub fn receive(&self, log: &Log, store: &MemoryStore) {
         let (mut outgoing, mut now_ms) = (outgoing(store, SHARD), 0);
-        let mut incoming = None;
+        let mut receiving = Receiving::new(Here { node_id: 2, shard_count: SHARDS }, self.files());
         loop {
             match outgoing.step(now_ms, log) {
                 Step::Wait(until_ms) => now_ms = until_ms,
                 Step::GiveUp(reason) => panic!("{reason}"),
                 Step::Send(part) => {
-                    let files = self.files();
-                    let incoming = incoming.get_or_insert_with(|| {
-                        Incoming::begin(files.disk(), &files.receiving(SHARD), SHARDS, &part, 0).unwrap()
-                    });
-                    incoming.take(0, *part).expect("it fits");
-                    if outgoing.take(&incoming.progress(2, false)) == Answered::Arrived {
-                        files
-                            .disk()
-                            .rename(&files.receiving(SHARD), &files.received(SHARD))
-                            .expect("renamed");
+                    let received = receiving.take(0, *part);
+                    assert!(!matches!(received.fate, Fate::Refused(_)), "{received:?}");
+                    if outgoing.take(&received.progress) == Answered::Arrived {
                         return;
                     }
                 }

@@ -1,10 +1,11 @@
 //! Parts on their way.
 
-use super::super::incoming::{Incoming, Refusal, Taken};
+use super::super::incoming::{Incoming, Refusal, Taken, progress};
 use super::super::outgoing::{Answered, Step};
 use super::super::{PART_AGAIN_MS, PART_BYTES, PART_MS_MAX};
 use super::*;
 use crate::sim::Random;
+use prost::Message;
 use std::path::PathBuf;
 use wire_protocol::internal::{SnapshotPart, SnapshotRow};
 
@@ -82,6 +83,35 @@ fn a_snapshot_is_sent_in_bounded_parts_and_is_the_whole_shard() {
             taken => assert_eq!((taken, number < last), (Taken::Part, true)),
         }
     }
+}
+
+#[test]
+fn how_far_it_is_goes_from_nothing_to_all_with_its_parts() {
+    let world = World::new();
+    let mut outgoing = outgoing(&world.store, SHARD);
+    let (mut now_ms, mut bytes, mut percents) = (0, 0, vec![outgoing.sent().percent]);
+    loop {
+        match outgoing.step(now_ms, &world.log) {
+            Step::Wait(until_ms) => now_ms = until_ms,
+            Step::Send(part) => {
+                bytes += part.encoded_len() as u64;
+                let sent = outgoing.sent();
+                assert_eq!((sent.shard, sent.node, sent.bytes), (SHARD, 2, bytes), "part {}", part.number);
+                percents.push(sent.percent);
+                // Sent again it counts once.
+                assert!(matches!(outgoing.step(now_ms + PART_AGAIN_MS, &world.log), Step::Send(_)));
+                assert_eq!(outgoing.sent().bytes, bytes);
+                let answer = progress(2, SHARD, (1, TERM, INDEX), part.number + 1, false);
+                if outgoing.take(&answer) == Answered::Arrived {
+                    break;
+                }
+            }
+            Step::GiveUp(reason) => panic!("{reason}"),
+        }
+    }
+    assert!(percents.is_sorted(), "{percents:?}");
+    assert_eq!((percents.first(), percents.last()), (Some(&0), Some(&100)));
+    assert!(percents.iter().filter(|percent| (1..100).contains(*percent)).count() > 2, "{percents:?}");
 }
 
 #[test]
