@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod clock;
+mod failpoint;
 pub mod ring;
 pub mod listen;
 pub mod tls;

@@ -1,29 +1,9 @@
-//! Named places on a message's way at which a test lets the process die, wait, or meet a disk that fails: always compiled,
-//! so that tests kill the very program that runs elsewhere, and inert unless the environment names one.
-//!
-//! | `RINGLINE_FAILPOINT` | what happens there |
-//! | --- | --- |
-//! | `rows-written:7` | the process ends when it comes by for the seventh time: at once, without unwinding, flushing or closing anything |
-//! | `log-writing:wait=500` | every pass takes half a second: a disk that is slow |
-//! | `log-syncing:stand=FILE` | while FILE is there passes stand, and write into it that they do |
-//! | `log-syncing:fail=FILE` | a pass that finds FILE takes it away, and the sync reports an error of the device: one error for each time that FILE is put there, as Linux reports it |
-//!
-//! Places are passed once a batch, not once a message.
+//! Named places on a message's way through a storage node, at which a test lets the process die, wait, or meet a disk
+//! that fails. What may happen at one, and which variable says so: [`tuning::failpoint`].
 
-use crate::clock;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+pub(crate) use tuning::failpoint::{pass, try_pass};
 
-/// The variable that arms one.
-const VARIABLE: &str = "RINGLINE_FAILPOINT";
-/// The longest that a pass stands: nobody lets it go on whose test has died.
-const STANDS_MAX: Duration = Duration::from_secs(60);
-/// How often a pass that stands looks whether it may go on.
-const STANDING_LOOK: Duration = Duration::from_millis(1);
+use tuning::failpoint::Place;
 
 /// The places, in the order in which a message comes by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +26,10 @@ pub(crate) enum Failpoint {
     FeedSending,
     /// A home shard took a batch; it has not acknowledged it.
     FeedTaken,
+    /// What home shards push is with the core; no link has it.
+    Delivering,
+    /// It is written to the link of a gateway.
+    DeliveriesSent,
     /// A home shard is about to propose a checkpoint.
     CheckpointProposing,
     /// The checkpoint is applied; no source knows.
@@ -68,9 +52,8 @@ pub(crate) enum Failpoint {
     Removed,
 }
 
-impl Failpoint {
-    /// As the variable names it.
-    fn name(self) -> &'static str {
+impl Place for Failpoint {
+    fn name(&self) -> &'static str {
         match self {
             Self::LogWriting => "log-writing",
             Self::LogSyncing => "log-syncing",
@@ -81,6 +64,8 @@ impl Failpoint {
             Self::Answering => "answering",
             Self::FeedSending => "feed-sending",
             Self::FeedTaken => "feed-taken",
+            Self::Delivering => "delivering",
+            Self::DeliveriesSent => "deliveries-sent",
             Self::CheckpointProposing => "checkpoint-proposing",
             Self::Checkpointed => "checkpointed",
             Self::RowsSyncing => "rows-syncing",
@@ -93,77 +78,4 @@ impl Failpoint {
             Self::Removed => "removed",
         }
     }
-}
-
-struct Armed {
-    name: String,
-    action: Action,
-}
-
-enum Action {
-    /// The process ends after so many passes.
-    End(AtomicU64),
-    /// Every pass takes so long.
-    Wait(Duration),
-    /// Passes stand while this file is there.
-    Stand(PathBuf),
-    /// A pass fails that can take this file away.
-    Fail(PathBuf),
-}
-
-impl Action {
-    /// As the variable says it.
-    fn parse(how: &str) -> Self {
-        match how.split_once('=') {
-            Some(("wait", wait_ms)) => Self::Wait(Duration::from_millis(wait_ms.parse().unwrap_or(0))),
-            Some(("stand", switch)) => Self::Stand(PathBuf::from(switch)),
-            Some(("fail", switch)) => Self::Fail(PathBuf::from(switch)),
-            _ => Self::End(AtomicU64::new(how.parse().ok().filter(|passes| *passes > 0).unwrap_or(1))),
-        }
-    }
-}
-
-static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
-
-/// Ends the process, or waits, if the environment says so.
-pub(crate) fn pass(place: Failpoint) {
-    try_pass(place).expect("only a sync can be made to fail");
-}
-
-/// As [`pass`], where a disk may fail.
-pub(crate) fn try_pass(place: Failpoint) -> io::Result<()> {
-    let Some(armed) = ARMED.get_or_init(armed).as_ref().filter(|armed| armed.name == place.name()) else {
-        return Ok(());
-    };
-    match &armed.action {
-        Action::End(left) if left.fetch_sub(1, Ordering::AcqRel) == 1 => std::process::abort(),
-        Action::End(_) => {}
-        Action::Wait(time) => std::thread::sleep(*time),
-        Action::Stand(switch) => stand(switch),
-        Action::Fail(switch) if fs::remove_file(switch).is_ok() => {
-            // EIO.
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        Action::Fail(_) => {}
-    }
-    Ok(())
-}
-
-/// Says in the file that it stands, and does until somebody takes the file away. Never makes the file anew.
-fn stand(switch: &Path) {
-    let started = clock::now();
-    let file = OpenOptions::new().write(true).truncate(true).open(switch);
-    if file.and_then(|mut file| file.write_all(b"stands")).is_err() {
-        return;
-    }
-    while switch.exists() && started.elapsed() < STANDS_MAX {
-        std::thread::sleep(STANDING_LOOK);
-    }
-}
-
-fn armed() -> Option<Armed> {
-    let text = std::env::var(VARIABLE).ok()?;
-    let (name, how) = text.split_once(':').unwrap_or((&text, "1"));
-    tracing::warn!("{VARIABLE} is set: this process will end, wait or fail at {name}");
-    Some(Armed { name: name.to_owned(), action: Action::parse(how) })
 }

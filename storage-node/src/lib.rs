@@ -12,6 +12,7 @@ pub mod config;
 pub mod clock;
 mod disk;
 mod failpoint;
+pub mod plant;
 pub mod server;
 pub mod worker;
 pub mod placement;

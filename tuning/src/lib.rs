@@ -3,6 +3,9 @@
 //! A profile (`profiles/*.toml`) names settings, what each should be and why. `check` compares, `Plan` says what would
 //! be written, `apply` writes it after a record of the old values is on disk, `revert` restores them. This crate knows
 //! nothing of gateways or storage nodes beyond the names of their profiles. Modules stand in the order of the work.
+//!
+//! Beside it stands [`failpoint`]: what a test sets one process to. The programs share it from here, since this crate is
+//! below both of them and may touch files.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +18,7 @@ mod record;
 mod apply;
 mod revert;
 pub mod command;
+pub mod failpoint;
 
 #[cfg(test)]
 mod made_up;

@@ -5,9 +5,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+use tuning::failpoint;
 
 /// Longest wait for a server's ready line: a start on a busy machine prefills its log first.
 const READY_WAIT: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ pub struct Server {
     program: PathBuf,
     arguments: Vec<String>,
     log: PathBuf,
+    /// Where it dies from its next start on.
+    failpoint: Option<String>,
     running: Option<Child>,
 }
 
@@ -57,7 +60,8 @@ impl Server {
         folder: &Path,
     ) -> Result<(Self, Starting), ClusterError> {
         let log = folder.join(format!("{name}.log"));
-        let mut server = Self { name: name.to_owned(), program, arguments, log, running: None };
+        let mut server =
+            Self { name: name.to_owned(), program, arguments, log, failpoint: None, running: None };
         let starting = server.begin()?;
         Ok((server, starting))
     }
@@ -66,6 +70,11 @@ impl Server {
     pub fn restart(&mut self) -> Result<String, ClusterError> {
         let starting = self.begin()?;
         self.wait(&starting)
+    }
+
+    /// As [`Self::restart`], without waiting: for one that may end before it is ready.
+    pub fn restart_soon(&mut self) -> Result<Starting, ClusterError> {
+        self.begin()
     }
 
     /// Starts all of them again, and waits until all are ready.
@@ -81,6 +90,7 @@ impl Server {
             .args(&self.arguments)
             // Logs are read by people, and by fault runs, as plain text.
             .env("NO_COLOR", "1")
+            .envs(self.failpoint.iter().map(|failpoint| (failpoint::VARIABLE, failpoint)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -152,6 +162,7 @@ impl Server {
             program: self.program.clone(),
             arguments: self.arguments.clone(),
             log: self.log.clone(),
+            failpoint: self.failpoint.clone(),
             running: None,
         }
     }
@@ -159,6 +170,21 @@ impl Server {
     /// What is started from the next start on.
     pub fn set_command(&mut self, program: PathBuf, arguments: Vec<String>) {
         (self.program, self.arguments) = (program, arguments);
+    }
+
+    /// Where it dies, as [`tuning::failpoint`] says it, from the next start on; `None`: nowhere.
+    pub fn set_failpoint(&mut self, failpoint: Option<String>) {
+        self.failpoint = failpoint;
+    }
+
+    /// How it ended by itself; `None` while it runs. Once told, it can be started again.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, ClusterError> {
+        let Some(child) = &mut self.running else { return Ok(None) };
+        let status = child.try_wait()?;
+        if status.is_some() {
+            self.running = None;
+        }
+        Ok(status)
     }
 
     /// Process id while it runs.

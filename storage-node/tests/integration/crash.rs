@@ -11,6 +11,7 @@ use std::time::Duration;
 use storage_node::{LinkTls, clock};
 use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::shard_response::Result as Reply;
+use wire_protocol::internal::{SessionAddress, delivery};
 use wire_protocol::v1::Entry;
 
 const SHARDS: u32 = 8;
@@ -39,6 +40,8 @@ struct Chat {
     sent: [BTreeMap<u64, Option<(u64, u64)>>; 2],
     /// Bodies by seq less 1, as far as they were read.
     read: Vec<bytes::Bytes>,
+    /// Bodies by seq that were pushed, until they are held against what is read.
+    pushed: BTreeMap<u64, bytes::Bytes>,
 }
 
 /// xorshift64*: the kills must be repeatable from the seed that a failure prints.
@@ -74,6 +77,7 @@ pub struct World {
     acknowledged: usize,
     unknown: usize,
     repeats_known: usize,
+    pushes: usize,
 }
 
 #[test]
@@ -126,10 +130,11 @@ impl World {
             .map(|pair| {
                 let people = [person(2 * pair), person(2 * pair + 1)];
                 let conversation = ConversationId::direct(people[0].user, people[1].user);
-                Chat { people, conversation, sent: [BTreeMap::new(), BTreeMap::new()], read: Vec::new() }
+                let sent = [BTreeMap::new(), BTreeMap::new()];
+                Chat { people, conversation, sent, read: Vec::new(), pushed: BTreeMap::new() }
             })
             .collect();
-        Self { chats, random: Random(seed), acknowledged: 0, unknown: 0, repeats_known: 0 }
+        Self { chats, random: Random(seed), acknowledged: 0, unknown: 0, repeats_known: 0, pushes: 0 }
     }
 
     pub fn create(&self, link: &mut Link) -> io::Result<()> {
@@ -142,7 +147,26 @@ impl World {
         Ok(())
     }
 
-    /// Reads what is new, or everything, and holds it against what was acknowledged.
+    /// Gives each person a session over this link: it is pushed what the other one sends.
+    pub fn attach(&self, link: &mut Link) -> io::Result<()> {
+        let people = self.chats.iter().flat_map(|chat| chat.people);
+        for (person, slot) in people.zip(1..) {
+            let session = SessionAddress { slot, generation: 1 };
+            let response = link.call(requests::attach(SHARDS, person, session))?;
+            match response.result {
+                Some(Reply::Attached(attached)) => assert!(attached.device_known, "{person:?} is not known"),
+                other => panic!("{person:?} is not attached: {other:?}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages that were pushed to sessions of [`Self::attach`].
+    pub fn pushes(&self) -> usize {
+        self.pushes
+    }
+
+    /// Reads what is new, or everything, and holds it against what was acknowledged, and what was pushed.
     pub fn check(&mut self, link: &mut Link, extent: Extent) -> io::Result<()> {
         for chat in &mut self.chats {
             let known = match extent {
@@ -156,6 +180,10 @@ impl World {
                     Some(before) => assert_eq!(*before, entry.body, "entry {} changed", entry.seq),
                     None => chat.read.push(entry.body),
                 }
+            }
+            for (seq, body) in std::mem::take(&mut chat.pushed) {
+                let stored = chat.read.get(seq as usize - 1);
+                assert_eq!(stored, Some(&body), "entry {seq} was pushed, and is not there");
             }
             let mut found: HashMap<&bytes::Bytes, u64> = HashMap::new();
             for (body, seq) in chat.read.iter().zip(1..).skip(1) {
@@ -261,6 +289,7 @@ impl World {
             self.send(&mut link, &mut in_flight);
             lives = link.pump(Duration::from_millis(1)).is_ok();
             self.take_answers(&mut link, &mut in_flight);
+            self.take_pushes(&mut link);
         }
         self.unknown += in_flight.len();
     }
@@ -285,6 +314,18 @@ impl World {
             let first = applied(&response);
             self.chats[place].sent[side].insert(client_id, Some((first.seq, first.time_ms)));
             self.acknowledged += 1;
+        }
+    }
+
+    fn take_pushes(&mut self, link: &mut Link) {
+        for pushed in link.deliveries.drain(..) {
+            let Some(delivery::Event::Entry(entry)) = pushed.event else { continue };
+            let id = ConversationId::from_slice(&pushed.conversation_id).expect("an id");
+            let chat = self.chats.iter_mut().find(|chat| chat.conversation == id).expect("nobody else chats");
+            if let Some(before) = chat.pushed.insert(entry.seq, entry.body.clone()) {
+                assert_eq!(before, entry.body, "two messages were pushed as {}", entry.seq);
+            }
+            self.pushes += 1;
         }
     }
 

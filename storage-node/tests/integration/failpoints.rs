@@ -6,7 +6,7 @@ use crate::crash::{Extent, World, setup};
 use crate::process::{Link, Process};
 
 /// Places that every message passes, and how often before the process dies there.
-const UNDER_LOAD: [(&str, u64); 11] = [
+const UNDER_LOAD: [(&str, u64); 13] = [
     ("log-writing", 30),
     ("log-syncing", 30),
     ("log-synced", 30),
@@ -16,6 +16,8 @@ const UNDER_LOAD: [(&str, u64); 11] = [
     ("answering", 40),
     ("feed-sending", 40),
     ("feed-taken", 50),
+    ("delivering", 40),
+    ("deliveries-sent", 40),
     ("checkpoint-proposing", 3),
     ("checkpointed", 3),
 ];
@@ -36,8 +38,10 @@ fn a_process_that_dies_at_a_named_place_keeps_its_promises() {
             // A start passes some of these places, too.
             let passes = passes + round * 7;
             if let Ok(process) = Process::start_dying_at(&setup, &format!("{place}:{passes}")) {
-                // It may die while the link is being opened.
-                if let Ok(link) = Link::open(process.address, &tls) {
+                // It may die while the link is being opened, or while sessions are attached.
+                if let Ok(mut link) = Link::open(process.address, &tls)
+                    && world.attach(&mut link).is_ok()
+                {
                     world.load_until_it_dies(link);
                 }
                 assert!(!process.wait().success(), "{place}: it ended by itself");
@@ -60,4 +64,5 @@ fn a_process_that_dies_at_a_named_place_keeps_its_promises() {
     let mut link = Link::open(process.address, &tls).expect("it is ready");
     world.check(&mut link, Extent::All).expect("it lives");
     process.terminate();
+    assert!(world.pushes() > 0, "nothing was pushed before a death");
 }
