@@ -45,7 +45,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Invocation, 
         }
     }
     let mut config = match file {
-        Some(path) => GatewayConfig::read(Path::new(&path))?,
+        Some(path) => GatewayConfig::read_before_flags(Path::new(&path))?,
         None => GatewayConfig::default(),
     };
     for (flag, value) in overrides {

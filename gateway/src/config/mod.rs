@@ -196,16 +196,29 @@ impl Default for GatewayConfig {
 impl GatewayConfig {
     /// From a file.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-        Self::parse(&text, path)
+        let config = Self::read_before_flags(path)?;
+        config.check()?;
+        Ok(config)
     }
 
     /// From a file's text; `path` names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config = Self::parse_keys(text, path)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// From a file. How its keys go together is not checked: flags may bring what they need.
+    fn read_before_flags(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        Self::parse_keys(&text, path)
+    }
+
+    fn parse_keys(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text)
             .map_err(|error| ConfigError::Unknown { path: path.to_owned(), error: Box::new(error) })?;
-        let config = Self {
+        Ok(Self {
             listen: file.listen,
             listen_plain: optional_address("listen_plain", &file.listen_plain)?,
             metrics: optional_address("metrics", &file.metrics)?,
@@ -219,12 +232,10 @@ impl GatewayConfig {
             limits: file.limits.check()?,
             fleet: file.fleet,
             storage: file.storage.check()?,
-        };
-        config.check()?;
-        Ok(config)
+        })
     }
 
-    /// Relations between keys. Called again after flags changed some.
+    /// Relations between keys: of a file alone, or once flags have changed some.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         for (key, address) in [("listen_plain", self.listen_plain), ("metrics", self.metrics)] {
             if address.is_some_and(|address| !address.ip().is_loopback()) {

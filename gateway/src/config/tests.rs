@@ -107,6 +107,23 @@ fn flags_override_and_are_checked() {
 }
 
 #[test]
+fn a_flag_may_bring_what_the_file_lacks() {
+    // The file is the same for a whole fleet, and each gateway has an address of its own.
+    let file = std::env::temp_dir().join(format!("ringline-gateway-{}.toml", std::process::id()));
+    std::fs::write(&file, "[fleet]\ndns = 'gateways.test:8443'\n").expect("written");
+    let line = |rest: &[&str]| {
+        let words = ["--config", file.to_str().expect("text")].into_iter().chain(rest.iter().copied());
+        parse(words.map(String::from).collect::<Vec<_>>())
+    };
+    let (alone, with_flag) = (line(&[]), line(&["--advertise", "10.0.0.7:8443"]));
+    std::fs::remove_file(&file).expect("removed");
+    let refused = alone.expect_err("it must know which address is its own").to_string();
+    assert!(refused.starts_with("fleet.advertise"), "{refused}");
+    let Ok(Invocation::Serve(config)) = with_flag else { panic!("refused") };
+    assert_eq!(config.fleet.advertise.as_deref(), Some("10.0.0.7:8443"));
+}
+
+#[test]
 fn limits_are_printed_as_they_are_written() {
     let defaults = parsed("").expect("defaults").limits;
     let lines = |limits: LimitsConfig| {

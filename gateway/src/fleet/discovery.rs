@@ -8,7 +8,8 @@
 //!
 //! Members come from the configured list, which stays, and from a name whose every address is a gateway, which is how
 //! a headless service of Kubernetes works. A name that cannot be resolved, or has no address, changes nothing: losing
-//! the name server must not lose the fleet. Who leaves the name is forgotten.
+//! the name server must not lose the fleet. Who leaves the name is forgotten. A name may be given any number of
+//! addresses that are no gateways: [`GATEWAYS_MAX`] are seen, and each is probed in its turn.
 
 use super::{FleetView, Peer};
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub struct Discovery {
     has_name: bool,
     /// `None`: it is being resolved, or there is none.
     resolve_at_ms: Option<u64>,
+    /// Addresses of the name for which there was no place when it was last resolved.
+    unseen: usize,
     probing: usize,
 }
 
@@ -86,6 +89,7 @@ impl Discovery {
             members: BTreeMap::new(),
             has_name,
             resolve_at_ms: has_name.then_some(now_ms),
+            unseen: 0,
             probing: 0,
         };
         for address in listed {
@@ -102,14 +106,20 @@ impl Discovery {
         }
         self.members.retain(|address, member| {
             let stays = member.is_listed || addresses.iter().any(|named| **named == **address);
-            if !stays && member.probe_at_ms.is_none() {
-                self.probing -= 1;
+            if !stays {
+                tracing::info!(gateway = &**address, "a gateway has left the name");
+                self.probing -= usize::from(member.probe_at_ms.is_none());
             }
             stays
         });
+        let mut unseen = 0;
         for address in addresses {
-            self.add(address, false, now_ms);
+            unseen += usize::from(!self.add(address, false, now_ms));
         }
+        if unseen > 0 && self.unseen == 0 {
+            tracing::warn!(unseen, "the name has more addresses than there are gateways in a fleet");
+        }
+        self.unseen = unseen;
     }
 
     /// A probe ended. Of a gateway that is no member any more it says nothing.
@@ -133,7 +143,9 @@ impl Discovery {
             return None;
         }
         let is_due = |member: &Member| member.probe_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-        let (address, member) = self.members.iter_mut().find(|(_, member)| is_due(member))?;
+        let due = self.members.iter_mut().filter(|(_, member)| is_due(member));
+        // Whoever waits longest: many that never answer take all places for longer than their pause.
+        let (address, member) = due.min_by_key(|(_, member)| member.probe_at_ms)?;
         member.probe_at_ms = None;
         self.probing += 1;
         Some(address.clone())
@@ -166,10 +178,14 @@ impl Discovery {
         FleetView { own: self.own.clone(), others: healthy.map(peer).collect() }
     }
 
-    fn add(&mut self, address: &str, is_listed: bool, now_ms: u64) {
+    /// Whether it is seen: it is this gateway, or was known, or there was a place.
+    fn add(&mut self, address: &str, is_listed: bool, now_ms: u64) -> bool {
         let is_own = self.own.as_ref().is_some_and(|own| *own.address == *address);
-        if is_own || self.members.contains_key(address) || self.members.len() >= GATEWAYS_MAX {
-            return;
+        if is_own || self.members.contains_key(address) {
+            return true;
+        }
+        if self.members.len() >= GATEWAYS_MAX {
+            return false;
         }
         let member = Member {
             is_listed,
@@ -180,6 +196,7 @@ impl Discovery {
             probe_at_ms: Some(now_ms),
         };
         self.members.insert(address.into(), member);
+        true
     }
 
     fn probe_pause_ms(&self) -> u64 {

@@ -84,7 +84,8 @@ impl Fleet {
     }
 }
 
-fn share_keys(from: &Path, to: &Path) {
+/// Gives a gateway that is to start the keys of another one.
+pub fn share_keys(from: &Path, to: &Path) {
     fs::create_dir_all(to.join("tls")).expect("made");
     for file in ["signing-key.pem", "resume-key", "tls/cert.pem", "tls/key.pem"] {
         fs::copy(from.join(file), to.join(file)).expect("copied");

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test bounds how long it waits by the real time")]
 
+#[path = "../../../tuning/tests/rights/right.rs"]
+mod right;
 mod client;
 mod memory_group;
 mod server;
@@ -12,4 +14,7 @@ mod sync;
 mod sessions;
 mod storage_away;
 mod fleet;
+mod name_server;
+mod fleet_by_name;
+mod manifest;
 mod hostile;

@@ -1,13 +1,13 @@
 //! Storage nodes as processes of their own. Each is this test's own binary, started with a variable that makes
-//! one of its tests serve.
+//! one of its tests serve; or, where it matters what a node tells, the program itself.
 
 use crate::server::{Folder, Process, Server};
 use gateway::listen::reserve;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use socket2::Socket;
 use std::fs;
-use std::net::Ipv4Addr;
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use storage_node::StorageConfig;
 
@@ -23,23 +23,49 @@ fn serve_as_storage_node() {
     storage_node::server::serve(config, announce).expect("serves until it is told to stop");
 }
 
+/// What runs as a storage node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Program {
+    /// This test's binary, which logs nothing but errors.
+    Test,
+    /// `ringline-storage`, which logs everything that can be logged, into a file.
+    Shipped,
+}
+
 /// Two storage nodes, each with a half of the shards.
 pub struct Cluster {
     folder: Folder,
+    program: Program,
     ports: [u16; 2],
+    metrics: [SocketAddr; 2],
     /// Keep the ports while a node is down.
-    _reserved: [Socket; 2],
+    _reserved: [Socket; 4],
     nodes: [Option<Process>; 2],
 }
 
 impl Cluster {
     pub fn start() -> Self {
+        Self::start_program(Program::Test)
+    }
+
+    /// As [`Self::start`], of the program itself; with everything that it can log in [`Self::log`].
+    pub fn logging_everything() -> Self {
+        Self::start_program(Program::Shipped)
+    }
+
+    fn start_program(program: Program) -> Self {
         let folder = Folder::new();
         write_certificates(folder.path());
-        let reserved = [(); 2].map(|()| reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port"));
-        let ports = reserved.each_ref().map(|(_, address)| address.port());
-        let mut cluster =
-            Self { folder, ports, _reserved: reserved.map(|(socket, _)| socket), nodes: [None, None] };
+        let reserved = [(); 4].map(|()| reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port"));
+        let [one, other, metrics_of_one, metrics_of_other] = reserved.each_ref().map(|(_, address)| *address);
+        let mut cluster = Self {
+            folder,
+            program,
+            ports: [one.port(), other.port()],
+            metrics: [metrics_of_one, metrics_of_other],
+            _reserved: reserved.map(|(socket, _)| socket),
+            nodes: [None, None],
+        };
         (0..2).for_each(|node| cluster.start_node(node));
         cluster
     }
@@ -63,29 +89,86 @@ impl Cluster {
     }
 
     pub fn start_node(&mut self, node: usize) {
+        let file = self.config(node);
+        self.write_config(node, &file);
+        let process = match self.program {
+            Program::Test => {
+                let mut command = Command::new(std::env::current_exe().expect("this test"));
+                command.args(["--exact", "nodes::serve_as_storage_node", "--nocapture"]);
+                command.env(CONFIG_VARIABLE, &file).env("RUST_LOG", "error");
+                Process::start(command, "storage ready:")
+            }
+            Program::Shipped => {
+                let log = fs::File::options().create(true).append(true).open(self.log(node));
+                let mut command = Command::new(shipped());
+                command.arg("--config").arg(&file).stderr(log.expect("a file"));
+                command.env("RUST_LOG", "trace").env("NO_COLOR", "1");
+                Process::start(command, "ringline-storage ready:")
+            }
+        };
+        self.nodes[node] = Some(process);
+    }
+
+    fn config(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("storage{node}.toml"))
+    }
+
+    fn write_config(&self, node: usize, file: &Path) {
         let folder = self.folder.path();
         let config = format!(
-            "data_dir = {:?}\nnode_id = {}\nshard_count = 4\nlisten = \"127.0.0.1:{}\"\ncores = 1\nnodes = {}\n\
+            "data_dir = {:?}\nnode_id = {}\nshard_count = 4\nlisten = \"127.0.0.1:{}\"\n\
+             metrics_listen = \"{}\"\ncores = 1\nnodes = {}\n\
              [tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n\
              [log]\nfile_bytes = 4194304\nkeep_bytes = 16777216\nprefill = false\n",
             folder.join(format!("data{node}")),
             node + 1,
             self.ports[node],
+            self.metrics[node],
             self.node_list(),
             folder.join("ca.pem"),
             folder.join("cert.pem"),
-            folder.join("key.pem"),
+            self.link_key(),
         );
-        let file = folder.join(format!("storage{node}.toml"));
-        fs::write(&file, config).expect("written");
-        let mut command = Command::new(std::env::current_exe().expect("this test"));
-        command.args(["--exact", "nodes::serve_as_storage_node", "--nocapture"]).env(CONFIG_VARIABLE, &file);
-        command.env("RUST_LOG", "error");
-        self.nodes[node] = Some(Process::start(command, "storage ready:"));
+        fs::write(file, config).expect("written");
     }
 
-    pub fn kill_node(&mut self, node: usize) {
-        self.nodes[node].take().expect("it runs").kill();
+    /// As `kill -9`. Gives what it printed.
+    pub fn kill_node(&mut self, node: usize) -> String {
+        let mut process = self.nodes[node].take().expect("it runs");
+        process.kill();
+        process.printed()
+    }
+
+    /// Asks it to end, and waits until it has. Gives what it printed.
+    pub fn end_node(&mut self, node: usize) -> String {
+        let mut process = self.nodes[node].take().expect("it runs");
+        assert!(process.terminate().success());
+        process.printed()
+    }
+
+    /// Of all its lives, of a node that logs everything.
+    pub fn log(&self, node: usize) -> PathBuf {
+        self.folder.path().join(format!("storage{node}.log"))
+    }
+
+    /// Where a node shows its metrics.
+    pub fn metrics(&self, node: usize) -> SocketAddr {
+        self.metrics[node]
+    }
+
+    /// The key by which gateways and nodes prove who they are.
+    pub fn link_key(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
+    }
+
+    /// What an operator sees who asks a running node.
+    pub fn admin(&self, node: usize, words: &[&str]) -> String {
+        let mut command = Command::new(shipped());
+        let asked = command.args(["admin", "--config"]).arg(self.config(node)).args(words).output();
+        let asked = asked.expect("it starts");
+        let seen = [asked.stdout, asked.stderr].map(|bytes| String::from_utf8(bytes).expect("text")).concat();
+        assert!(asked.status.success(), "{seen}");
+        seen
     }
 
     fn node_list(&self) -> String {
@@ -96,6 +179,13 @@ impl Cluster {
         };
         format!("[{}, {}]", node(0), node(1))
     }
+}
+
+/// The storage node's program, which is built beside the gateway's.
+pub fn shipped() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_ringline-gateway")).with_file_name("ringline-storage");
+    assert!(program.is_file(), "{} is not built: cargo build --workspace", program.display());
+    program
 }
 
 /// An authority, and one certificate of it that every process uses on both sides.

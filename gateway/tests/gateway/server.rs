@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Nothing here takes longer than this, in seconds, even on a busy machine.
@@ -49,17 +50,32 @@ impl Drop for Folder {
 pub struct Process {
     child: Child,
     pub ready: String,
+    /// Reads what it prints, until the end.
+    listener: Option<JoinHandle<String>>,
 }
 
 impl Process {
     pub fn start(mut command: Command, ready: &str) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let ready = lines.find_map(|line| line.ok().filter(|line| line.contains(ready)));
+        let mut printed = String::new();
+        let ready = lines.find_map(|line| {
+            let line = line.ok()?;
+            printed.extend([line.as_str(), "\n"]);
+            line.contains(ready).then_some(line)
+        });
         let ready = ready.unwrap_or_else(|| panic!("it ended: {:?}", child.wait()));
         // Its output is read on, so that it never waits for us.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, ready }
+        let listener = std::thread::spawn(move || {
+            lines.for_each(|line| printed.extend(line.map(|line| line + "\n")));
+            printed
+        });
+        Self { child, ready, listener: Some(listener) }
+    }
+
+    /// All that it printed. To be asked once, when it has ended.
+    pub fn printed(&mut self) -> String {
+        self.listener.take().expect("asked once").join().expect("it only reads")
     }
 
     /// The process' number.
@@ -169,6 +185,12 @@ impl Server {
     pub fn logging_everything(folder: Folder, config: &str) -> (Self, PathBuf) {
         let log = folder.path().join("log");
         (Self::launch(folder, config, "127.0.0.1:0", Some(&log), &Share::default()), log)
+    }
+
+    /// As [`Self::logging_everything`], with this address for TLS.
+    pub fn logging_at(folder: Folder, config: &str, listen: SocketAddr) -> (Self, PathBuf) {
+        let log = folder.path().join("log");
+        (Self::launch(folder, config, &listen.to_string(), Some(&log), &Share::default()), log)
     }
 
     fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>, share: &Share<'_>) -> Self {

@@ -1,5 +1,6 @@
 //! Nodes that join and leave the fleet, and how far their shards are.
 
+use super::catch_up::{self, CatchUp, Known};
 use crate::backup::Progress;
 use crate::clock;
 use crate::placement::fleet::{FLEET_NODES_MAX, MOVES_AT_ONCE};
@@ -10,6 +11,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
+use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{Fleet, FleetNode};
 
 /// A change of the fleet that the shard which keeps it has not taken by then is asked for again.
@@ -90,6 +92,12 @@ pub struct Move {
     /// Nodes without which it does not go on, and to which the node that was asked has no link.
     #[serde(default)]
     pub waits_for: Vec<u32>,
+    /// How far the replicas are that are to vote, if it goes on now and the node that was asked leads the shard.
+    #[serde(default)]
+    pub catching_up: Vec<CatchUp>,
+    /// The node that leads the shard and knows how far they are, if that is another one than was asked.
+    #[serde(default)]
+    pub known_at: Option<u32>,
 }
 
 impl FleetStatus {
@@ -111,6 +119,8 @@ impl FleetStatus {
             to: to.nodes.clone(),
             is_under_way: place < MOVES_AT_ONCE,
             waits_for: to.nodes.iter().copied().filter(|node| is_away(*node)).collect(),
+            catching_up: Vec::new(),
+            known_at: None,
         });
         Self {
             epoch: fleet.epoch,
@@ -153,13 +163,21 @@ impl FleetStatus {
 
 impl Move {
     fn to_text(&self) -> String {
-        let Self { shard, from, to, is_under_way, waits_for } = self;
+        let Self { shard, from, to, is_under_way, waits_for, catching_up, known_at } = self;
         let when = match (is_under_way, waits_for.is_empty()) {
             (true, true) => "under way".to_owned(),
             (true, false) => format!("waits for node {}, which is away", ids(waits_for)),
             (false, _) => "its turn comes later".to_owned(),
         };
-        format!("shard {shard}: {} -> {}, {when}", ids(from), ids(to))
+        let far = match (catching_up.as_slice(), known_at) {
+            ([], Some(leader)) => format!("; node {leader} leads it and knows how far it is"),
+            ([], None) => String::new(),
+            (replicas, _) => {
+                let replicas: Vec<String> = replicas.iter().map(CatchUp::to_text).collect();
+                format!("; {}", replicas.join(", "))
+            }
+        };
+        format!("shard {shard}: {} -> {}, {when}{far}", ids(from), ids(to))
     }
 }
 
@@ -172,8 +190,23 @@ pub(super) fn status(shared: &NodeShared) -> Result<FleetStatus, String> {
     known(shared).map(|fleet| seen(shared, &fleet))
 }
 
+/// A fleet that there is, and how far its moves are.
 fn seen(shared: &NodeShared, fleet: &Fleet) -> FleetStatus {
-    FleetStatus::of(fleet, &|node| is_away(shared, node))
+    let mut status = FleetStatus::of(fleet, &|node| is_away(shared, node));
+    for one in status.moves.iter_mut().filter(|one| one.is_under_way) {
+        match catch_up::known(shared, ShardId(one.shard)) {
+            Known::Here(replicas) => one.catching_up = replicas,
+            Known::At(leader) => one.known_at = Some(leader),
+            Known::Nowhere => {}
+        }
+    }
+    status
+}
+
+/// A fleet that there might be. That there is no link to a node which is not of the fleet says nothing of it.
+fn planned(shared: &NodeShared, fleet: &Fleet, next: &Fleet) -> FleetStatus {
+    let is_new = |node: u32| fleet.nodes.iter().all(|known| known.id != node);
+    FleetStatus::of(next, &|node| !is_new(node) && is_away(shared, node))
 }
 
 fn is_away(shared: &NodeShared, node: u32) -> bool {
@@ -220,9 +253,10 @@ pub(super) fn change(
     progress: Progress<'_>,
 ) -> Result<FleetStatus, String> {
     for _ in 0..CHANGE_TRIES_MAX {
-        let next = wished(&known(shared)?, wish).map_err(|error| error.to_string())?;
+        let fleet = known(shared)?;
+        let next = wished(&fleet, wish).map_err(|error| error.to_string())?;
         if is_dry_run {
-            return Ok(seen(shared, &next));
+            return Ok(planned(shared, &fleet, &next));
         }
         progress(format!("asks shard 0 for change {}: {} moves", next.epoch, next.moves.len()))?;
         shared.ask_for_fleet(next.clone());
@@ -241,9 +275,9 @@ pub(super) fn change(
     ))
 }
 
-/// Tells of moves until none is left.
+/// Tells of moves until none is left: when one ends, and once a second.
 pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetStatus, String> {
-    let mut told = None;
+    let (mut told, mut most) = (None, 0);
     loop {
         let fleet = known(shared)?;
         if fleet.moves.is_empty() {
@@ -253,12 +287,17 @@ pub(super) fn wait(shared: &NodeShared, progress: Progress<'_>) -> Result<FleetS
         let second = clock::now_ms() / 1_000;
         if told != Some((fleet.epoch, second)) {
             told = Some((fleet.epoch, second));
-            let moves = seen(shared, &fleet).moves;
-            let first: Vec<String> = moves.iter().filter(|to| to.is_under_way).map(Move::to_text).collect();
-            progress(format!("{} moves left: {}", moves.len(), first.join("; ")))?;
+            most = most.max(fleet.moves.len());
+            progress(progress_text(&seen(shared, &fleet).moves, most))?;
         }
         thread::sleep(LOOK_EVERY);
     }
+}
+
+/// What somebody is told who waits for these moves. `most`: so many there were at once since the waiting began.
+fn progress_text(moves: &[Move], most: usize) -> String {
+    let under_way: Vec<String> = moves.iter().filter(|one| one.is_under_way).map(Move::to_text).collect();
+    format!("{} of {most} moves done; {}", most.saturating_sub(moves.len()), under_way.join("; "))
 }
 
 const _: () = assert!(FLEET_NODES_MAX <= 4_096, "gateways hold links to all of them");
@@ -266,6 +305,7 @@ const _: () = assert!(FLEET_NODES_MAX <= 4_096, "gateways hold links to all of t
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::CatchUpProgress;
     use wire_protocol::internal::{ShardMove, ShardPlace};
 
     #[test]
@@ -290,5 +330,41 @@ mod tests {
         let text = FleetStatus::of(&fleet, &|node| node == 2).to_text();
         assert!(text.contains("2 10.0.0.2:7000          a             0      0 away\n"), "{text}");
         assert!(text.contains("shard 1: 1 -> 2, waits for node 2, which is away\n"), "{text}");
+    }
+
+    #[test]
+    fn whoever_waits_is_told_how_far_the_moves_and_their_new_replicas_are() {
+        let far = |catching_up: Vec<CatchUp>, known_at| Move {
+            shard: 3,
+            from: vec![1],
+            to: vec![1, 2],
+            is_under_way: true,
+            waits_for: Vec::new(),
+            catching_up,
+            known_at,
+        };
+        let at = |node, progress| CatchUp { node, progress };
+        let snapshot = CatchUpProgress::Snapshot { bytes: 1_024, percent: 40 };
+        let here = far(vec![at(2, snapshot), at(4, CatchUpProgress::Waits)], None);
+        let nearly = far(vec![at(2, CatchUpProgress::Entries { lacks: 5, last: 90 })], None);
+        let later = Move { is_under_way: false, ..far(Vec::new(), None) };
+        for (moves, said) in [
+            (
+                vec![here, later.clone()],
+                "2 of 4 moves done; shard 3: 1 -> 1,2, under way; node 2 was sent 1024 bytes of a snapshot, about \
+                 40 %, node 4 waits for a snapshot",
+            ),
+            (
+                vec![nearly, later.clone()],
+                "2 of 4 moves done; shard 3: 1 -> 1,2, under way; node 2 lacks 5 of 90 entries",
+            ),
+            (
+                vec![far(Vec::new(), Some(7)), far(Vec::new(), None), later],
+                "1 of 4 moves done; shard 3: 1 -> 1,2, under way; node 7 leads it and knows how far it is; shard 3: \
+                 1 -> 1,2, under way",
+            ),
+        ] {
+            assert_eq!(progress_text(&moves, 4), said);
+        }
     }
 }

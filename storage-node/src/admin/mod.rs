@@ -14,11 +14,13 @@
 
 mod request;
 mod status;
+mod catch_up;
 mod fleet;
 mod answer;
 mod server;
 mod client;
 
+pub use catch_up::{CatchUp, CatchUpProgress};
 pub use client::{AdminCallError, call};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use fleet::ask_once;

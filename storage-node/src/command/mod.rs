@@ -20,7 +20,7 @@ admin: asks the running node of this configuration, or of this data folder (a ga
   --json       the answer as one JSON object
   status       what the node is, and how far each of its shards is
   fleet [--wait]
-               nodes, what they hold, and what moves; with --wait once nothing moves any more
+               nodes, what they hold, and what moves; with --wait once nothing moves any more, and until then how far it is
   add-node ID ADDRESS [--zone ZONE] [--dry-run]
                gives a node that runs with --join its share of replicas
   remove-node ID [--dry-run]

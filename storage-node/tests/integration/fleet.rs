@@ -5,6 +5,7 @@ use crate::process::{Link, PATIENCE, Process, Setup, reserved_address, run};
 use crate::requests::{self, Call, Person};
 use socket2::Socket;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub struct Fleet<'a> {
     nodes: Vec<NodeConfig>,
     /// Keep the nodes' ports while they are down.
     reserved: Vec<Socket>,
+    /// Where each serves its metrics.
+    metrics: Vec<SocketAddr>,
     is_replicated: bool,
     processes: Vec<Option<Process>>,
     links: Vec<Option<Link>>,
@@ -37,6 +40,16 @@ impl<'a> Fleet<'a> {
     /// all of them.
     pub fn start(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
         let mut fleet = Self::prepare(folder, shards, nodes, owned);
+        fleet.start_all(Process::start_first);
+        fleet
+    }
+
+    /// As [`Self::start`], with copies of all shards, and a node in each of these zones.
+    pub fn start_in_zones(folder: &'a Path, shards: u32, zones: &[&str]) -> Self {
+        let mut fleet = Self::prepare(folder, shards, zones.len(), |_| Vec::new());
+        for (node, zone) in fleet.nodes.iter_mut().zip(zones) {
+            node.zone = (*zone).to_owned();
+        }
         fleet.start_all(Process::start_first);
         fleet
     }
@@ -73,6 +86,7 @@ impl<'a> Fleet<'a> {
             shards,
             nodes: Vec::new(),
             reserved: Vec::new(),
+            metrics: Vec::new(),
             is_replicated,
             processes: Vec::new(),
             links: Vec::new(),
@@ -105,7 +119,9 @@ impl<'a> Fleet<'a> {
     fn add(&mut self, shards: Vec<u32>) {
         let id = self.nodes.len() as u32 + 1;
         let (socket, address) = reserved_address();
-        self.reserved.push(socket);
+        let (page_socket, page) = reserved_address();
+        self.reserved.extend([socket, page_socket]);
+        self.metrics.push(page);
         self.nodes.push(NodeConfig { id, address, shards, zone: String::new() });
         self.processes.push(None);
         self.links.push(None);
@@ -113,16 +129,23 @@ impl<'a> Fleet<'a> {
 
     /// Starts a further node, which holds nothing and of which the fleet does not know.
     pub fn join(&mut self) {
+        self.join_in("");
+    }
+
+    /// The same in a zone.
+    pub fn join_in(&mut self, zone: &str) {
         self.add(Vec::new());
         let place = self.nodes.len() - 1;
+        self.nodes[place].zone = zone.to_owned();
         let process = self.with_setup(place, Process::start_joining);
         self.is_ready(place, process);
     }
 
     /// A node as the fleet is to know it.
     pub fn as_fleet_node(&self, place: usize) -> FleetNode {
-        let NodeConfig { id, address, .. } = &self.nodes[place];
-        FleetNode { id: *id, address: address.to_string(), ..FleetNode::default() }
+        let NodeConfig { id, address, zone, .. } = &self.nodes[place];
+        let (address, zone) = (address.to_string(), zone.clone());
+        FleetNode { id: *id, address, zone, ..FleetNode::default() }
     }
 
     /// The newest fleet that a node told of.
@@ -175,8 +198,14 @@ impl<'a> Fleet<'a> {
             nodes: &self.nodes,
             tls: &self.tls,
             listen: node.address,
+            metrics: self.metrics[place],
             is_replicated: self.is_replicated,
         })
+    }
+
+    /// Where a node serves its metrics.
+    pub fn metrics(&self, place: usize) -> SocketAddr {
+        self.metrics[place]
     }
 
     fn is_ready(&mut self, place: usize, process: Process) {
@@ -212,6 +241,14 @@ impl<'a> Fleet<'a> {
             assert!(started.elapsed() < PATIENCE, "{done:?}");
             self.pump();
         }
+    }
+
+    /// What an operator who asks the node of this place reads.
+    pub fn admin(&self, place: usize, words: &[&str]) -> String {
+        let data = self.data(place);
+        let first = [OsStr::new("admin"), OsStr::new("--data-dir"), data.as_os_str()];
+        let words: Vec<&OsStr> = words.iter().map(|word| OsStr::new(*word)).collect();
+        run(&[&first[..], &words[..]].concat()).unwrap_or_else(|error| panic!("node {place}: {error}"))
     }
 
     /// Starts a node that dies at this failpoint, and waits for its end.
@@ -281,6 +318,11 @@ impl<'a> Fleet<'a> {
                 _ => return response,
             }
         }
+    }
+
+    /// What the node of this place itself answers, whoever leads.
+    pub fn ask(&mut self, place: usize, call: Call) -> ShardResponse {
+        self.link(place).call(call).expect("the node lives")
     }
 
     fn link(&mut self, place: usize) -> &mut Link {

@@ -1,6 +1,8 @@
 //! A storage node through its public interface: embedded cores, restarts, the change feed, processes over mutual
 //! TLS, and kill -9.
 
+#[path = "../../../tuning/tests/rights/right.rs"]
+mod right;
 mod requests;
 mod embedded;
 mod certificates;
@@ -9,7 +11,9 @@ mod durable;
 mod feed;
 mod refusals;
 mod moves;
+mod catch_up;
 mod three_nodes;
+mod hibernation;
 mod two_nodes;
 mod links;
 mod slow_disk;

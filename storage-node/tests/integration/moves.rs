@@ -11,6 +11,8 @@ use storage_node::placement::moves::{add_node, remove_node};
 use wire_protocol::ids::ConversationId;
 
 const SHARDS: u32 = 4;
+/// Of the first three nodes, where nodes have zones.
+const ZONES: [&str; 3] = ["a", "b", "c"];
 
 /// Two people who write to each other all the time, and what they were told.
 struct Talk {
@@ -121,6 +123,57 @@ fn a_dead_node_is_replaced() {
     assert_eq!(holds(&fleet, 4), SHARDS as usize);
     // Another one may die now.
     fleet.kill(0);
+    (0..30).for_each(|_| talk.send(&mut fleet));
+    talk.check(&mut fleet);
+}
+
+/// Whether each shard has a copy in every zone.
+fn are_apart(fleet: &Fleet<'_>) -> bool {
+    let known = fleet.known();
+    known.shards.iter().all(|place| {
+        let holds =
+            |zone: &str| known.nodes.iter().any(|node| node.zone == zone && place.nodes.contains(&node.id));
+        ZONES.iter().all(|zone| holds(zone))
+    })
+}
+
+/// Node and zone of each row of a fleet as a person reads it.
+fn zones_told(text: &str) -> Vec<[&str; 2]> {
+    let rows = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let of_nodes = rows.filter(|row| row.first().is_some_and(|id| id.parse::<u32>().is_ok()));
+    of_nodes.map(|row| [row[0], row[2]]).collect()
+}
+
+#[test]
+fn copies_stay_in_different_zones_whoever_joins_and_is_replaced_and_a_zone_may_be_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fleet = Fleet::start_in_zones(folder.path(), SHARDS, &ZONES);
+    let mut talk = Talk::begin(&mut fleet);
+    (0..30).for_each(|_| talk.send(&mut fleet));
+    fleet.join_in("a");
+    let fourth = fleet.as_fleet_node(3);
+    // Who is about to change the fleet is shown where each node stands.
+    let plan = fleet.admin(0, &["add-node", "4", &fourth.address, "--zone", "a", "--dry-run"]);
+    assert_eq!(zones_told(&plan), [["1", "a"], ["2", "b"], ["3", "c"], ["4", "a"]], "{plan}");
+    fleet.change(|known| add_node(known, fourth.clone()));
+    // Both nodes of the zone share what one of them had; what the others have stays where it is.
+    talk.send_until(&mut fleet, "the new node's share", |fleet| {
+        assert!(are_apart(fleet), "{:?}", fleet.known());
+        has_settled(fleet) && holds(fleet, 4) == 2 && holds(fleet, 1) == 2
+    });
+    fleet.kill(2);
+    fleet.join_in("c");
+    let fifth = fleet.as_fleet_node(4);
+    fleet.change(|known| add_node(known, fifth.clone()));
+    fleet.change(|known| remove_node(known, 3));
+    talk.send_until(&mut fleet, "the dead node's end", |fleet| {
+        assert!(are_apart(fleet), "{:?}", fleet.known());
+        fleet.known().retired == [3]
+    });
+    assert_eq!(holds(&fleet, 5), SHARDS as usize);
+    // Half of the nodes go, and one copy of each shard.
+    fleet.kill(0);
+    fleet.kill(3);
     (0..30).for_each(|_| talk.send(&mut fleet));
     talk.check(&mut fleet);
 }

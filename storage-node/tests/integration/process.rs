@@ -39,6 +39,7 @@ pub struct Setup<'a> {
     pub nodes: &'a [NodeConfig],
     pub tls: &'a LinkTls,
     pub listen: SocketAddr,
+    pub metrics: SocketAddr,
     /// Whether shards have several copies, or may get them.
     pub is_replicated: bool,
 }
@@ -54,6 +55,7 @@ impl<'a> Setup<'a> {
             nodes: &[],
             tls,
             listen: ([127, 0, 0, 1], 0).into(),
+            metrics: ([127, 0, 0, 1], 0).into(),
             is_replicated: false,
         }
     }
@@ -83,12 +85,13 @@ impl<'a> Setup<'a> {
     fn to_toml(&self) -> String {
         let mut text = format!(
             "data_dir = {:?}\nnode_id = {}\nshard_count = {}\ncores = {}\nlisten = \"{}\"\n\
-             metrics_listen = \"127.0.0.1:0\"\n",
+             metrics_listen = \"{}\"\n",
             self.data(),
             self.node_id,
             self.shards,
             self.cores,
-            self.listen
+            self.listen,
+            self.metrics
         );
         let tls = self.tls;
         if self.is_replicated {
@@ -106,6 +109,9 @@ impl<'a> Setup<'a> {
                 "[[nodes]]\nid = {}\naddress = \"{}\"\nshards = {:?}\n",
                 node.id, node.address, node.shards
             );
+            if !node.zone.is_empty() {
+                let _ = writeln!(text, "zone = {:?}", node.zone);
+            }
         }
         text
     }

@@ -1,4 +1,5 @@
 use super::*;
+use std::collections::BTreeSet;
 
 const START_MS: u64 = 1_000_000;
 
@@ -109,4 +110,40 @@ fn a_large_fleet_is_probed_more_slowly_and_not_all_at_once() {
     discovery.handle_probed(START_MS, &first[0], ready());
     let pause_ms = GATEWAYS_MAX as u64 * PROBE_SPACING_MS;
     assert_eq!(discovery.members[first[0].as_str()].probe_at_ms, Some(START_MS + pause_ms));
+}
+
+#[test]
+fn those_that_never_answer_take_nobodys_turn() {
+    // Each takes the whole of a probe's time: 16 rounds of 64, which are 24 s, and the pause is 20 s.
+    const SILENCE_MS: u64 = 1_500;
+    let many: Vec<String> = (0..1_000).map(|number| format!("g{number:03}:1")).collect();
+    let mut discovery = Discovery::new(own(), &many, false, START_MS);
+    let mut probed = BTreeSet::new();
+    let mut now_ms = START_MS;
+    for _ in 0..40 {
+        let round = due(&mut discovery, now_ms);
+        now_ms += SILENCE_MS;
+        for address in round {
+            discovery.handle_probed(now_ms, &address, Probed::Silent);
+            probed.insert(address);
+        }
+    }
+    assert_eq!(probed.len(), many.len());
+}
+
+#[test]
+fn a_name_with_more_addresses_than_are_seen_is_cut() {
+    let many: Vec<String> = (0..GATEWAYS_MAX + 10).map(|number| format!("g{number}:1")).collect();
+    let mut discovery = Discovery::new(own(), &[], true, START_MS);
+    discovery.handle_resolved(START_MS, &[names(&["a:1"]), many.clone()].concat());
+    assert_eq!((discovery.members.len(), discovery.unseen), (GATEWAYS_MAX, 10));
+    discovery.handle_resolved(START_MS, &many);
+    assert_eq!((discovery.members.len(), discovery.unseen), (GATEWAYS_MAX, 10), "who was seen stays so");
+    // There are places again, also for those who answer.
+    discovery.handle_resolved(START_MS, &many[GATEWAYS_MAX..]);
+    assert_eq!((discovery.members.len(), discovery.unseen), (10, 0));
+    let last = due(&mut discovery, START_MS);
+    assert_eq!(last.len(), 10);
+    discovery.handle_probed(START_MS, &last[0], ready());
+    assert_eq!(others(&discovery), [last[0].as_str()]);
 }
