@@ -16,3 +16,7 @@ pub mod verify;
 pub mod faults;
 pub mod world;
 pub mod peers;
+
+#[cfg(test)]
+#[path = "../../tuning/tests/rights/right.rs"]
+mod right;

@@ -42,6 +42,7 @@ const HELP: &str = "ringline-bench COMMAND
   world [--seeds 0..1000] [--threads N]
                         a whole cluster in one thread, from each seed: faults of every kind, then every promise is checked
       --seed N [--show]               one seed again; --show prints what its devices did and saw
+      [--plant NAME]                  with a bug in the storage nodes, which is to be found: lost-vote, stale-read, …
   agent …  relay …  authority …   load from many machines: docs/benchmarking.md
   null-server [--listen ADDRESS] [--certificate FILE]
                         a server that only answers

@@ -1,8 +1,9 @@
 //! Clients we did not write: the end-to-end scenario, refusals and handshakes by Python's `websockets`, protobuf classes
 //! that `protoc` made of our `.proto` files, and OpenSSL on the native port. The scripts beside this file build
-//! on `docs/protocol.md` and nothing else of ours; here the server is started for them, and again when they ask for it.
+//! on `docs/protocol.md` and nothing else of ours; here servers are started for them, in one process or in several, and
+//! killed and started again when they ask for it.
 
-use bench::coordinator::{Cluster, Rates, Shape};
+use bench::coordinator::{Cluster, ClusterError, Rates, Server, Shape, Tier};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -13,8 +14,46 @@ use std::time::Duration;
 const PYTHON: &str = "/usr/bin/python3";
 /// Longest silence of a script, which tells each of its steps: several of its own waits, which have deadlines of 30 s.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
-/// How a script asks for a server that was killed and started again.
-const RESTART: &str = "please restart the server";
+
+/// What a script asks for.
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    /// All servers of a kind are gone at once.
+    Kill(Tier),
+    /// They are started again, on the same data.
+    Start(Tier),
+}
+
+impl Order {
+    /// `None`: the script only tells what it does.
+    fn read(line: &str) -> Option<Self> {
+        match line {
+            "please kill the gateway" => Some(Self::Kill(Tier::Gateway)),
+            "please start the gateway" => Some(Self::Start(Tier::Gateway)),
+            "please kill the storage" => Some(Self::Kill(Tier::Storage)),
+            "please start the storage" => Some(Self::Start(Tier::Storage)),
+            _ => None,
+        }
+    }
+
+    fn carry_out(self, cluster: &mut Cluster) -> Result<(), ClusterError> {
+        match self {
+            Self::Kill(tier) => {
+                cluster.servers(tier).iter_mut().for_each(Server::kill);
+                Ok(())
+            }
+            Self::Start(tier) => Server::restart_all(cluster.servers(tier)),
+        }
+    }
+}
+
+/// The kinds of servers that a script may ask for.
+fn tiers(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Embedded => "gateway",
+        Shape::Split | Shape::Replicated => "gateway storage",
+    }
+}
 
 /// A script that runs, ended with this.
 struct Script {
@@ -24,7 +63,7 @@ struct Script {
 }
 
 impl Script {
-    fn start(name: &str, cluster: &Cluster, folder: &Path) -> Self {
+    fn start(name: &str, shape: Shape, cluster: &Cluster, folder: &Path) -> Self {
         let classes = generate(folder);
         let mut child = Command::new(PYTHON)
             .arg(scripts().join(name))
@@ -33,6 +72,7 @@ impl Script {
             .env("RINGLINE_PORT", cluster.targets[0].tls.port().to_string())
             .env("RINGLINE_CERTIFICATE", cluster.certificate())
             .env("RINGLINE_FOLDER", folder)
+            .env("RINGLINE_SERVERS", tiers(shape))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -50,13 +90,14 @@ impl Script {
         let mut said = String::new();
         loop {
             match self.lines.recv_timeout(SILENCE_MAX) {
-                Ok(line) if line == RESTART => {
-                    cluster.gateways[0].kill();
-                    cluster.gateways[0].restart().unwrap_or_else(|error| panic!("{said}{error}"));
-                    // A script that is gone meanwhile has said why.
-                    let _ = self.stdin.write_all(b"restarted\n");
+                Ok(line) => {
+                    said.extend([line.as_str(), "\n"]);
+                    if let Some(order) = Order::read(&line) {
+                        order.carry_out(cluster).unwrap_or_else(|error| panic!("{said}{error}"));
+                        // A script that is gone meanwhile has said why.
+                        let _ = self.stdin.write_all(b"done\n");
+                    }
                 }
-                Ok(line) => said.extend([&line, "\n"]),
                 Err(RecvTimeoutError::Timeout) => {
                     return (false, format!("{said}nothing more for {SILENCE_MAX:?}\n"));
                 }
@@ -110,26 +151,37 @@ fn generate(folder: &Path) -> PathBuf {
     classes
 }
 
-fn passes(script: &str, name: &str) {
+fn passes(script: &str, shape: Shape, name: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut cluster = Cluster::start_with(Shape::Embedded, name, 2, Rates::Default)
-        .unwrap_or_else(|error| panic!("{error}"));
-    let (passed, said) = Script::start(script, &cluster, folder.path()).attend(&mut cluster);
-    assert!(passed, "{script}:\n{said}");
+    let mut cluster =
+        Cluster::start_with(shape, name, 2, Rates::Default).unwrap_or_else(|error| panic!("{error}"));
+    let (passed, said) = Script::start(script, shape, &cluster, folder.path()).attend(&mut cluster);
+    assert!(passed, "{script}, {shape:?}:\n{said}");
     println!("{said}");
 }
 
 #[test]
 fn the_scenario() {
-    passes("scenario.py", "third-party-scenario");
+    passes("scenario.py", Shape::Embedded, "third-party-scenario");
+}
+
+#[test]
+fn the_scenario_with_storage_apart() {
+    passes("scenario.py", Shape::Split, "third-party-scenario-split");
 }
 
 #[test]
 fn refusals() {
-    passes("refusals.py", "third-party-refusals");
+    passes("refusals.py", Shape::Embedded, "third-party-refusals");
 }
 
 #[test]
+fn refusals_with_storage_apart() {
+    passes("refusals.py", Shape::Split, "third-party-refusals-split");
+}
+
+/// TLS ends at the gateway, whatever is behind it: one shape is enough.
+#[test]
 fn handshakes() {
-    passes("handshakes.py", "third-party-handshakes");
+    passes("handshakes.py", Shape::Embedded, "third-party-handshakes");
 }

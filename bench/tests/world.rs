@@ -4,7 +4,8 @@
 //! RINGLINE_WORLD_SEEDS=20000 cargo test -p bench --test world
 //! ```
 
-use bench::world::{run, run_many};
+use bench::world::{Tried, run, run_many};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Runs when nothing else is said, from seed 0 on: at some 0.2 s of CPU each less than two minutes of two cores.
@@ -16,9 +17,11 @@ fn every_promise_is_kept() {
     let seeds = seeds.map_or(SEEDS_DEFAULT, |text| text.parse().expect("a number"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let [messages, moves] = [const { AtomicU64::new(0) }; 2];
+    let tried = Mutex::new(Tried::default());
     let ended = run_many(0..seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
         moves.fetch_add(outcome.moves as u64, Ordering::Relaxed);
+        *tried.lock().expect("nobody panics with it") += outcome.tried;
     });
     if let Err(failure) = ended {
         panic!("{failure}");
@@ -26,6 +29,22 @@ fn every_promise_is_kept() {
     let [messages, moves] = [messages, moves].map(AtomicU64::into_inner);
     assert!(moves > seeds / 2, "{moves} moves in {seeds} runs, of which half have nodes that come and go");
     assert!(messages > 50 * seeds, "{messages} messages in {seeds} runs: they do hardly anything");
+    let tried = tried.into_inner().expect("nobody panicked with it");
+    println!("tried: {tried}");
+    comes_about(seeds, &tried);
+}
+
+/// What is planned for some of 32 seeds in a row comes about in many of them: a run that tries nothing keeps every promise.
+fn comes_about(seeds: u64, tried: &Tried) {
+    let rounds = seeds / 32;
+    assert!(tried.disks_lost >= 3 * rounds, "{tried}");
+    // What is done with such a node is one of three things.
+    assert!(tried.starts_refused >= rounds / 4 && tried.forgotten >= rounds / 4, "{tried}");
+    assert!(tried.drained >= rounds && tried.sent_on >= rounds, "{tried}");
+    assert!(tried.followed >= tried.sent_on / 4, "{tried}");
+    assert!(tried.put_off >= rounds / 2, "{tried}");
+    assert!(tried.old_links >= 2 * rounds, "{tried}");
+    assert!(tried.rests_under_faults >= rounds && tried.rests_afterwards >= 2 * seeds, "{tried}");
 }
 
 /// Seeds that found something, here or planted: see `docs/reliability.md`.

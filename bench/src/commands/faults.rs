@@ -16,7 +16,8 @@ const PLAN_DEFAULT: &str = "faults-namespaces";
 /// Longest time without service after a leader was lost, in seconds, when no other is named.
 const LIMIT_S_DEFAULT: f64 = 3.0;
 /// What a short run breaks.
-const SHORT: [Kind; 5] = [Kind::Kill, Kind::Stop, Kind::Cut, Kind::CutIn, Kind::CutOut];
+const SHORT: [Kind; 7] =
+    [Kind::Kill, Kind::Stop, Kind::Cut, Kind::CutIn, Kind::CutOut, Kind::ZoneLoss, Kind::ShardMoves];
 
 /// `ringline-bench faults …`.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {

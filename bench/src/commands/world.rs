@@ -2,10 +2,11 @@
 
 use super::Failure;
 use bench::coordinator::control::flags::Flags;
-use bench::world::{run, run_many};
+use bench::world::{Plant, Tried, run_many_with, run_with};
 use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Seeds when none are named.
@@ -15,19 +16,25 @@ const LINE_EVERY: u64 = 100;
 
 /// `ringline-bench world …`.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
-    let mut flags = Flags::parse(arguments, &["--seeds", "--seed", "--threads"], &["--show"])?;
+    let mut flags = Flags::parse(arguments, &["--seeds", "--seed", "--threads", "--plant"], &["--show"])?;
     flags.no_operand()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = flags.number("--threads")?.map_or(threads, |threads: u64| threads as usize);
     let shows = flags.has("--show");
+    let plant = flags.one("--plant")?.map(|name| planted(&name)).transpose()?;
     if let Some(seed) = flags.number("--seed")? {
-        return Ok(one(seed, shows));
+        return Ok(one(plant, seed, shows));
     }
     let seeds = match flags.one("--seeds")? {
         Some(text) => range(&text)?,
         None => SEEDS_DEFAULT,
     };
-    Ok(many(seeds, threads))
+    Ok(many(plant, seeds, threads))
+}
+
+fn planted(name: &str) -> Result<Plant, Failure> {
+    let names = || Plant::ALL.map(Plant::name).join(", ");
+    Plant::named(name).ok_or_else(|| format!("--plant: {name} is none of {}", names()).into())
 }
 
 fn range(text: &str) -> Result<Range<u64>, Failure> {
@@ -35,8 +42,8 @@ fn range(text: &str) -> Result<Range<u64>, Failure> {
     range.ok_or_else(|| format!("--seeds: {text} is no range like 0..1000").into())
 }
 
-fn one(seed: u64, shows: bool) -> ExitCode {
-    match run(seed) {
+fn one(plant: Option<Plant>, seed: u64, shows: bool) -> ExitCode {
+    match run_with(plant, seed) {
         Ok(outcome) => {
             if shows {
                 outcome.history.events.iter().for_each(|event| println!("{event:?}"));
@@ -51,6 +58,7 @@ fn one(seed: u64, shows: bool) -> ExitCode {
                 outcome.simulated_ms / 1_000,
                 outcome.history.fingerprint()
             );
+            println!("tried: {}", outcome.tried);
             ExitCode::SUCCESS
         }
         Err(failure) => {
@@ -64,9 +72,10 @@ fn one(seed: u64, shows: bool) -> ExitCode {
     }
 }
 
-fn many(seeds: Range<u64>, threads: usize) -> ExitCode {
+fn many(plant: Option<Plant>, seeds: Range<u64>, threads: usize) -> ExitCode {
     let started = bench::clock::now();
     let [runs, messages, faults, moves, simulated_ms] = [const { AtomicU64::new(0) }; 5];
+    let tried = Mutex::new(Tried::default());
     let line = |runs: u64| {
         let seconds = Duration::as_secs_f64(&started.elapsed());
         let faults = faults.load(Ordering::Relaxed);
@@ -76,17 +85,19 @@ fn many(seeds: Range<u64>, threads: usize) -> ExitCode {
             "{runs} runs in {seconds:.0} s: {messages} messages, {faults} faults, {moves} moves, {hours:.1} simulated hours"
         );
     };
-    let ended = run_many(seeds, threads, &|_, outcome| {
+    let ended = run_many_with(plant, seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
         faults.fetch_add(outcome.faults as u64, Ordering::Relaxed);
         moves.fetch_add(outcome.moves as u64, Ordering::Relaxed);
         simulated_ms.fetch_add(outcome.simulated_ms, Ordering::Relaxed);
+        *tried.lock().unwrap_or_else(PoisonError::into_inner) += outcome.tried;
         let runs = runs.fetch_add(1, Ordering::Relaxed) + 1;
         if runs.is_multiple_of(LINE_EVERY) {
             line(runs);
         }
     });
     line(runs.load(Ordering::Relaxed));
+    println!("tried: {}", tried.lock().unwrap_or_else(PoisonError::into_inner));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

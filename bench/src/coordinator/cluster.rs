@@ -102,6 +102,8 @@ pub struct Cluster {
     /// Further lines of every gateway's `[auth]`.
     auth: String,
     rates: Rates,
+    /// To which servers of each kind are dealt out; 0: nobody is told of zones.
+    zone_count: u32,
     /// Of storage nodes, if there are any.
     nodes: Option<NodeFiles>,
 }
@@ -193,6 +195,7 @@ impl Cluster {
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
             rates: launch.rates,
+            zone_count: launch.shape.zones,
             nodes: None,
         };
         if let Some(key) = launch.benchmark_key {
@@ -230,6 +233,15 @@ impl Cluster {
             Tier::Storage => &mut self.storages,
             Tier::Gateway => &mut self.gateways,
         }
+    }
+
+    /// Where each server of a kind stands; empty: nobody is told of zones.
+    pub fn zones(&self, tier: Tier) -> Vec<String> {
+        let count = match tier {
+            Tier::Storage => self.storages.len(),
+            Tier::Gateway => self.gateways.len(),
+        };
+        (0..count).map(|index| zone_of(index, self.zone_count)).collect()
     }
 
     /// Program and arguments that run one of the project's binaries as this server, on the servers' CPUs.
@@ -277,21 +289,20 @@ impl Cluster {
             .iter()
             .map(|name| self.hosts.address(name, &mut self.ports))
             .collect::<Result<Vec<_>, _>>()?;
+        let links = certificates::make(&self.folder)?;
+        let mut for_gateways = format!("mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}", tls_keys(&links));
         let mut list = String::new();
         for (index, address) in addresses.iter().enumerate() {
+            let id = index as u32 + 1;
             let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
-            list.push_str(&node_line(index as u32 + 1, *address));
-            if replicas == 1 {
-                let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
-                writeln!(list, "shards = {shards:?}").expect("a string grows");
-            }
+            let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
+            let shards = if replicas == 1 { format!("shards = {shards:?}\n") } else { String::new() };
+            list.push_str(&node_lines(id, *address, &zone_of(index, self.zone_count)));
+            list.push_str(&shards);
+            // Gateways know nothing of the zones of storage nodes.
+            write!(for_gateways, "[[storage.nodes]]\n{}{shards}", node_keys(id, *address))
+                .expect("a string grows");
         }
-        let links = certificates::make(&self.folder)?;
-        let for_gateways = format!(
-            "mode = \"nodes\"\nshard_count = {SHARD_COUNT}\n{}{}",
-            tls_keys(&links),
-            list.replace("[[nodes]]", "[[storage.nodes]]"),
-        );
         self.nodes = Some(NodeFiles { links, list, cores, replicas, memory });
         let mut starting = Vec::new();
         for (id, (name, address)) in (1..).zip(names.iter().zip(&addresses)) {
@@ -318,7 +329,7 @@ impl Cluster {
         let data = self.folder.join(data);
         self.hosts.prepare(name, &data)?;
         let metrics = self.hosts.private_address(&mut self.ports)?;
-        let own = node_line(id, address);
+        let own = node_lines(id, address, &zone_of(self.storages.len(), self.zone_count));
         let own = if list.contains(&own) { String::new() } else { own };
         let config = format!(
             "data_dir = {data:?}\nmetrics_listen = \"{metrics}\"\nnode_id = {id}\nshard_count = {SHARD_COUNT}\n\
@@ -392,6 +403,10 @@ impl Cluster {
         if self.rates == Rates::Lifted {
             config.push_str(LIMITS);
         }
+        let zone = zone_of(self.gateways.len(), self.zone_count);
+        if !zone.is_empty() {
+            writeln!(config, "[fleet]\nzone = {zone:?}").expect("a string grows");
+        }
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
@@ -418,9 +433,21 @@ impl Drop for Cluster {
     }
 }
 
+/// Where the server of this place among its kind stands: they are dealt out in turn, one that joins later as well.
+/// Empty: there are no zones.
+fn zone_of(index: usize, zone_count: u32) -> String {
+    if zone_count == 0 { String::new() } else { format!("zone-{}", index as u32 % zone_count + 1) }
+}
+
 /// A node in the list of all.
-fn node_line(id: u32, address: SocketAddr) -> String {
-    format!("[[nodes]]\nid = {id}\naddress = \"{address}\"\n")
+fn node_lines(id: u32, address: SocketAddr, zone: &str) -> String {
+    let zone = if zone.is_empty() { String::new() } else { format!("zone = {zone:?}\n") };
+    format!("[[nodes]]\n{}{zone}", node_keys(id, address))
+}
+
+/// What storage nodes and gateways write about a node.
+fn node_keys(id: u32, address: SocketAddr) -> String {
+    format!("id = {id}\naddress = \"{address}\"\n")
 }
 
 fn tls_keys(links: &LinkCertificates) -> String {

@@ -1,7 +1,7 @@
-//! Three storage nodes and two gateways, each in its own leaf of the network, and what can be done to them.
+//! Three storage nodes and two gateways, each in its own leaf of the network and in a zone, and what can be done to them.
 
 use super::FaultsError;
-use super::kinds::Kind;
+use super::kinds::{Kind, Victims};
 use crate::agent::identity::{Minter, generate_key_pem};
 use crate::clock;
 use crate::coordinator::enclosure::Enclosure;
@@ -10,11 +10,13 @@ use crate::coordinator::network::{Direction, Network};
 use crate::coordinator::tested::{Fleet as FleetTargets, Wanted};
 use crate::coordinator::{Cluster, Launch, Rates, Server, Tier};
 use crate::workload::plan::Plan;
-use std::collections::BTreeSet;
+use crate::workload::zones::ZoneSpread;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
+use storage_node::admin::{AdminDone, FleetStatus};
 
 /// Debian's `libfaketime`, by architecture's folder.
 const FAKE_CLOCK_FOLDER: &str = "/usr/lib";
@@ -114,6 +116,39 @@ impl Fleet {
         self.cluster.gateways[index].name().to_owned()
     }
 
+    /// All who are to be hit, storage nodes first.
+    pub fn names(&self, victims: &Victims) -> Vec<String> {
+        let storages = victims.storages.iter().map(|index| self.storage(*index));
+        storages.chain(victims.gateways.iter().map(|index| self.gateway(*index))).collect()
+    }
+
+    /// All who stand in the zone of a storage node.
+    pub fn zone_of(&self, storage: usize) -> Victims {
+        Victims::of_zone(storage, &self.cluster.zones(Tier::Storage), &self.cluster.zones(Tier::Gateway))
+    }
+
+    /// Zones that the copies of each shard are in at the least. It is an error if those of one could be in more.
+    pub fn zones_min(&self) -> Result<u32, FaultsError> {
+        self.zones_min_of(&self.status()?)
+    }
+
+    /// By where nodes really stand: a label that was lost on the way to the fleet shows.
+    fn zones_min_of(&self, status: &FleetStatus) -> Result<u32, FaultsError> {
+        let stand = self.cluster.zones(Tier::Storage);
+        let zone = |address: &str| {
+            let is_there = |place: &usize| Network::address(&self.storage(*place)).to_string() == address;
+            let place = (0..stand.len()).find(is_there).expect("nodes are where they were started");
+            stand[place].clone()
+        };
+        let zones: BTreeMap<u32, String> =
+            status.nodes.iter().map(|node| (node.id, zone(&node.address))).collect();
+        let spread = ZoneSpread::of(&zones, status.shards.iter().map(Vec::as_slice));
+        match spread.crowded.first() {
+            None => Ok(spread.zones_min),
+            Some(first) => Err(FaultsError::Crowded(first.clone())),
+        }
+    }
+
     /// Nothing reaches a server any more, and nothing comes from it.
     pub fn cut_off(&self, server: &str) -> Result<(), FaultsError> {
         self.network.cut(server, Direction::From)?;
@@ -172,25 +207,45 @@ impl Fleet {
         Ok(())
     }
 
-    /// A further node joins and gets its share of the shards; then it leaves, and all is where it was.
-    pub fn move_shards(&mut self) -> Result<(), FaultsError> {
+    /// A further node joins and gets its share of the shards; then it leaves, and all is where it was. It stands where
+    /// another one does, so that not every place for a copy is a good one. Gives the zones that the copies of each shard
+    /// are in at the least while it has its share.
+    pub fn move_shards(&mut self) -> Result<u32, FaultsError> {
         let id = self.next_id;
         self.next_id += 1;
         let address = self.cluster.start_joining(id)?;
+        let zone = self.cluster.zones(Tier::Storage).pop().unwrap_or_default();
         let (id, address) = (id.to_string(), address.to_string());
-        self.admin(&["add-node", &id, &address])?;
+        self.admin(&["add-node", &id, &address, "--zone", &zone])?;
         self.admin(&["fleet", "--wait"])?;
+        let status = self.status()?;
+        let zones_min = self.zones_min_of(&status)?;
+        if let Some(node) = status.nodes.iter().find(|node| node.holds == 0) {
+            let (asked, said) = (format!("add-node {id}"), format!("node {} holds nothing", node.id));
+            return Err(FaultsError::Admin { asked, said });
+        }
         self.admin(&["remove-node", &id])?;
         self.admin(&["fleet", "--wait"])?;
+        self.zones_min()?;
         let name = self.storage(self.cluster.storages.len() - 1);
-        if self.cluster.stop_joined()? { Ok(()) } else { Err(FaultsError::EndedBadly(name)) }
+        if self.cluster.stop_joined()? { Ok(zones_min) } else { Err(FaultsError::EndedBadly(name)) }
     }
 
-    /// What an operator asks of the first storage node.
-    fn admin(&self, arguments: &[&str]) -> Result<(), FaultsError> {
+    /// Nodes, and where copies are.
+    fn status(&self) -> Result<FleetStatus, FaultsError> {
+        let said = self.admin(&["fleet", "--json"])?;
+        match serde_json::from_str(&said) {
+            Ok(AdminDone::Fleet(status)) => Ok(status),
+            _ => Err(FaultsError::Admin { asked: "fleet --json".into(), said }),
+        }
+    }
+
+    /// What an operator asks of the first storage node, and what that says.
+    fn admin(&self, arguments: &[&str]) -> Result<String, FaultsError> {
         let failed = |said: String| FaultsError::Admin { asked: arguments.join(" "), said };
         let mut command = self.cluster.admin(arguments)?;
-        let mut asking = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        // It says less than a pipe holds, so that nobody has to read meanwhile.
+        let mut asking = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let begun = clock::now_us();
         while asking.try_wait()?.is_none() {
             if clock::now_us() - begun > MOVES.as_micros() as u64 {
@@ -202,7 +257,7 @@ impl Fleet {
         }
         let output = asking.wait_with_output()?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         Err(failed(String::from_utf8_lossy(&output.stderr).into_owned()))
     }

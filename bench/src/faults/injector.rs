@@ -3,8 +3,8 @@
 
 use super::FaultsError;
 use super::fleet::Fleet;
-use super::kinds::{Kind, Length, Victim};
-use super::leaders::{self, Leaders};
+use super::kinds::{Kind, Length, Victims};
+use super::leaders;
 use super::probe::{Probes, Stream, longest_gap_us};
 use crate::clock;
 use std::time::Duration;
@@ -32,9 +32,11 @@ pub struct Injector<'a> {
 pub struct Observed {
     /// Names of the servers that were hit.
     pub victims: Vec<String>,
-    /// Gateway that was hit, by index.
-    pub gateway: Option<usize>,
-    /// Shards that the hit node led.
+    /// Gateways that were hit, by index.
+    pub gateways: Vec<usize>,
+    /// Zones that the copies of each shard were in at the least; `None`: it was not looked at.
+    pub zones_min: Option<u32>,
+    /// Shards that hit nodes led.
     pub led: Vec<u32>,
     /// Begin → each of them has another leader, in microseconds; `None`: not so, or there was none.
     pub elected_us: Option<u64>,
@@ -53,20 +55,22 @@ pub struct Observed {
 impl Injector<'_> {
     /// Does it.
     pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
-        self.kind.prepare(fleet)?;
+        let zones_before = self.kind.prepare(fleet)?;
         self.await_quiet();
         let before = leaders::of(&fleet.cluster.storages);
-        let victim = self.kind.victim(leaders::busiest(&before));
-        let led = victim.storage.map_or_else(Vec::new, |node| leaders::led_by(&before, node));
+        let victims = self.kind.victims(fleet, leaders::busiest(&before));
+        let led: Vec<u32> =
+            victims.storages.iter().flat_map(|node| leaders::led_by(&before, *node)).collect();
         let begin_us = clock::now_us();
-        self.kind.begin(fleet, victim)?;
-        let elected_us = self.hold(fleet, &before, &led, begin_us);
+        let zones_meanwhile = self.kind.begin(fleet, &victims)?;
+        let elected_us = self.hold(fleet, &victims, &led, begin_us);
         let heal_us = clock::now_us();
-        self.kind.heal(fleet, victim)?;
+        self.kind.heal(fleet, &victims)?;
         let whole = self.await_quiet();
         Ok(Observed {
-            victims: names(fleet, victim),
-            gateway: victim.gateway,
+            victims: names(fleet, &victims),
+            gateways: victims.gateways,
+            zones_min: zones_meanwhile.or(zones_before),
             led,
             elected_us,
             moments_us: [begin_us, heal_us, clock::now_us()],
@@ -77,17 +81,16 @@ impl Injector<'_> {
         })
     }
 
-    /// Lets the fault last. Gives the time until another node led each of the victim's shards.
-    fn hold(&self, fleet: &Fleet, before: &Leaders, led: &[u32], begin_us: u64) -> Option<u64> {
+    /// Lets the fault last. Gives the time until a node that was not hit led each of the victims' shards.
+    fn hold(&self, fleet: &Fleet, victims: &Victims, led: &[u32], begin_us: u64) -> Option<u64> {
         let hold_us = self.kind.hold(self.length).as_micros() as u64;
         let mut elected_us = None;
         while clock::now_us() < begin_us + hold_us {
             if elected_us.is_none() && !led.is_empty() {
                 let now = leaders::of(&fleet.cluster.storages);
-                let is_new = |shard: &u32| {
-                    now.get(shard).map(|(_, node)| node) != before.get(shard).map(|(_, node)| node)
-                };
-                elected_us = led.iter().all(is_new).then(|| clock::now_us() - begin_us);
+                let is_elsewhere =
+                    |shard: &u32| now.get(shard).is_some_and(|(_, node)| !victims.storages.contains(node));
+                elected_us = led.iter().all(is_elsewhere).then(|| clock::now_us() - begin_us);
             }
             std::thread::sleep(LOOK);
         }
@@ -115,9 +118,7 @@ impl Injector<'_> {
     }
 }
 
-fn names(fleet: &Fleet, victim: Victim) -> Vec<String> {
-    let storage = victim.storage.map(|index| fleet.storage(index));
-    let names: Vec<String> =
-        storage.into_iter().chain(victim.gateway.map(|index| fleet.gateway(index))).collect();
+fn names(fleet: &Fleet, victims: &Victims) -> Vec<String> {
+    let names = fleet.names(victims);
     if names.is_empty() { vec!["all, in turn".into()] } else { names }
 }

@@ -33,24 +33,46 @@ pub enum Kind {
     ClocksBehindKill,
     /// kill -9 of a gateway; started again.
     KillGateway,
-    /// A zone is cut off: a storage node and a gateway.
+    /// All servers of a zone are cut off at once: its storage nodes, and the gateway where it has one.
     ZoneLoss,
     /// Each process is told to end (SIGTERM), and started again once it has; storage nodes first.
     RollingRestart,
-    /// A fourth storage node joins, gets its share of all shards, gives it back, and leaves.
+    /// A fourth storage node joins in the zone of another one, gets its share of all shards, gives it back, and leaves.
     ShardMoves,
     /// The fleet runs the release before this one; each process ends and is started again as this release, storage nodes
     /// first. The first of each kind goes back once more before the next one's turn.
     RollingUpgrade,
 }
 
-/// Who is hit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Victim {
-    /// Index of the storage node; `None`: none.
-    pub storage: Option<usize>,
-    /// Index of the gateway.
-    pub gateway: Option<usize>,
+/// Who is hit, by place among servers of the same kind.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Victims {
+    /// Storage nodes.
+    pub storages: Vec<usize>,
+    /// Gateways.
+    pub gateways: Vec<usize>,
+}
+
+impl Victims {
+    /// All who stand in the zone of this storage node; where zones have no names, it alone. `storages` and `gateways`: the
+    /// zone of each.
+    pub fn of_zone(storage: usize, storages: &[String], gateways: &[String]) -> Self {
+        let Some(zone) = storages.get(storage).filter(|zone| !zone.is_empty()) else {
+            return Self { storages: vec![storage], gateways: Vec::new() };
+        };
+        let within = |zones: &[String]| (0..zones.len()).filter(|index| zones[*index] == *zone).collect();
+        Self { storages: within(storages), gateways: within(gateways) }
+    }
+
+    /// The one storage node, where a fault is of one.
+    fn storage(&self) -> usize {
+        self.storages.first().copied().unwrap_or(0)
+    }
+
+    /// The one gateway, where a fault is of one.
+    fn gateway(&self) -> usize {
+        self.gateways.first().copied().unwrap_or(0)
+    }
 }
 
 impl Kind {
@@ -122,26 +144,30 @@ impl Kind {
         }
     }
 
-    /// Whom it hits: the storage node that leads most shards, where it is one.
-    pub fn victim(self, busiest: usize) -> Victim {
+    /// Whom it hits: the storage node that leads most shards, where it is one, and all of its zone, where it is that.
+    pub fn victims(self, fleet: &Fleet, busiest: usize) -> Victims {
         match self {
-            Self::KillGateway => Victim { storage: None, gateway: Some(0) },
-            Self::ZoneLoss => Victim { storage: Some(busiest), gateway: Some(0) },
-            Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => {
-                Victim { storage: None, gateway: None }
-            }
-            _ => Victim { storage: Some(busiest), gateway: None },
+            Self::KillGateway => Victims { storages: Vec::new(), gateways: vec![0] },
+            Self::ZoneLoss => fleet.zone_of(busiest),
+            Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => Victims::default(),
+            _ => Victims { storages: vec![busiest], gateways: Vec::new() },
         }
     }
 
-    /// What has to have happened before: harmless by itself.
-    pub fn prepare(self, fleet: &Fleet) -> Result<(), FaultsError> {
-        if self == Self::ClocksBehindKill { fleet.set_clocks(-CLOCK_JUMP_S) } else { Ok(()) }
+    /// What has to have happened, and to be so, before: harmless by itself. Gives the zones that the copies of each shard
+    /// are in at the least, where that is looked at.
+    pub fn prepare(self, fleet: &Fleet) -> Result<Option<u32>, FaultsError> {
+        match self {
+            Self::ClocksBehindKill => fleet.set_clocks(-CLOCK_JUMP_S).map(|()| None),
+            // No copy moves in between: what the zone takes with it is decided by now.
+            Self::ZoneLoss => fleet.zones_min().map(Some),
+            _ => Ok(None),
+        }
     }
 
-    /// Breaks it.
-    pub fn begin(self, fleet: &mut Fleet, victim: Victim) -> Result<(), FaultsError> {
-        let storage = victim.storage.unwrap_or(0);
+    /// Breaks it. Gives what [`Self::prepare`] does.
+    pub fn begin(self, fleet: &mut Fleet, victims: &Victims) -> Result<Option<u32>, FaultsError> {
+        let storage = victims.storage();
         match self {
             Self::Kill => fleet.cluster.storages[storage].kill(),
             Self::Stop => fleet.cluster.storages[storage].signal(Signal::STOP)?,
@@ -162,21 +188,18 @@ impl Kind {
             Self::ClockAhead => fleet.set_clock(storage, CLOCK_JUMP_S)?,
             Self::ClockBehind => fleet.set_clock(storage, -CLOCK_JUMP_S)?,
             Self::ClocksBehindKill => fleet.cluster.storages[storage].kill(),
-            Self::KillGateway => fleet.cluster.gateways[victim.gateway.unwrap_or(0)].kill(),
-            Self::ZoneLoss => {
-                fleet.cut_off(&fleet.storage(storage))?;
-                fleet.cut_off(&fleet.gateway(victim.gateway.unwrap_or(0)))?;
-            }
+            Self::KillGateway => fleet.cluster.gateways[victims.gateway()].kill(),
+            Self::ZoneLoss => fleet.names(victims).iter().try_for_each(|server| fleet.cut_off(server))?,
             Self::RollingRestart => fleet.restart_in_turn()?,
-            Self::ShardMoves => fleet.move_shards()?,
+            Self::ShardMoves => return fleet.move_shards().map(Some),
             Self::RollingUpgrade => fleet.upgrade_in_turn()?,
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Mends it.
-    pub fn heal(self, fleet: &mut Fleet, victim: Victim) -> Result<(), FaultsError> {
-        let storage = victim.storage.unwrap_or(0);
+    pub fn heal(self, fleet: &mut Fleet, victims: &Victims) -> Result<(), FaultsError> {
+        let storage = victims.storage();
         match self {
             Self::Kill => drop(fleet.cluster.storages[storage].restart()?),
             Self::Stop => fleet.cluster.storages[storage].signal(Signal::CONT)?,
@@ -189,7 +212,7 @@ impl Kind {
                 fleet.cluster.storages[storage].restart()?;
                 fleet.set_clocks(0)?;
             }
-            Self::KillGateway => drop(fleet.cluster.gateways[victim.gateway.unwrap_or(0)].restart()?),
+            Self::KillGateway => drop(fleet.cluster.gateways[victims.gateway()].restart()?),
             Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => {}
         }
         Ok(())
@@ -233,5 +256,23 @@ mod tests {
             assert_eq!(Kind::named(kind.name()), Some(kind));
         }
         assert_eq!(Kind::named("flood"), None);
+    }
+
+    #[test]
+    fn a_zone_is_all_who_stand_in_it() {
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        let (stand, gateways_stand) = (named(&["a", "b", "c", "a"]), named(&["a", "b"]));
+        for (storage, storages, gateways) in [
+            (0, vec![0, 3], vec![0]),
+            (1, vec![1], vec![1]),
+            (2, vec![2], Vec::new()),
+            (3, vec![0, 3], vec![0]),
+        ] {
+            let hit = Victims { storages, gateways };
+            assert_eq!(Victims::of_zone(storage, &stand, &gateways_stand), hit);
+        }
+        let unnamed = named(&["", "", ""]);
+        let alone = Victims { storages: vec![1], gateways: Vec::new() };
+        assert_eq!(Victims::of_zone(1, &unnamed, &unnamed), alone, "nobody shares a zone without a name");
     }
 }

@@ -1,6 +1,6 @@
-//! Faults on real processes: three storage nodes and two gateways, each in a network namespace of its own, are killed,
-//! stopped, cut off and so on, one fault after another, under the load of a plan. For each fault: how long there was no
-//! service, and whether anything that was acknowledged is lost, doubled or out of order.
+//! Faults on real processes: three storage nodes in three zones and two gateways in two of them, each in a network
+//! namespace of its own, are killed, stopped, cut off and so on, one fault after another, under the load of a plan. For
+//! each fault: how long there was no service, and whether anything that was acknowledged is lost, doubled or out of order.
 //!
 //! ```text
 //! load's agents ──┐                                    ┌── the run: rooms, messages, ledger
@@ -70,6 +70,9 @@ pub enum FaultsError {
         /// Its words, or that it took too long.
         said: String,
     },
+    /// A zone that is lost would take more copies of a shard with it than it has to.
+    #[error("copies are not as far apart as they could be: {0}")]
+    Crowded(String),
     /// The plan is not for this.
     #[error("plan {0}: a fault run needs a ledger, and a phase under_fire")]
     Plan(String),

@@ -18,7 +18,10 @@ pub struct Outcome {
     pub fault: String,
     /// Who was hit.
     pub victims: Vec<String>,
-    /// Shards that the hit node led.
+    /// Zones that the copies of each shard were in at the least: before a zone was lost, or while a node more was there than
+    /// there are zones. None: it was not looked at.
+    pub zones_min: Option<u32>,
+    /// Shards that hit nodes led.
     pub shards_led: u32,
     /// Begin → another node leads each of them, in milliseconds; none if none did.
     pub elected_ms: Option<u64>,
@@ -54,7 +57,7 @@ pub struct Outcome {
     pub lost: u64,
     /// There more than once.
     pub doubled: u64,
-    /// Out of order.
+    /// Out of order, a sender's own included.
     pub reordered: u64,
     /// Other bytes or another place.
     pub altered: u64,
@@ -68,7 +71,7 @@ impl Outcome {
     /// From what was seen, and the load's result.
     pub fn of(kind: Kind, observed: Observed, result: &RunResult) -> Self {
         let [begin_us, heal_us, end_us] = observed.moments_us;
-        let is_hit = |stream: &&Stream| Some(stream.gateway) == observed.gateway;
+        let is_hit = |stream: &&Stream| observed.gateways.contains(&stream.gateway);
         let longest = |hit: bool, from_us: u64, to_us: u64| {
             let streams = observed.streams.iter().filter(|stream| is_hit(stream) == hit);
             let gaps = streams.map(|stream| longest_gap_us(&stream.acks_us, from_us, to_us));
@@ -84,11 +87,12 @@ impl Outcome {
         Self {
             fault: kind.name().to_owned(),
             victims: observed.victims.clone(),
+            zones_min: observed.zones_min,
             shards_led: observed.led.len() as u32,
             elected_ms: observed.elected_us.filter(|_| kind.takes_leader()).map(|us| us / 1_000),
             without_service_ms: longest(false, begin_us, until_us),
             after_healing_ms: longest(false, heal_us, end_us),
-            at_hit_gateway_ms: observed.gateway.map(|_| longest(true, begin_us, end_us)),
+            at_hit_gateway_ms: (!observed.gateways.is_empty()).then(|| longest(true, begin_us, end_us)),
             streams_interrupted: interrupted.count() as u32,
             streams: others.len() as u32,
             held_s: (heal_us - begin_us) as f64 / 1e6,

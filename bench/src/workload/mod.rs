@@ -10,5 +10,6 @@ pub mod ledger;
 pub mod load;
 pub mod device;
 pub mod balance;
+pub mod zones;
 pub mod scenario;
 pub mod crash;

@@ -48,7 +48,7 @@ pub enum Due {
         /// From whom it is cut off, once that is so.
         deaf: Option<usize>,
     },
-    /// The watched voter of the numbered fault goes: it has voted for this host.
+    /// The voter of the numbered fault goes: it has elected this host.
     Strike {
         /// Which fault.
         fault: usize,

@@ -9,26 +9,39 @@ use storage_node::sim::{Crash, Standing, TICK_MS};
 
 /// While nobody leads, it is looked again after so long, in milliseconds.
 const AIM_AGAIN_MS: u64 = 50;
-/// A voter is away no longer than this, in milliseconds: it is back before others stand for election, or soon enough to
-/// be asked by the next one.
+/// Whoever is to forget something is away no longer than this, in milliseconds: it is back before others stand for election.
 const VOTER_AWAY_MS: u64 = 60;
+/// A voter that came back helps nobody for an election's time, and then stands for election itself: after 1.3 s or 1.6, unless
+/// it should lead. The leader of before, which mostly should, stands an election's time after it is back. So it comes back
+/// later than the voter by this, in milliseconds, and asks in between.
+const LEADER_LATER_MS: u64 = 150;
 /// Until what was written before it is on all copies, in milliseconds.
 const SETTLE_MS: u64 = 400;
 /// The third one forgets its leader so long before whoever does not hear that one stands for election, in milliseconds.
 const PART_MS: Range<u64> = 20..320;
 /// A node that has no room for its log is tried again after so long, at most; in milliseconds.
 const FULL_AWAY_MS: u64 = 500;
-/// From a vote until its voter goes, at most, in milliseconds: before it is on disk, before it is sent, or after.
+/// From an election until its voter goes, at most, in milliseconds.
 const STRIKE_MS: u64 = 15;
 
-/// A voter that goes when it has voted.
+/// A vote that is waited for. When somebody leads by it, its voter goes.
 pub struct Watch {
     fault: usize,
-    host: usize,
+    shard: u32,
+    /// Whoever led when it began.
+    leader: usize,
     crash: Crash,
-    /// By shard: the term in which it is known to have voted, or not.
-    terms: Vec<u64>,
-    has_voted: bool,
+    /// The newest of the shard when it began.
+    term: u64,
+    vote: Option<Vote>,
+}
+
+/// A host's vote for another.
+#[derive(Clone, Copy)]
+struct Vote {
+    voter: usize,
+    candidate: usize,
+    term: u64,
 }
 
 impl World {
@@ -40,15 +53,18 @@ impl World {
         leading.max().map(|(_, host)| host)
     }
 
-    fn is_over(&self, fault: usize) -> bool {
+    fn ends_ms(&self, fault: usize) -> u64 {
         let planned = &self.faults[fault];
-        self.outside.now_ms >= START_MS + planned.at_ms + planned.lasts_ms
+        START_MS + planned.at_ms + planned.lasts_ms
+    }
+
+    fn is_over(&self, fault: usize) -> bool {
+        self.outside.now_ms >= self.ends_ms(fault)
     }
 
     /// The numbered fault begins, if somebody leads.
     pub(super) fn aim(&mut self, number: usize, shard: u32, aim: &Aim) {
-        let planned = &self.faults[number];
-        let ends_ms = START_MS + planned.at_ms + planned.lasts_ms;
+        let ends_ms = self.ends_ms(number);
         let shard = shard % self.applied.len() as u32;
         let Some(leader) = self.leader(shard) else {
             let again_ms = self.outside.now_ms + AIM_AGAIN_MS;
@@ -80,7 +96,7 @@ impl World {
                 self.turn_devices_to(Mood::Hasty);
             }
             Aim::Unreached(gateway) => self.cut(number, between(leader, *gateway)),
-            Aim::Voter(crash) => self.watch_voter(number, leader, *crash),
+            Aim::Voter(crash) => self.watch_voter(number, shard, leader, *crash),
         }
     }
 
@@ -145,30 +161,30 @@ impl World {
         self.empty(number);
     }
 
-    fn watch_voter(&mut self, fault: usize, host: usize, crash: Crash) {
-        let others = move |other: usize| HOSTS.node_place(other).is_some() && other != host;
-        self.cut(fault, both_ways(&|from, to| others(from) && others(to)));
-        let shards = 0..self.applied.len() as u32;
-        let node = self.node_mut(host);
-        let terms = shards.map(|shard| node.standing(shard).map_or(0, |standing| standing.term)).collect();
-        self.watch = Some(Watch { fault, host, crash, terms, has_voted: false });
-        let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
-        self.crash(host, crash, away_ms);
+    /// The leader goes for as long as the fault lasts, or until somebody has voted for another.
+    fn watch_voter(&mut self, fault: usize, shard: u32, leader: usize, crash: Crash) {
+        let standings = self.nodes.iter_mut().filter_map(|node| node.standing(shard));
+        let term = standings.map(|standing| standing.term).max().unwrap_or(0);
+        self.watch = Some(Watch { fault, shard, leader, crash, term, vote: None });
+        let away_ms = self.ends_ms(fault).saturating_sub(self.outside.now_ms);
+        self.crash(leader, crash, away_ms);
     }
 
-    /// The voter has voted, and goes; whom it voted for does not hear of it again.
+    /// The voter has elected somebody, and goes. It comes back to the leader of before, which comes back, too: neither hears
+    /// of the one that was elected, so that the vote of the same term is asked for again.
     pub(super) fn strike(&mut self, fault: usize, voted_for: usize) {
-        let Some(Watch { host, crash, .. }) = self.watch.take_if(|watch| watch.fault == fault) else {
-            return;
-        };
-        self.cut(fault, between(host, voted_for));
-        if self.node_mut(host).is_up() {
+        let watch = self.watch.take_if(|watch| watch.fault == fault);
+        let Some(Watch { leader, crash, vote: Some(Vote { voter, .. }), .. }) = watch else { return };
+        self.cut(fault, between(voter, voted_for));
+        if self.node_mut(voter).is_up() {
             let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
-            self.crash(host, crash, away_ms);
+            self.crash(voter, crash, away_ms);
+            let back_ms = self.outside.now_ms + away_ms + LEADER_LATER_MS;
+            self.outside.agenda.plan(back_ms, Due::Start(leader));
         }
     }
 
-    /// A node did something: who leads is noted, and a voter that is watched may have voted.
+    /// A node did something: who leads is noted, and a vote that is waited for may have been given, or have won.
     pub(super) fn watch_elections(&mut self, host: usize) {
         for shard in 0..self.applied.len() as u32 {
             let Some(standing) = self.node_mut(host).standing(shard) else { return };
@@ -180,16 +196,28 @@ impl World {
     }
 
     fn watch_vote(&mut self, host: usize, shard: u32, standing: Standing) {
-        let Some(watch) = self.watch.as_mut().filter(|watch| watch.host == host && !watch.has_voted) else {
-            return;
-        };
-        let voted_for =
-            standing.voted_for.map(|node| HOSTS.host_of_node(node)).filter(|other| *other != host);
-        if let Some(voted_for) = voted_for.filter(|_| standing.term > watch.terms[shard as usize]) {
-            watch.has_voted = true;
-            let strike = Due::Strike { fault: watch.fault, voted_for };
-            let at_ms = self.outside.now_ms + self.outside.up_to(STRIKE_MS);
-            self.outside.agenda.plan(at_ms, strike);
+        let watch = self.watch.as_mut().filter(|watch| watch.shard == shard && watch.leader != host);
+        let Some(watch) = watch else { return };
+        let Standing { term, leads, voted_for, .. } = standing;
+        let (fault, leader) = (watch.fault, watch.leader);
+        match watch.vote {
+            None if term > watch.term => {
+                let voted_for = voted_for.map(|node| HOSTS.host_of_node(node));
+                let candidate = voted_for.filter(|other| ![host, leader].contains(other));
+                if let Some(candidate) = candidate {
+                    watch.vote = Some(Vote { voter: host, candidate, term });
+                    // The vote may arrive, but nothing that the candidate writes once it leads: who has that elects
+                    // nobody who lacks it.
+                    self.cut(fault, vec![(candidate, host)]);
+                    self.cut(fault, between(candidate, leader));
+                }
+            }
+            Some(vote) if leads && (vote.candidate, vote.term) == (host, term) => {
+                let strike = Due::Strike { fault, voted_for: host };
+                let at_ms = self.outside.now_ms + self.outside.up_to(STRIKE_MS);
+                self.outside.agenda.plan(at_ms, strike);
+            }
+            _ => {}
         }
     }
 }

@@ -2,17 +2,20 @@
 //! connects again when it lost its gateway, repeats what was not answered until it is, catches up by syncing, and
 //! stores what it is given.
 
+use super::HOSTS;
 use super::cast;
 use super::history::{Event, Seen};
 use super::network::{ConnectionId, Parcel, Side};
 use super::outside::Outside;
 use super::story::{self, Story};
+use super::tried::Tried;
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use wire_protocol::frame::{FrameDecoder, encode_frame};
 use wire_protocol::limits::FRAME_BYTES_MAX;
 use wire_protocol::session::{ClientEvent, ClientSession, Proof};
+use wire_protocol::v1::session_closing::Reason;
 use wire_protocol::v1::{self, EntryKind, client_frame, server_frame};
 
 /// Longest time between two things that a device does by itself, in milliseconds.
@@ -45,6 +48,8 @@ pub enum Mood {
     Reading,
     /// It only sees to what it has begun, and syncs.
     Quiet,
+    /// It only sees to what it has begun.
+    Silent,
 }
 
 /// Something to be asked.
@@ -65,10 +70,21 @@ struct Asked {
     at_ms: u64,
 }
 
+/// What a gateway that sent its client away said of the next connection.
+#[derive(Clone, Copy)]
+enum Told {
+    /// Not before this time has passed, in milliseconds.
+    Wait(u64),
+    /// To this gateway, when this time has passed, in milliseconds.
+    GoTo(usize, u64),
+}
+
 /// A connection.
 struct Seat {
     id: ConnectionId,
     gateway: usize,
+    /// Another gateway named this one.
+    is_named: bool,
     session: Option<ClientSession>,
     decoder: FrameDecoder,
     server_time_ms: u64,
@@ -84,6 +100,12 @@ pub struct Device {
     gateways: Range<usize>,
     mood: Mood,
     seat: Option<Seat>,
+    /// Since when it has no session.
+    away_since_ms: Option<u64>,
+    /// What the gateway of the present connection said before it ended it.
+    told: Option<Told>,
+    /// The gateway to be connected to next; `None`: any.
+    named: Option<usize>,
     connect_at_ms: u64,
     turn_at_ms: Option<u64>,
     act_at_ms: u64,
@@ -94,6 +116,8 @@ pub struct Device {
     stored: BTreeMap<usize, BTreeSet<u64>>,
     heads: BTreeMap<usize, u64>,
     wholes: BTreeSet<usize>,
+    /// What gateways said to it.
+    pub tried: Tried,
 }
 
 impl Device {
@@ -110,6 +134,9 @@ impl Device {
             gateways,
             mood: Mood::Busy,
             seat: None,
+            away_since_ms: Some(0),
+            told: None,
+            named: None,
             connect_at_ms: 0,
             turn_at_ms: None,
             act_at_ms: 0,
@@ -119,6 +146,7 @@ impl Device {
             stored: BTreeMap::new(),
             heads: BTreeMap::new(),
             wholes: BTreeSet::new(),
+            tried: Tried::default(),
         }
     }
 
@@ -131,6 +159,11 @@ impl Device {
     /// The host of the gateway that it is connected to.
     pub fn gateway(&self) -> Option<usize> {
         self.seat.as_ref().map(|seat| seat.gateway)
+    }
+
+    /// Since when it has no session; `None`: it has one, or does not know yet that it has none.
+    pub fn away_since_ms(&self) -> Option<u64> {
+        self.away_since_ms
     }
 
     /// From here on it does other things by itself.
@@ -246,12 +279,7 @@ impl Device {
         let now_ms = outside.now_ms;
         let Some(seat) = &mut self.seat else {
             if self.connect_at_ms <= now_ms {
-                let gateways = self.gateways.len() as u64;
-                let gateway = self.gateways.start + outside.random.below(gateways) as usize;
-                let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
-                let id = outside.connect(self.host, gateway);
-                let asked = BTreeMap::new();
-                self.seat = Some(Seat { id, gateway, session: None, decoder, server_time_ms: 0, asked });
+                self.connect(outside);
             }
             return;
         };
@@ -266,11 +294,31 @@ impl Device {
         }
     }
 
+    fn connect(&mut self, outside: &mut Outside) {
+        let named = self.named.take();
+        let gateways = self.gateways.len() as u64;
+        let gateway = named.unwrap_or_else(|| self.gateways.start + outside.random.below(gateways) as usize);
+        let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+        let (id, is_named) = (outside.connect(self.host, gateway), named.is_some());
+        let asked = BTreeMap::new();
+        self.seat = Some(Seat { id, gateway, is_named, session: None, decoder, server_time_ms: 0, asked });
+    }
+
     /// Gives the connection up; what was not answered is asked again.
     pub fn leave(&mut self, outside: &mut Outside) {
         let Some(seat) = self.seat.take() else { return };
         outside.close((seat.id, Side::Caller));
-        self.connect_at_ms = outside.now_ms + 1 + outside.up_to(RECONNECT_MS);
+        self.away_since_ms.get_or_insert(outside.now_ms);
+        let soon_ms = outside.now_ms + 1;
+        self.connect_at_ms = match self.told.take() {
+            // In a turn of its own: there is nothing to spread.
+            Some(Told::GoTo(gateway, after_ms)) => {
+                self.named = Some(gateway);
+                soon_ms + after_ms
+            }
+            Some(Told::Wait(after_ms)) => soon_ms + after_ms + outside.up_to(RECONNECT_MS),
+            None => soon_ms + outside.up_to(RECONNECT_MS),
+        };
         for asked in seat.asked.into_values() {
             match asked.wish {
                 Wish::Read { .. } => {}
@@ -295,7 +343,9 @@ impl Device {
         let now_ms = outside.now_ms;
         if self.sync_at_ms <= now_ms {
             self.sync_at_ms = now_ms + SYNC_EVERY_MS;
-            self.wish(now_ms, Wish::Sync);
+            if self.mood != Mood::Silent {
+                self.wish(now_ms, Wish::Sync);
+            }
         }
         if self.act_at_ms > now_ms {
             return;
@@ -303,7 +353,7 @@ impl Device {
         let is_hasty = matches!(self.mood, Mood::Hasty | Mood::Reading);
         self.act_at_ms = now_ms + 1 + outside.up_to(if is_hasty { HASTE_MS } else { IDLE_MS });
         let known: Vec<usize> = self.heads.keys().copied().collect();
-        if self.mood == Mood::Quiet || known.is_empty() {
+        if matches!(self.mood, Mood::Quiet | Mood::Silent) || known.is_empty() {
             return;
         }
         let room = known[outside.random.below(known.len() as u64) as usize];
@@ -438,6 +488,8 @@ impl Device {
             match event {
                 Ok(ClientEvent::Ready(ready)) => {
                     seat.server_time_ms = ready.server_time_ms;
+                    self.tried.followed += u64::from(seat.is_named);
+                    self.away_since_ms = None;
                     self.wish(outside.now_ms, Wish::Sync);
                 }
                 Ok(ClientEvent::Answer { request_id, body }) => {
@@ -451,6 +503,7 @@ impl Device {
                         let what = format!("hello: {closing:?}");
                         story.tell(Event::Refused { device: self.number, what });
                     }
+                    self.told = self.heed(&closing, story);
                     return None;
                 }
                 Ok(ClientEvent::Handled) => {}
@@ -460,6 +513,26 @@ impl Device {
                 }
             }
         }
+    }
+
+    /// What a gateway says that sends its client away: where to go, if it leaves, and when. Who is refused since storage is
+    /// away comes back sooner than is said, so that more happens.
+    fn heed(&mut self, closing: &v1::SessionClosing, story: &mut Story) -> Option<Told> {
+        let after_ms = u64::from(closing.retry_after_ms);
+        let put_off = closing.code == v1::ErrorCode::ErrorOverloaded as i32;
+        let Some(first) = closing.gateways.first() else {
+            let is_leaving = closing.reason() == Reason::Draining;
+            self.tried.sent_on += u64::from(is_leaving);
+            self.tried.put_off += u64::from(put_off);
+            return (is_leaving || put_off).then_some(Told::Wait(after_ms));
+        };
+        self.tried.sent_on += 1;
+        let named = HOSTS.gateway_at(first).filter(|gateway| Some(*gateway) != self.gateway());
+        if named.is_none() {
+            let what = format!("sent on to nowhere, or back: {closing:?}");
+            story.tell(Event::Refused { device: self.number, what });
+        }
+        named.map(|gateway| Told::GoTo(gateway, after_ms))
     }
 
     fn take_event(&mut self, body: server_frame::Body, story: &mut Story, outside: &mut Outside) {

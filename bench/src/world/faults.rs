@@ -54,14 +54,39 @@ pub enum Fault {
     },
     /// A storage node is asked to stop, as for a new version: it hands over, ends, and is started again afterwards.
     Leave(usize),
+    /// A storage node goes, and its disk is lost: what it is started with afterwards is empty.
+    DiskLost {
+        /// Which host.
+        host: usize,
+        /// What is done with it before another one takes its place.
+        back: Back,
+    },
     /// A gateway's process goes, and is started again afterwards.
     Gateway(usize),
+    /// A gateway is asked to stop: it sends its clients on, ends, and is started again afterwards.
+    Drain {
+        /// Which host.
+        host: usize,
+        /// For so long it serves those whose turn to go has not come, in milliseconds.
+        window_ms: u64,
+    },
+    /// A storage node or a gateway of the release before this one is asked to stop, and started afterwards as one of this.
+    Upgrade(usize),
+    /// Devices ask for nothing by themselves.
+    Quiet,
     /// Nothing goes to a host or from it.
     Isolate(usize),
     /// Nothing goes from one host to another; the other way it does.
     OneWay(usize, usize),
     /// These hosts are cut off from all others.
     Split(Vec<usize>),
+    /// All storage nodes and gateways in the zone of a server, at once.
+    ZoneLost {
+        /// The host of one of them.
+        server: usize,
+        /// How.
+        loss: Loss,
+    },
     /// Every connection of a host is reset.
     Reset(usize),
     /// A machine's network is slow.
@@ -81,6 +106,31 @@ pub enum Fault {
     },
 }
 
+/// What happens to a zone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// Nothing goes into it or out of it; who is in it hears each other.
+    Cut,
+    /// All who are in it go, and are started again afterwards.
+    Crash(Crash),
+}
+
+/// What is done with a storage node whose disk was lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Back {
+    /// It stays away.
+    Never,
+    /// It is started as always, which it has to refuse.
+    AsBefore,
+    /// It is started with `--join` under its old id, as only a new node may be.
+    Joining,
+}
+
+impl Back {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Never, Self::AsBefore, Self::Joining];
+}
+
 /// What happens to a leader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Aim {
@@ -97,8 +147,8 @@ pub enum Aim {
     /// one goes and is back at once, and the leader is cut off as by [`Aim::Apart`]: what the third one promised when it was
     /// asked last must still hold.
     Forgotten(usize),
-    /// It goes and is back at once, while the others are cut off from each other: so that it has the vote that each of
-    /// them needs. As soon as it has given it to one of them, it goes again, and comes back to the other one alone.
+    /// It goes. When one of the others has elected another by its vote, the voter goes as well, and comes back to the leader
+    /// of before alone, which comes back, too, and asks for the vote of the same term.
     Voter(Crash),
 }
 
@@ -204,7 +254,7 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
     let mut below = |end: usize| random.below(end as u64) as usize;
     let servers = hosts.nodes + hosts.gateways;
     let crash = Crash::ALL[below(Crash::ALL.len())];
-    match below(26) {
+    match below(28) {
         0..5 => Fault::Crash { host: below(hosts.nodes), crash },
         5 => Fault::Blackout(crash),
         6..8 => Fault::Torn { host: below(hosts.nodes), steps: 1 + below(STEPS_MAX as usize) as u64, crash },
@@ -218,6 +268,8 @@ fn any(hosts: Hosts, random: &mut Random) -> Fault {
         17 | 18 => Fault::Reset(below(servers)),
         19 => Fault::SlowNetwork(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
         24 | 25 => Fault::Leave(below(hosts.nodes)),
+        26 => Fault::ZoneLost { server: below(hosts.nodes), loss: Loss::Cut },
+        27 => Fault::ZoneLost { server: below(hosts.nodes), loss: Loss::Crash(crash) },
         20 | 21 => Fault::SlowMachine(below(servers), 1 + below(SLOW_MS_MAX as usize) as u64),
         _ => {
             // Mostly a little, for which many things are more sensitive.
@@ -261,5 +313,19 @@ mod tests {
             }
         }
         assert!(kinds.iter().all(|count| *count > 10), "{kinds:?}");
+    }
+
+    #[test]
+    fn zones_are_cut_off_and_crash() {
+        let hosts = Hosts { nodes: 3, gateways: 2, devices: 5 };
+        let mut losses = [0; 2];
+        for seed in 0..400 {
+            for planned in plan(seed, hosts, &mut Random::new(seed)).0 {
+                if let Fault::ZoneLost { loss, .. } = planned.fault {
+                    losses[usize::from(loss == Loss::Cut)] += 1;
+                }
+            }
+        }
+        assert!(losses.iter().all(|count| *count > 10), "{losses:?}");
     }
 }

@@ -55,6 +55,16 @@ impl Hosts {
         SocketAddr::from(([10, 0, 0, self.host_of_node(id) as u8], 7_000))
     }
 
+    /// By which address clients know a gateway.
+    pub fn address_of_gateway(self, host: usize) -> String {
+        format!("10.0.1.{host}:8443")
+    }
+
+    /// Where the gateway of this address runs; `None`: there is none.
+    pub fn gateway_at(self, address: &str) -> Option<usize> {
+        self.gateway_hosts().find(|host| self.address_of_gateway(*host) == address)
+    }
+
     /// Which storage node runs there.
     pub fn node_of_host(self, host: usize) -> u32 {
         self.node_place(host).expect("a host of a storage node") as u32 + 1
@@ -64,6 +74,15 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gateways_are_found_by_their_addresses_and_nobody_else_is() {
+        let hosts = Hosts { nodes: 3, gateways: 2, devices: 5 };
+        let found: Vec<usize> =
+            (0..hosts.count()).filter_map(|host| hosts.gateway_at(&hosts.address_of_gateway(host))).collect();
+        assert_eq!(found, [3, 4]);
+        assert_eq!(hosts.gateway_at("10.0.1.3:443"), None);
+    }
 
     #[test]
     fn storage_nodes_have_ids_and_places_and_others_have_none() {

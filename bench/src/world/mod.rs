@@ -6,6 +6,9 @@
 //!                      |
 //!  faults.rs  what goes wrong, when      agenda.rs  what happens next
 //!  aimed.rs   and to which leader        operator.rs  which nodes join and leave, in half of all runs
+//!  zones.rs   and where servers stand    lost.rs      and which one loses its disk and is replaced
+//!  quiet.rs   when nobody asks           doors.rs     whom gateways let in, and when they leave
+//!  plan.rs    all of it, from the seed   releases.rs  which server is of the release before
 //!        \             |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
@@ -18,52 +21,68 @@
 //! ```
 //!
 //! A run: everything starts; devices make rooms, write, repeat, read, leave and come back, while faults begin and end;
-//! then all is mended, and the cluster has to answer everything, and to end all moves; at last every device reads every
-//! room from its beginning, and the checkers look at the history. A failure names its seed, and
-//! `ringline-bench world --seed N` runs it again.
+//! then all is mended, and the cluster has to answer everything, and to end all moves, with copies as far apart as zones
+//! let them be; every device reads every room from its beginning; at last nobody asks for anything, and all groups have to
+//! hibernate. Then the checkers look at the history. A failure names its seed, and `ringline-bench world --seed N` runs it
+//! again. What a run really tried is counted in `tried.rs`.
 //!
 //! Real: domain, sessions, router, storage client and loop of the gateway; all of a storage node above the system
 //! calls of its log, and above RocksDB's interface; the link protocol and its frames. Made up: clocks, sockets, disk,
-//! RocksDB (rows in memory with the store's contract of syncs). Absent: TLS, WebSocket, HTTP, several cores of a
-//! gateway, threads that run at the same time.
+//! RocksDB (rows in memory with the store's contract of syncs). Absent: TLS, WebSocket, HTTP, and so the pace of accepting,
+//! the shares of addresses and the rates of log ins; probes of gateways; several cores of a gateway, threads that run at the
+//! same time.
 
 mod agenda;
 mod aimed;
 mod cast;
 mod clock;
 mod device;
+mod doors;
 mod faults;
 mod gateway;
 mod history;
 mod hosts;
+mod lost;
 mod moves;
 mod network;
 mod node;
 mod operator;
 mod outside;
+mod plan;
 pub mod promises;
+mod quiet;
+mod releases;
 mod runs;
 mod story;
+mod tried;
+mod zones;
 #[cfg(test)]
 mod tests;
 
-pub use faults::{Aim, Fault, Planned};
+pub use faults::{Aim, Back, Fault, Loss, Planned};
 pub use history::{Event, History, Seen};
 pub use operator::{Wish, Wished};
-pub use runs::{Failure, Outcome, run, run_many};
+pub use runs::{Failure, Outcome, run, run_many, run_many_with, run_with};
+pub use storage_node::plant::Plant;
+pub use tried::Tried;
 
-use self::gateway::GatewayHost;
+use self::gateway::{GatewayHost, GatewaySetup};
 use agenda::{Agenda, Due};
 use aimed::Watch;
 use device::{Device, Mood};
+use doors::Doors;
 use hosts::Hosts;
 use moves::FleetWatch;
 use network::{Going, Network, Parcel};
 use node::NodeHost;
 use operator::Operator;
 use outside::{End, Outside};
+use plan::Plan;
+use quiet::REST_MS_MAX;
+use std::collections::BTreeSet;
 use storage_node::sim::Crash;
 use story::Story;
+use zones::Zones;
 
 use crate::workload::random::Random;
 use ::gateway::worker::sim::SimKeys;
@@ -100,6 +119,10 @@ enum Stage {
         by_ms: u64,
         moved_by_ms: u64,
     },
+    /// Nobody asks for anything, and everything is to hibernate, by then.
+    Resting {
+        by_ms: u64,
+    },
     Over,
 }
 
@@ -117,12 +140,21 @@ struct World {
     filled: Vec<Option<usize>>,
     /// What becomes of a disk that stops its node, and how long the node stays away.
     torn: [(Crash, u64); HOSTS.count()],
-    /// How long a node that was asked to stop stays away.
+    /// How long a server that was asked to stop stays away.
     away_ms: [u64; HOSTS.count()],
+    zones: Zones,
     operator: Operator,
+    doors: Doors,
     fleet: FleetWatch,
     story: Story,
     stage: Stage,
+    /// When all was mended.
+    mended_ms: Option<u64>,
+    /// By place of a storage node: whether all its replicas hibernated when it was looked at last.
+    at_rest: [bool; HOSTS.nodes + 1],
+    /// What was seen that must not be, whatever becomes of it.
+    amiss: BTreeSet<String>,
+    tried: Tried,
     look_at_ms: u64,
     /// By shard: how far every copy has to come.
     applied: Vec<u64>,
@@ -132,10 +164,7 @@ impl World {
     fn new(seed: u64, keys: &SimKeys) -> Self {
         let mut random = Random::new(seed);
         let shard_count = 1 + random.below(3) as u32;
-        let (mut faults, over_ms) = faults::plan(seed, HOSTS, &mut random);
-        let mut operator = Operator::plan(seed);
-        let over_ms = over_ms.max(operator.over_ms());
-        faults.append(&mut operator.faults);
+        let Plan { faults, over_ms, operator, doors, releases } = Plan::of(seed, &mut random);
         let network = Network::new(HOSTS.count());
         let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
         for host in 0..HOSTS.nodes + HOSTS.gateways {
@@ -154,7 +183,10 @@ impl World {
             HOSTS.joiner()
         });
         let nodes = (0..HOSTS.nodes).chain(joiner).map(|host| NodeHost::new(host, shard_count, seed));
-        let gateway = |host| GatewayHost::new(host, shard_count, keys.clone());
+        let gateway = |host| {
+            let (hellos, installed) = (doors.hellos, releases.of(host));
+            GatewayHost::new(host, GatewaySetup { shard_count, hellos, installed }, keys.clone())
+        };
         let device = |number: usize| {
             let user = cast::user(cast::DEVICE_USERS[number]);
             let token = keys.access_token(user, cast::device(number), START_MS);
@@ -173,10 +205,16 @@ impl World {
             faults,
             torn: [(Crash::Process, 0); HOSTS.count()],
             away_ms: [0; HOSTS.count()],
+            zones: Zones::plan(seed),
             operator,
+            doors,
             fleet: FleetWatch::default(),
             story: Story::new(),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
+            mended_ms: None,
+            at_rest: [false; HOSTS.nodes + 1],
+            amiss: BTreeSet::new(),
+            tried: Tried::default(),
             look_at_ms: START_MS,
             applied: vec![0; shard_count as usize],
             outside,
@@ -246,6 +284,7 @@ impl World {
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
             if gateway.life == life {
                 gateway.turn(&mut self.outside);
+                self.see_off_gateway(host);
             }
         } else {
             let number = host - HOSTS.nodes - HOSTS.gateways;
@@ -286,6 +325,7 @@ impl World {
             self.crash(host, crash, away_ms);
         } else {
             self.watch_elections(host);
+            self.watch_lost(host);
         }
     }
 
@@ -346,6 +386,11 @@ impl World {
                 None => self.gateways[host - HOSTS.nodes].clock.jump(by_ms),
             },
             Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => self.cut(number, cuts(&fault)),
+            Fault::ZoneLost { server, loss } => self.lose_zone(number, server, loss),
+            Fault::DiskLost { host, back } => self.lose_disk(number, host, back),
+            Fault::Drain { host, window_ms } => self.drain(host, window_ms, lasts_ms),
+            Fault::Upgrade(host) => self.upgrade(host, lasts_ms),
+            Fault::Quiet => self.turn_devices_to(Mood::Silent),
             Fault::Full(host, room_bytes) => self.fill(number, host, room_bytes),
             Fault::Aimed { shard, aim } => self.aim(number, shard, &aim),
         }
@@ -359,6 +404,7 @@ impl World {
             Fault::Torn { host, .. } => self.node_mut(host).stop_within(None),
             Fault::Full(..) => self.empty(number),
             Fault::Aimed { .. } => self.end_aim(number),
+            Fault::Quiet => self.end_quiet(),
             _ => {}
         }
         for (from, to) in std::mem::take(&mut self.cut_by[number]) {
@@ -400,14 +446,24 @@ impl World {
         ends
     }
 
+    /// What is counted, and what must not be.
+    fn watch(&mut self) {
+        self.watch_fleet();
+        self.watch_rest();
+        self.watch_doors();
+        self.watch_releases();
+        self.look_at_lost();
+    }
+
     /// Whether the run comes to its next stage.
     fn look(&mut self) {
         let now_ms = self.outside.now_ms;
-        self.watch_fleet();
+        self.watch();
         match self.stage {
             Stage::Busy { until_ms } if now_ms >= until_ms => {
                 self.outside.network.mend_all();
                 self.turn_devices_to(Mood::Quiet);
+                self.mended_ms = Some(now_ms);
                 self.stage = Stage::Settling { by_ms: now_ms + SETTLE_MS_MAX };
             }
             Stage::Settling { by_ms } => {
@@ -427,6 +483,12 @@ impl World {
                 }
             }
             Stage::LookingBack { by_ms, moved_by_ms } => self.look_back(by_ms, moved_by_ms),
+            Stage::Resting { by_ms } => {
+                let awake = self.awake();
+                if awake.is_empty() || now_ms >= by_ms {
+                    self.close(awake);
+                }
+            }
             Stage::Busy { .. } | Stage::Over => {}
         }
     }
@@ -440,18 +502,37 @@ impl World {
         if open.is_empty() {
             open.extend(self.copies_behind());
             open.extend(self.leaders_astray());
+            let old = self.hosts_with_old_links();
+            open.extend(old.iter().map(|host| format!("host {host} has links of the release before")));
         }
         if open.is_empty() && !self.compare_copies() {
             open.push("no copies have applied the same entries".to_owned());
         }
-        if open.is_empty() || is_time_up {
-            if let Some(first) = open.first_mut() {
-                *first = format!("{first} ({})", self.statuses().join(" | "));
-            }
-            let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
-            self.story.history.unsettled = failures.chain(open).collect();
-            self.stage = Stage::Over;
+        if open.is_empty() {
+            self.turn_devices_to(Mood::Silent);
+            self.stage = Stage::Resting { by_ms: now_ms + REST_MS_MAX };
+        } else if is_time_up {
+            self.close(open);
         }
+    }
+
+    /// The end: with what is still open, and with all that was ever seen which must not be.
+    fn close(&mut self, mut open: Vec<String>) {
+        if let Some(first) = open.first_mut() {
+            *first = format!("{first} ({})", self.statuses().join(" | "));
+        }
+        let failures = self.nodes.iter().filter_map(|node| node.failure.clone());
+        let seen = failures.chain(std::mem::take(&mut self.amiss));
+        self.story.history.unsettled = seen.chain(open).collect();
+        self.stage = Stage::Over;
+    }
+
+    /// All that was tried.
+    fn tried(&self) -> Tried {
+        let mut tried = self.tried;
+        self.devices.iter().for_each(|device| tried += device.tried);
+        tried.starts_refused = self.nodes.iter().map(|node| node.starts_refused).sum();
+        tried
     }
 }
 

@@ -1,6 +1,8 @@
 //! Where copies are and where they are to be: what is watched of the fleet, and what there must be when it is at rest.
 
 use super::World;
+use crate::workload::zones::ZoneSpread;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use wire_protocol::internal::Fleet;
 
@@ -26,7 +28,8 @@ impl World {
         self.fleet.moves += places.filter(|(now, before)| now.changed_at > before.changed_at).count();
     }
 
-    /// What is not as the operator wants it, or not as the fleet says: while shards move, and never afterwards.
+    /// What is not as the operator wants it, not as the fleet says, or not as far apart as it could be: while shards move,
+    /// and never afterwards.
     pub(super) fn moves_open(&mut self) -> Vec<String> {
         let Some(fleet) = self.newest_fleet() else { return vec!["no node runs".to_owned()] };
         let wishes = self.operator.wishes.iter().map(|wished| wished.wish);
@@ -43,7 +46,8 @@ impl World {
         open.extend(
             places.map(|place| format!("a shard is on nodes {:?}, not all of the fleet", place.nodes)),
         );
-        for node in &mut self.nodes {
+        open.extend(self.crowded(&fleet));
+        for node in self.nodes.iter_mut().filter(|node| !node.is_gone()) {
             match node.fleet() {
                 Some(known) if known.epoch == fleet.epoch => {
                     open.extend(node.misplaced(&fleet));
@@ -55,6 +59,14 @@ impl World {
             }
         }
         open
+    }
+
+    /// Shards whose copies are in fewer zones than they could be: by where their machines stand, so that it shows as well
+    /// when the fleet was told nothing of it.
+    fn crowded(&self, fleet: &Fleet) -> Vec<String> {
+        let zone = |id: u32| (id, self.zones.of_node(id).to_owned());
+        let zones: BTreeMap<u32, String> = fleet.nodes.iter().map(|node| zone(node.id)).collect();
+        ZoneSpread::of(&zones, fleet.shards.iter().map(|place| place.nodes.as_slice())).crowded
     }
 
     /// Places among the nodes of those that vote in a shard, as the fleet says.
@@ -122,11 +134,11 @@ impl World {
 }
 
 fn text(fleet: &Fleet) -> String {
-    let nodes = fleet.nodes.iter().map(|node| (node.id, node.is_leaving)).collect::<Vec<_>>();
+    let nodes = fleet.nodes.iter().map(|node| (node.id, &node.zone, node.is_leaving)).collect::<Vec<_>>();
     let places = fleet.shards.iter().map(|place| (place.changed_at, &place.nodes)).collect::<Vec<_>>();
     let moves = fleet.moves.iter().map(|to| (to.shard, &to.nodes)).collect::<Vec<_>>();
     let Fleet { epoch, retired, .. } = fleet;
     format!(
-        "fleet {epoch}, nodes and whether they leave {nodes:?}, places {places:?}, moves {moves:?}, retired {retired:?}"
+        "fleet {epoch}, nodes, zones and whether they leave {nodes:?}, places {places:?}, moves {moves:?}, retired {retired:?}"
     )
 }

@@ -10,8 +10,11 @@
 use super::HOSTS;
 use super::agenda::Thread;
 use super::clock::Clock;
+use super::faults::Back;
 use super::network::{ConnectionId, Parcel, Side};
 use super::outside::Outside;
+use super::releases::Releases;
+use super::zones::Zones;
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +29,7 @@ use wire_protocol::internal::{
     Fleet, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, link_hello,
 };
 use wire_protocol::limits::{LINK_CREDITS, LINK_FRAME_BYTES_MAX};
-use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, decode};
+use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, Versions, decode};
 
 /// As the driver: links look at the clock this often, in milliseconds.
 const LOOK_EVERY_MS: u64 = 500;
@@ -43,6 +46,8 @@ const MAINTENANCE_MS: u64 = 8_000;
 
 /// As `server/mod.rs`: a node that is asked to stop hands over for so long at most, in milliseconds.
 const LEAVE_MS_MAX: u64 = 5_000;
+/// What a node says of an empty disk that is not the beginning of anything.
+const REFUSAL: &str = "must not come back";
 
 /// A machine with a storage node.
 pub struct NodeHost {
@@ -64,6 +69,12 @@ pub struct NodeHost {
     pub slow_ms: u64,
     /// Its disk may be full.
     is_full: bool,
+    /// What is done with it since its disk was lost.
+    lost: Option<Back>,
+    /// Starts that it refused for that.
+    pub starts_refused: u64,
+    /// What the program on the machine speaks: that of the next start.
+    installed: Versions,
     /// Why it did not start, or ended by itself: only a full disk is a good reason.
     pub failure: Option<String>,
 }
@@ -71,6 +82,8 @@ pub struct NodeHost {
 /// One life.
 struct Running {
     node: SimNode,
+    /// What its links speak.
+    versions: Versions,
     woken: Arc<AtomicBool>,
     turn_at_ms: Option<u64>,
     /// It was asked to stop, and does by then.
@@ -99,6 +112,8 @@ struct Serving {
     half: ServingLink,
     decoder: FrameDecoder,
     link: Option<LinkId>,
+    /// Which version it is, once it is open.
+    version: u32,
 }
 
 /// A link to another node that is not there.
@@ -108,15 +123,21 @@ struct Wanted {
     wait_ms: u64,
 }
 
+/// Where the names on a disk are mirrored: in memory, where that is possible.
+fn mirror() -> TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    root.expect("a folder")
+}
+
 impl NodeHost {
     /// A machine with an empty disk, of a new fleet, or that is to join the one there is.
     pub fn new(host: usize, shard_count: u32, seed: u64) -> Self {
-        let memory = std::path::Path::new("/dev/shm");
-        let root = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-        let root = root.expect("a folder");
+        let root = mirror();
+        let zones = Zones::plan(seed);
         let node = |id| {
-            let address = HOSTS.address_of_node(id);
-            NodeConfig { id, address, shards: Vec::new(), zone: String::new() }
+            let (address, zone) = (HOSTS.address_of_node(id), zones.of_node(id).to_owned());
+            NodeConfig { id, address, shards: Vec::new(), zone }
         };
         let joins = host == HOSTS.joiner();
         let nodes = HOSTS.nodes as u32 + u32::from(joins);
@@ -148,6 +169,9 @@ impl NodeHost {
             clock: Clock::default(),
             slow_ms: 0,
             is_full: false,
+            lost: None,
+            starts_refused: 0,
+            installed: Releases::plan(seed).of(host),
             failure: None,
         }
     }
@@ -192,6 +216,38 @@ impl NodeHost {
         self.running.is_some()
     }
 
+    /// Whether it lost its disk, and with it all that others count on.
+    pub fn has_lost_disk(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Whether it lost its disk and does not run any more.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.lost, Some(Back::Never | Back::AsBefore))
+    }
+
+    /// Shards of which it says itself that it has forgotten them.
+    pub fn forgotten(&self) -> Vec<u32> {
+        self.running.as_ref().map(|running| running.node.forgotten()).unwrap_or_default()
+    }
+
+    /// Replicas of it that hibernate.
+    pub fn hibernating(&mut self) -> u64 {
+        let Some(Running { node, .. }) = &mut self.running else { return 0 };
+        (0..node.core_count()).map(|core| node.core(core).metrics().groups_hibernating.value()).sum()
+    }
+
+    /// Versions of the open links that others have made to it.
+    pub fn link_versions(&self) -> Vec<u32> {
+        let serving = self.running.iter().flat_map(|running| running.serving.values());
+        serving.filter(|serving| serving.link.is_some()).map(|serving| serving.version).collect()
+    }
+
+    /// The program on the machine is another one: its next start is one of that.
+    pub fn install(&mut self, versions: Versions) {
+        self.installed = versions;
+    }
+
     /// How far each of its shards is applied; of a node that is not there: not at all.
     pub fn applied(&self, shard: u32) -> u64 {
         let of_shard = |running: &Running| {
@@ -202,12 +258,22 @@ impl NodeHost {
 
     /// Starts the process.
     pub fn start(&mut self, outside: &mut Outside) {
+        if self.lost == Some(Back::Never) {
+            return;
+        }
         let cores = 1 + outside.up_to(1) as usize;
         self.life += 1;
         self.clock = self.wall;
         let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
+            Ok(_) if self.lost == Some(Back::AsBefore) => {
+                return self.failed("starts from an empty disk, and does not say so".to_owned());
+            }
             Ok(node) => node,
             Err(_) if self.disk.is_stopped() => return,
+            Err(error) if self.lost == Some(Back::AsBefore) && error.contains(REFUSAL) => {
+                self.starts_refused += 1;
+                return;
+            }
             Err(error) => return self.failed(format!("does not start: {error}")),
         };
         self.config.beginning = Beginning::Known;
@@ -222,6 +288,7 @@ impl NodeHost {
         }
         self.running = Some(Running {
             node,
+            versions: self.installed,
             woken,
             turn_at_ms: None,
             leaves_by_ms: None,
@@ -277,6 +344,18 @@ impl NodeHost {
         self.running = None;
         self.disk.crash(crash, &mut self.chance);
         self.rows.crash(crash, &mut self.chance);
+    }
+
+    /// All that is on its disk is lost while it is down, and from here on this is done with it.
+    pub fn lose_disk(&mut self, back: Back) {
+        let root = mirror();
+        self.disk = SimDisk::new(root.path());
+        self.rows = SimStore::new(&self.disk);
+        self.config.data_dir = root.path().join("data");
+        self.config.beginning = if back == Back::Joining { Beginning::Join } else { Beginning::Known };
+        self._root = root;
+        self.is_full = false;
+        self.lost = Some(back);
     }
 
     /// The process is asked to stop.
@@ -467,9 +546,9 @@ impl Running {
             credits: LINK_CREDITS,
             shard_count: owner.shard_count(),
         };
-        let half = ServingLink::new(welcome, now_ms);
+        let half = ServingLink::speaking(self.versions, welcome, now_ms);
         let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
-        self.serving.insert(id, Serving { core, half, decoder, link: None });
+        self.serving.insert(id, Serving { core, half, decoder, link: None, version: 0 });
     }
 
     fn connected(&mut self, id: ConnectionId, config: &StorageConfig, now_ms: u64) {
@@ -481,7 +560,7 @@ impl Running {
             core: caller.core as u32,
             ..LinkHello::default()
         };
-        caller.half = Some(CallerLink::new(hello, now_ms));
+        caller.half = Some(CallerLink::speaking(self.versions, hello, now_ms));
     }
 
     /// What a caller's peer said; as `server/peers.rs`.
@@ -514,7 +593,9 @@ impl Running {
 
     /// What came over a link that somebody opened; as `server/links.rs`.
     fn take_requests(&mut self, id: ConnectionId, bytes: &Bytes, now_ms: u64) -> Result<(), ()> {
-        let Some(Serving { core, half, decoder, link }) = self.serving.get_mut(&id) else { return Ok(()) };
+        let Some(Serving { core, half, decoder, link, version }) = self.serving.get_mut(&id) else {
+            return Ok(());
+        };
         let mut events = Vec::new();
         decoder.push(bytes);
         while let Some(payload) = decoder.next_frame().map_err(drop)? {
@@ -525,6 +606,7 @@ impl Running {
         for event in events {
             match (event, *link) {
                 (ServingEvent::Hello(hello), _) => {
+                    *version = self.versions.max.min(hello.version_max);
                     *link = Some(owner.open_link(LinkPeer {
                         role: hello.role(),
                         peer_id: hello.peer_id,
@@ -548,6 +630,9 @@ impl Running {
                 }
                 (ServingEvent::FleetChange(fleet), _) => {
                     owner.receive_from_peer(now_ms, PeerMessage::FleetChange(Box::new(fleet)));
+                }
+                (ServingEvent::Hibernating(told), _) => {
+                    owner.receive_from_peer(now_ms, PeerMessage::Hibernating(told));
                 }
                 (ServingEvent::FeedAck(ack), _) => owner.receive_from_peer(now_ms, PeerMessage::Ack(ack)),
                 (ServingEvent::Request(_), None) => {
@@ -608,6 +693,7 @@ impl Running {
                 PeerMessage::Progress(progress) => drop(half.queue_snapshot_progress(progress)),
                 PeerMessage::Report(report) => drop(half.queue_replica_report(report)),
                 PeerMessage::FleetChange(fleet) => drop(half.queue_fleet_change(*fleet)),
+                PeerMessage::Hibernating(told) => drop(half.queue_hibernating(told)),
             }
         }
     }

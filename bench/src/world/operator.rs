@@ -1,10 +1,13 @@
-//! Whoever runs the fleet: in half of all runs a storage node joins, and mostly one leaves some time later, be it the same.
-//! Both are asked for as with `admin add-node` and `admin remove-node`: at any node that runs, and again until it is so.
+//! Whoever runs the fleet: in half of all runs a storage node joins, and mostly one leaves some time later, be it the same;
+//! in some of the others a node that lost its disk is replaced (`lost.rs`). Both are asked for as with `admin add-node` and
+//! `admin remove-node`: at any node that runs, and again until it is so.
 //!
 //! All of it comes from chance of its own, so that runs without it are what they would be if there were no operator.
 
 use super::agenda::Due;
 use super::faults::{Planned, at_joiner};
+use super::lost::Replacement;
+use super::zones::Zones;
 use super::{HOSTS, World};
 use crate::workload::random::Random;
 use std::fmt;
@@ -67,9 +70,12 @@ impl Wish {
         }
     }
 
-    fn asked(self) -> FleetWish {
+    fn asked(self, zones: &Zones) -> FleetWish {
         match self {
-            Wish::Joins(id) => FleetWish::Add { id, address: HOSTS.address_of_node(id), zone: String::new() },
+            Wish::Joins(id) => {
+                let (address, zone) = (HOSTS.address_of_node(id), zones.of_node(id).to_owned());
+                FleetWish::Add { id, address, zone }
+            }
             Wish::Leaves(id) => FleetWish::Remove { id },
         }
     }
@@ -92,6 +98,11 @@ impl Operator {
         let mut random = Random::new(seed ^ STREAM);
         let mut operator =
             Self { random: random.clone(), wishes: Vec::new(), joins_from_ms: None, faults: Vec::new() };
+        if let Some(Replacement { faults, joins_from_ms, wishes }) = Replacement::plan(seed) {
+            (operator.joins_from_ms, operator.wishes) = (Some(joins_from_ms), Vec::from(wishes));
+            operator.faults = faults;
+            return operator;
+        }
         if !OF_SIXTEEN.contains(&(seed % 16)) {
             return operator;
         }
@@ -130,7 +141,7 @@ impl World {
         let running: Vec<usize> = (0..self.nodes.len()).filter(|place| self.nodes[*place].is_up()).collect();
         if !running.is_empty() {
             let place = running[self.operator.random.below(running.len() as u64) as usize];
-            self.nodes[place].ask_for(&wish.asked(), &mut self.outside);
+            self.nodes[place].ask_for(&wish.asked(&self.zones), &mut self.outside);
         }
         let again_ms = self.outside.now_ms + within(&AGAIN_MS, &mut self.operator.random);
         self.outside.agenda.plan(again_ms, Due::Wish(number));
@@ -143,9 +154,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn half_of_all_seeds_move_shards_and_any_node_leaves() {
+    fn half_of_all_seeds_and_those_that_lose_a_disk_move_shards_and_any_node_leaves() {
         let moving: Vec<u64> = (0..1_600).filter(|seed| !Operator::plan(*seed).wishes.is_empty()).collect();
-        assert_eq!(moving.len(), 800);
+        let lost = (0..1_600).filter(|seed| Replacement::plan(*seed).is_some()).count();
+        assert_eq!((moving.len(), lost), (800 + lost, 150), "none has both");
         let kinds = (0..4).map(|kind| moving.iter().filter(|seed| **seed % 4 == kind).count());
         assert!(kinds.clone().all(|count| count >= 100), "{:?}", kinds.collect::<Vec<_>>());
         let leave = moving.iter().filter_map(|seed| Some(Operator::plan(*seed).wishes.get(1)?.wish));

@@ -2,13 +2,14 @@
 
 use super::history::History;
 use super::promises::{self, Broken};
-use super::{Planned, START_MS, Wished, World};
+use super::{Planned, START_MS, Tried, Wished, World};
 use ::gateway::worker::sim::SimKeys;
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use storage_node::plant::{self, Plant};
 
 /// A run in which every promise was kept.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Outcome {
     pub wishes: Vec<Wished>,
     /// Shards that moved.
     pub moves: usize,
+    /// How often what may come about did.
+    pub tried: Tried,
     /// Simulated time, in milliseconds.
     pub simulated_ms: u64,
     /// What devices did and saw.
@@ -30,8 +33,10 @@ pub struct Outcome {
 /// A run in which one was not.
 #[derive(Debug)]
 pub struct Failure {
-    /// The seed that shows it again.
+    /// The seed that shows it again,
     pub seed: u64,
+    /// with this bug in the storage nodes, if any was planted.
+    pub plant: Option<Plant>,
     /// What was promised, and what happened.
     pub broken: Broken,
     /// What went wrong before.
@@ -54,7 +59,8 @@ impl fmt::Display for Failure {
         for Wished { at_ms, wish } in &self.wishes {
             writeln!(formatter, "  from {at_ms} ms on: {wish}")?;
         }
-        write!(formatter, "again: ringline-bench world --seed {}", self.seed)
+        write!(formatter, "again: ringline-bench world --seed {}", self.seed)?;
+        self.plant.map_or(Ok(()), |plant| write!(formatter, " --plant {}", plant.name()))
     }
 }
 
@@ -69,9 +75,14 @@ fn keys() -> &'static SimKeys {
 
 /// One run.
 pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
+    run_with(None, seed)
+}
+
+/// One run with a bug in all storage nodes.
+pub fn run_with(plant: Option<Plant>, seed: u64) -> Result<Outcome, Box<Failure>> {
     let mut world = World::new(seed, keys());
     let (faults, wishes) = (world.faults.clone(), world.operator.wishes.clone());
-    let ended = catch_unwind(AssertUnwindSafe(|| world.run()));
+    let ended = catch_unwind(AssertUnwindSafe(|| plant::during(plant, || world.run())));
     let simulated_ms = world.outside.now_ms - START_MS;
     let checked = match ended {
         Ok(()) => promises::check(&world.story.history),
@@ -86,15 +97,25 @@ pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
     if let Err(broken) = checked {
         // What panicked may do so again.
         let ends = catch_unwind(AssertUnwindSafe(|| world.ends())).unwrap_or_default();
-        return Err(Box::new(Failure { seed, broken, faults, wishes, history, ends }));
+        return Err(Box::new(Failure { seed, plant, broken, faults, wishes, history, ends }));
     }
-    let moves = world.fleet.moves;
-    Ok(Outcome { messages, faults: faults.len(), wishes, moves, simulated_ms, history })
+    let (moves, tried) = (world.fleet.moves, world.tried());
+    Ok(Outcome { messages, faults: faults.len(), wishes, moves, tried, simulated_ms, history })
 }
 
 /// Runs seeds on so many threads, until the first failure: that of the lowest seed that was begun. `told` hears of
 /// each run that went well.
 pub fn run_many(
+    seeds: Range<u64>,
+    threads: usize,
+    told: &(dyn Fn(u64, &Outcome) + Sync),
+) -> Result<(), Box<Failure>> {
+    run_many_with(None, seeds, threads, told)
+}
+
+/// As [`run_many`], with a bug in all storage nodes.
+pub fn run_many_with(
+    plant: Option<Plant>,
     seeds: Range<u64>,
     threads: usize,
     told: &(dyn Fn(u64, &Outcome) + Sync),
@@ -107,7 +128,7 @@ pub fn run_many(
             if seed >= seeds.end {
                 break;
             }
-            match run(seed) {
+            match run_with(plant, seed) {
                 Ok(outcome) => told(seed, &outcome),
                 Err(failure) => {
                     failed.store(true, Ordering::Relaxed);

@@ -4,10 +4,12 @@ import asyncio
 import http.client
 import json
 
-from checks import WAIT_S, expect
+from checks import WAIT_S, expect, within
 from server import HOST, NAME, PORT, trust
 
 PASSWORD = "correct horse battery"
+# Between two questions whether the server can serve, in seconds.
+HEALTH_PAUSE_S = 0.2
 
 
 class _Connection(http.client.HTTPSConnection):
@@ -38,6 +40,15 @@ async def call(method, path, body=None, **headers):
         headers.setdefault("Content-Type", "application/json")
     headers = {name.replace("_", "-"): text for name, text in headers.items()}
     return await asyncio.to_thread(_call, method, path, body, headers)
+
+
+async def healthy(status):
+    """Wait until the server says that it can serve (200) or cannot (503)."""
+    async def wait():
+        while (await call("GET", "/v1/health/ready"))[0].status != status:
+            await asyncio.sleep(HEALTH_PAUSE_S)
+
+    await within(f"the server's health is {status}", wait())
 
 
 class Account:

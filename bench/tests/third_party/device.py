@@ -33,6 +33,8 @@ class Device:
         self.receipts = {}
         # Seqs that came as live events.
         self.pushed = {}
+        # How often it was told to sync.
+        self.told_to_sync = 0
         self._resume_token = None
         self._message_ids = itertools.count(1)
 
@@ -75,7 +77,9 @@ class Device:
             new = receipt.delivered_up_to, receipt.read_up_to
             old = self.receipts.get(place, (0, 0))
             self.receipts[place] = max(old[0], new[0]), max(old[1], new[1])
-        elif body != "sync_needed":
+        elif body == "sync_needed":
+            self.told_to_sync += 1
+        else:
             raise Failure(f"{self.name} heard {frame}")
 
     def store(self, conversation, entries):

@@ -4,7 +4,7 @@ import secrets
 
 import websockets
 
-from accounts import call, log_in, refused, register
+from accounts import call, healthy, log_in, refused, register
 from checks import Failure, expect, expect_that, run, step
 from conversations_pb2 import ConversationKind
 from device import Device
@@ -291,6 +291,7 @@ async def log_out(carol):
 async def main():
     """All of it."""
     step("HTTPS")
+    await healthy(200)
     ada, bob, carol = [
         await register(name) for name in ("ada", "bob", "carol")]
     await http(ada)

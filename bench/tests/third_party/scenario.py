@@ -1,15 +1,15 @@
 """The end-to-end scenario: two users with two devices each, one of either
-kind, a direct conversation and a group, and a server that is killed.
+kind, a direct conversation and a group, and servers that are killed.
 """
 
 import asyncio
 
-from accounts import log_in, register
+from accounts import healthy, log_in, register
 from checks import expect, expect_that, run, step
 from conversations_pb2 import ConversationKind
 from device import Device
 from messages_pb2 import EntryKind
-from server import restart
+from server import SERVERS, kill, start
 
 # Messages each device sends while the others send, too. Two devices of a user
 # stay within the user's burst in the first conversation, and not in the next.
@@ -201,31 +201,74 @@ async def away_and_back(cast, direct):
         expect("a second sync brings nothing", await away.sync(), (0, 1))
 
 
-async def the_server_dies(cast, direct, group):
-    """Killed and started again: all is there, and lives on."""
+async def a_server_dies(cast, direct, group, life):
+    """Killed and started again: all is there, once, and lives on."""
     before = [await cast.devices[0].history(conversation)
               for conversation in (direct, group)]
     message = cast.devices[0].next_message_id()
     first = await cast.devices[0].send(direct, "before", message)
-    await restart()
-    for device in cast.devices:
-        await device.session.until(
-            f"{device.name} is cut off",
-            lambda device=device: device.session.ended)
-        await device.connect()
+    later = await life(cast, direct)
     again = await cast.devices[0].send(direct, "once more", message)
     expect("the first answer, after the restart", again[:2], first[:2])
+    expect("the places of what came later", [tick.seq for tick in later],
+           list(range(first.seq + 1, first.seq + 1 + len(later))))
     for device in cast.devices:
         log = await device.history(direct)
-        expect("its body", log.pop(first.seq).body, b"before")
+        for tick in first, *later:
+            expect("its body", log.pop(tick.seq).body, tick.text.encode())
         expect("the direct conversation", log, before[0])
         expect("the group", await device.history(group), before[1])
     await both_ways(cast, direct)
 
 
+async def without_gateway(cast, direct):
+    """Sessions end, and are resumed once it is back."""
+    await kill("gateway")
+    for device in cast.devices:
+        await device.session.until(
+            f"{device.name} is cut off",
+            lambda device=device: device.session.ended)
+    await start("gateway")
+    for device in cast.devices:
+        await device.connect()
+    # Its own home is all that a session has asked for.
+    await healthy(200)
+    return []
+
+
+async def without_storage(cast, direct):
+    """Sessions stay. What is refused meanwhile is repeated: its ticks."""
+    told = [device.told_to_sync for device in cast.devices]
+    await kill("storage")
+    await healthy(503)
+    sends = []
+    for device in cast.devices:
+        sends.append((device, f"{device.name}, meanwhile",
+                      device.next_message_id()))
+        await device.session.refused(
+            "ERROR_UNAVAILABLE", retryable=True,
+            send=device.message(direct, *sends[-1][1:]))
+    await start("storage")
+    await healthy(200)
+    for device, times in zip(cast.devices, told):
+        # One of the gateway's links may be later than the others.
+        device.session.passing.add("ERROR_UNAVAILABLE")
+        await device.session.until(
+            f"{device.name} is told to sync",
+            lambda device=device, times=times: device.told_to_sync > times)
+        await device.sync()
+    return [await device.send(direct, text, message)
+            for device, text, message in sends]
+
+
+# What is done without each kind of server.
+LIVES = {"gateway": without_gateway, "storage": without_storage}
+
+
 async def main():
     """All of it."""
     step("register by HTTPS, connect by both ways")
+    await healthy(200)
     cast = Cast()
     await cast.register()
     step("create conversations")
@@ -245,8 +288,9 @@ async def main():
     await pages(cast, direct, group)
     step("away and back")
     await away_and_back(cast, direct)
-    step("the server is killed and started again")
-    await the_server_dies(cast, direct, group)
+    for server in SERVERS:
+        step(f"the {server} is killed and started again")
+        await a_server_dies(cast, direct, group, LIVES[server])
     step("leave")
     for device in cast.devices:
         await device.session.leave()

@@ -45,6 +45,8 @@ class Session:
         # The SessionClosing, once it came.
         self.closing = None
         self.ended = False
+        # Refusals after which ask() asks again, after the time they name.
+        self.passing = {"ERROR_THROTTLED"}
         self._hear = hear
         self._error = None
         self._request_id = 1
@@ -155,16 +157,20 @@ class Session:
                           f"ended: {self._why()}") from None
 
     async def ask(self, **body):
-        """A request and its answer. Throttled ones wait as they are told."""
+        """A request and its answer. Refusals that pass are waited out."""
         what = " ".join(body)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + WAIT_S
         while True:
             frame = await self.answer(await self.begin(**body), what)
             error = frame.error
             if not (frame.HasField("error")
-                    and code_name(error) == "ERROR_THROTTLED"):
+                    and code_name(error) in self.passing):
                 return frame
-            expect_that("throttled ones may come again",
+            expect_that(f"{what} may come again",
                         error.retryable and error.retry_after_ms, error)
+            expect_that(f"{what} is not refused for {WAIT_S} s",
+                        loop.time() < deadline, error)
             await pause(error.retry_after_ms)
 
     async def get(self, kind, **body):

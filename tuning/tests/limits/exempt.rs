@@ -87,6 +87,7 @@ const GROUPS: [Group; 8] = [
             ("wire-protocol/src/link/queue.rs", "ITEM_OVERHEAD_BYTES"),
             ("gateway/src/domain/sync.rs", "DELTA_FRAMING_BYTES"),
             ("gateway/src/session/outbox.rs", "FRAME_OVERHEAD_BYTES BINDING_BYTES"),
+            ("gateway/src/storage_client/following.rs", "REQUEST_BYTES"),
             ("gateway/src/tls/session.rs", "RECORD_OVERHEAD_BYTES"),
             ("storage-node/src/domain/messages.rs", "ENTRY_FRAMING_BYTES"),
             ("storage-node/src/engine/hot.rs", "ROW_BYTES"),

@@ -88,6 +88,9 @@ impl Plan {
         if server.replicas == 0 || server.replicas > server.storages.max(1) {
             return Err(impossible("server.replicas", "at least 1, and not more than storages"));
         }
+        if server.zones > server.storages {
+            return Err(impossible("server.zones", "not more than storages: a zone would be empty"));
+        }
         let body = self.message.body_bytes as usize;
         if !(STAMP_BYTES..=BODY_BYTES_MAX).contains(&body) {
             let problem = format!("must be from {STAMP_BYTES} to {BODY_BYTES_MAX}");

@@ -104,6 +104,8 @@ pub struct ServerShape {
     pub storages: u32,
     /// Copies of each shard, each on another storage node.
     pub replicas: u32,
+    /// Zones to which storage nodes are dealt out in turn, and gateways as well; 0: nobody is told of zones.
+    pub zones: u32,
     /// Rows that a storage node keeps for reading, in MiB; 0: as many as it does by default.
     pub block_cache_mib: u32,
     /// Loop threads of each process.
@@ -270,7 +272,15 @@ impl Default for MessageShape {
 
 impl Default for ServerShape {
     fn default() -> Self {
-        Self { gateways: 1, storages: 0, replicas: 1, block_cache_mib: 0, cores: 1, cpus: "0".into() }
+        Self {
+            gateways: 1,
+            storages: 0,
+            replicas: 1,
+            zones: 0,
+            block_cache_mib: 0,
+            cores: 1,
+            cpus: "0".into(),
+        }
     }
 }
 
@@ -328,6 +338,7 @@ mod tests {
                 "in_flight",
             ),
             ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
+            ("users = 4", "seconds = 1\n[server]\nstorages = 2\nzones = 3", "server.zones"),
             ("users = 4", "seconds = 1\nspeed = 2", "speed"),
             ("users = 4\npeople = 1", "seconds = 1", "people"),
         ];

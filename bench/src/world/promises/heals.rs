@@ -1,4 +1,5 @@
-//! Once the faults are over the server serves: everything is answered, and nothing was refused for good.
+//! Once the faults are over the server serves: everything is answered, and nothing was refused for good. When nobody asks any
+//! more it rests.
 
 use crate::world::history::{Event, History};
 

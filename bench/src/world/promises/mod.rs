@@ -9,7 +9,7 @@
 //! | `elections` | a term of a shard has one leader |
 //! | `copies` | copies that have applied the same entries have the same rows |
 //! | `feed` | every device learns of everything by syncing |
-//! | `heals` | once the faults are over everything is answered, every copy catches up, and nothing was refused |
+//! | `heals` | once the faults are over everything is answered, every copy catches up, nothing was refused, and at last all rests |
 
 mod copies;
 mod durable;

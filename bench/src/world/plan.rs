@@ -1,0 +1,39 @@
+//! All that is planned for a run: from its seed, before it begins.
+
+use super::doors::Doors;
+use super::faults::{self, Planned};
+use super::operator::Operator;
+use super::releases::Releases;
+use super::{HOSTS, quiet};
+use crate::workload::random::Random;
+
+/// What is to come.
+pub(super) struct Plan {
+    /// What goes wrong.
+    pub faults: Vec<Planned>,
+    /// When the last of all this has begun and ended, in milliseconds from the start.
+    pub over_ms: u64,
+    /// Nodes that come and go.
+    pub operator: Operator,
+    /// Who is let in.
+    pub doors: Doors,
+    /// Who speaks what.
+    pub releases: Releases,
+}
+
+impl Plan {
+    /// `random`: of the run itself. Whatever is newer than the first faults has chance of its own.
+    pub fn of(seed: u64, random: &mut Random) -> Self {
+        let (mut faults, _) = faults::plan(seed, HOSTS, random);
+        let (mut operator, mut doors) = (Operator::plan(seed), Doors::plan(seed));
+        let mut releases = Releases::plan(seed);
+        let wishes_ms = operator.over_ms();
+        faults.append(&mut operator.faults);
+        faults.append(&mut doors.faults);
+        faults.append(&mut releases.faults);
+        faults.extend(quiet::plan(seed));
+        let ends_ms = faults.iter().map(|planned| planned.at_ms + planned.lasts_ms);
+        let over_ms = ends_ms.max().unwrap_or(0).max(wishes_ms);
+        Self { faults, over_ms, operator, doors, releases }
+    }
+}

@@ -1,0 +1,57 @@
+//! What a run really tried: how often things came about that a plan can only ask for.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// Counts of one run, or of many.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tried {
+    /// Disks of storage nodes that were lost.
+    pub disks_lost: u64,
+    /// Starts of such a node as it always was started. Each was refused.
+    pub starts_refused: u64,
+    /// Runs in which such a node was started as a new one, under its old id, and said that it has forgotten.
+    pub forgotten: u64,
+    /// Gateways that were asked to leave, and left.
+    pub drained: u64,
+    /// Devices that such a gateway sent away.
+    pub sent_on: u64,
+    /// Of those, devices that had a session where they were sent, at the first try.
+    pub followed: u64,
+    /// Devices that were told to come again since a gateway let in too many already.
+    pub put_off: u64,
+    /// Runs with open links of the version before this one.
+    pub old_links: u64,
+    /// Times that all replicas of a node came to hibernate while faults came.
+    pub rests_under_faults: u64,
+    /// Times that they did afterwards.
+    pub rests_afterwards: u64,
+}
+
+impl AddAssign for Tried {
+    fn add_assign(&mut self, other: Self) {
+        self.disks_lost += other.disks_lost;
+        self.starts_refused += other.starts_refused;
+        self.forgotten += other.forgotten;
+        self.drained += other.drained;
+        self.sent_on += other.sent_on;
+        self.followed += other.followed;
+        self.put_off += other.put_off;
+        self.old_links += other.old_links;
+        self.rests_under_faults += other.rests_under_faults;
+        self.rests_afterwards += other.rests_afterwards;
+    }
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { disks_lost, starts_refused, forgotten, drained, sent_on, followed, .. } = self;
+        let Self { put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
+        write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
+        write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
+        write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;
+        write!(formatter, "{put_off} put off, {old_links} runs with old links, ")?;
+        write!(formatter, "all of a node hibernated {rests_under_faults} times under faults, ")?;
+        write!(formatter, "{rests_afterwards} times afterwards")
+    }
+}
