@@ -2,18 +2,21 @@
 # Throws inputs at each target, guided by the code they reach (libFuzzer, on stable Rust), and keeps those that reach
 # new code in bench/fuzz/corpus.
 #
-#   bench/fuzz/run.sh [--seconds 60] [TARGET...]
+#   bench/fuzz/run.sh [--seconds 60] [--jobs 1] [TARGET...]
 #
+# Prints a row for each target as it ends, as docs/reliability.md has them; "cpu" is in seconds, of the search alone.
 # An input that breaks a target is written to bench/fuzz/broken/, and the command to run it again is printed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 seconds=60
+jobs=1
 targets=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --seconds) seconds=$2; shift 2 ;;
-        -*) echo "usage: bench/fuzz/run.sh [--seconds N] [TARGET...]" >&2; exit 2 ;;
+        --jobs) jobs=$2; shift 2 ;;
+        -*) echo "usage: bench/fuzz/run.sh [--seconds N] [--jobs N] [TARGET...]" >&2; exit 2 ;;
         *) targets+=("$1"); shift ;;
     esac
 done
@@ -37,32 +40,37 @@ broken=bench/fuzz/broken
 found=$(mktemp -d)
 trap 'rm -rf "$found"' EXIT
 mkdir -p "$broken"
-failed=0
-printf '%-16s %12s %9s %8s %8s %8s\n' target inputs per_second edges features kept
-for target in "${targets[@]}"; do
-    kept=$found/$target-kept
-    log=$found/log
-    mkdir -p "$found/$target" "$found/merged"
-    "$corpus" unpack "$target" "$kept"
-    if ! RINGLINE_FUZZ_TARGET=$target "$program" "$found/$target" "$kept" -max_total_time="$seconds" \
-        -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$broken/$target-" \
-        >"$log" 2>&1; then
-        failed=1
-        tail -30 "$log"
+
+# One target: the search, what is kept of it, and its row. Leaves a file "failed" if anything broke.
+search() {
+    local target=$1 own=$found/$1
+    mkdir -p "$own/new" "$own/merged"
+    "$corpus" unpack "$target" "$own/kept"
+    if ! { TIMEFORMAT=%U; time RINGLINE_FUZZ_TARGET=$target "$program" "$own/new" "$own/kept" \
+        -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+        -artifact_prefix="$broken/$target-" >"$own/log" 2>&1; } 2>"$own/cpu"; then
+        touch "$found/failed"
+        tail -30 "$own/log"
         echo "again: RINGLINE_FUZZ_TARGET=$target $program $broken/$target-..."
     fi
     # Only what reaches something that nothing else does is kept, the smallest first.
-    if RINGLINE_FUZZ_TARGET=$target "$program" -merge=1 "$found/merged" "$kept" "$found/$target" >"$found/merge" 2>&1; then
-        "$corpus" pack "$target" "$found/merged"
+    if RINGLINE_FUZZ_TARGET=$target "$program" -merge=1 "$own/merged" "$own/kept" "$own/new" >"$own/merge" 2>&1; then
+        "$corpus" pack "$target" "$own/merged"
     else
-        failed=1
-        tail -30 "$found/merge"
+        touch "$found/failed"
+        tail -30 "$own/merge"
     fi
-    last=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -1 | tr -dc '0-9 ')
-    inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
-    rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")
-    # shellcheck disable=SC2086
-    printf '%-16s %12s %9s %8s %8s %8s\n' "$target" "${inputs:-?}" "${rate:-?}" ${last:-? ?} "$(find "$found/merged" -type f | wc -l)"
-    rm -rf "$kept" "$found/merged" "${found:?}/$target"
-done
-exit $failed
+    local reached inputs rate
+    reached=$(grep -o "cov: [0-9]* ft: [0-9]*" "$own/log" | tail -1 | sed 's/cov: \(.*\) ft: \(.*\)/\1 | \2/') || true
+    inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$own/log")
+    rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$own/log")
+    echo "| \`$target\` | ${inputs:-?} | $(cat "$own/cpu") | ${rate:-?} | ${reached:-? | ?} | $(find "$own/merged" -type f | wc -l) |"
+    rm -rf "$own"
+}
+
+echo "| target | inputs | cpu | a second | edges | features | kept |"
+echo "| --- | --- | --- | --- | --- | --- | --- |"
+export -f search
+export found corpus program broken seconds
+printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -I{} bash -euo pipefail -c 'search "$1"' search {} || touch "$found/failed"
+[ ! -e "$found/failed" ]

@@ -4,6 +4,7 @@ use ringline_fuzz::mutate::{Random, mutate};
 use ringline_fuzz::{TARGETS, Target, corpus};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 
 /// Changed inputs for each target.
 const CHANGED: usize = 20_000;
@@ -60,4 +61,19 @@ fn each_target_has_its_corpus_and_no_corpus_is_left_over() {
     let mut names: Vec<String> = TARGETS.iter().map(|target| format!("{}.bin", target.name)).collect();
     names.sort_unstable();
     assert_eq!(files, names);
+}
+
+/// The table of docs/reliability.md is of the corpus that stands beside it.
+#[test]
+fn the_table_says_how_many_inputs_are_kept() {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where this checkout is");
+    let page = Path::new(&own).join("../../docs/reliability.md");
+    let page = fs::read_to_string(&page).expect("the page");
+    for target in TARGETS {
+        let begin = format!("| `{}` | ", target.name);
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with(&begin)).collect();
+        let said = rows.iter().filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+        let said: Vec<usize> = said.filter_map(|count| count.replace(',', "").parse().ok()).collect();
+        assert_eq!(said, [inputs_of(target).len()], "{}: kept, as the page says", target.name);
+    }
 }
