@@ -72,6 +72,19 @@ fn whatever_is_wanted_is_done_at_once_and_it_hibernates_again() {
 }
 
 #[test]
+fn what_is_lost_on_the_way_when_it_wakes_is_sent_again() {
+    let mut net = hibernating();
+    net.replica(1).group.propose(record(3)).expect("it leads");
+    // Its followers never hear of it, and go on to hibernate.
+    assert_eq!(net.replica(1).poll().len(), 2);
+    assert_eq!(net.hibernating(), [2, 3]);
+    net.ticks(6);
+    for node in NODES {
+        assert!(net.replica(node).committed.values().any(|known| *known == record(3)), "node {node}");
+    }
+}
+
+#[test]
 fn a_lost_leader_is_replaced_as_soon_as_if_it_had_been_awake() {
     let mut awake = Net::new();
     awake.ticks(12);

@@ -233,6 +233,21 @@ fn messages_without_a_place_on_the_connection_keep_their_order() {
     assert_eq!(named(&rig.asked()), [(1, None), (2, Some(1)), (3, Some(2))]);
 }
 
+#[test]
+fn a_message_that_waits_for_a_place_goes_when_the_one_behind_it_lacks_it_or_waits_itself() {
+    let ends: [fn(&mut Rig, Asked); 2] = [Rig::lack, Rig::refuse];
+    for end in ends {
+        let mut rig = Rig::new(KEPT);
+        (0..2).for_each(|_| rig.send(ROOM));
+        let asked = rig.asked();
+        // The second one is under way: its end makes room.
+        rig.handle(DeviceEvent::Busy(asked[0].token));
+        assert!(rig.asked().is_empty());
+        end(&mut rig, asked[1]);
+        assert_eq!(named(&rig.asked())[0], (1, None));
+    }
+}
+
 /// Takes what arrives, in the order of arrival, unless it names what is missing.
 #[derive(Default)]
 struct Server {
