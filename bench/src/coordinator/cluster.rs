@@ -10,6 +10,7 @@ use crate::workload::plan::ServerShape;
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,6 +117,12 @@ struct NodeFiles {
     cores: u32,
     replicas: u32,
     memory: String,
+}
+
+/// The shards of a storage node, by its index, in a fleet of so many without copies.
+pub fn shards_of(index: usize, storages: usize) -> Range<u32> {
+    let bound = |index: usize| SHARD_COUNT * index as u32 / storages as u32;
+    bound(index)..bound(index + 1)
 }
 
 /// What to start.
@@ -294,8 +301,7 @@ impl Cluster {
         let mut list = String::new();
         for (index, address) in addresses.iter().enumerate() {
             let id = index as u32 + 1;
-            let bound = |index: usize| SHARD_COUNT * index as u32 / storages;
-            let shards: Vec<u32> = (bound(index)..bound(index + 1)).collect();
+            let shards: Vec<u32> = shards_of(index, storages as usize).collect();
             let shards = if replicas == 1 { format!("shards = {shards:?}\n") } else { String::new() };
             list.push_str(&node_lines(id, *address, &zone_of(index, self.zone_count)));
             list.push_str(&shards);

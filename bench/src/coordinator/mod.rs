@@ -16,5 +16,5 @@ pub mod relay;
 pub mod tested;
 pub mod run;
 
-pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape, Tier};
+pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape, Tier, shards_of};
 pub use server::{Server, binary};

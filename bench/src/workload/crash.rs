@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
-use wire_protocol::ids::ConversationId;
+use wire_protocol::ids::{ConversationId, UserId};
 use wire_protocol::v1::server_frame;
 
 /// Messages each sender has in flight.
@@ -64,7 +64,7 @@ pub async fn run(cluster: &mut Cluster, route: Route, plan: &Plan) -> Result<Fin
     let mut ledgers = Vec::new();
     for pair in 0..plan.pairs {
         let target = &cluster.targets[pair % cluster.targets.len()];
-        ledgers.push(open_pair(target, route, pair).await?);
+        ledgers.push(open_pair(target, route, pair, |_| true).await?);
     }
     let (stop, stopped) = watch::channel(false);
     let senders = join_all(ledgers.into_iter().map(|ledger| send_until(ledger, stopped.clone())));
@@ -77,9 +77,22 @@ pub async fn run(cluster: &mut Cluster, route: Route, plan: &Plan) -> Result<Fin
     Ok(findings)
 }
 
-async fn open_pair(target: &Target, route: Route, pair: usize) -> Result<Ledger, AgentError> {
+/// Two users and their conversation; who receives is the first new user that fits.
+async fn open_pair(
+    target: &Target,
+    route: Route,
+    pair: usize,
+    fits: impl Fn(UserId) -> bool,
+) -> Result<Ledger, AgentError> {
     let sender = rest::register(target, &format!("sender-{pair}")).await?;
-    let receiver = rest::register(target, &format!("receiver-{pair}")).await?;
+    let mut passed_over = 0;
+    let receiver = loop {
+        let registered = rest::register(target, &format!("receiver-{pair}-{passed_over}")).await?;
+        if fits(registered.user) {
+            break registered;
+        }
+        passed_over += 1;
+    };
     let mut device = Device::connect(target, route, sender).await?;
     let conversation = device.create_direct(&receiver).await?;
     Ok(Ledger {

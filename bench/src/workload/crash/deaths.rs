@@ -5,11 +5,13 @@
 //! steps leaves a message pushed to one of them and not to the other. A device acknowledges what it has without gaps, and
 //! names no place when it syncs: it gets what changed since its version, from behind its cursor at the server. So a
 //! server that took a push for a delivery, or forgot a change, would leave a gap.
+//!
+//! Receivers are at home at storage nodes by turns: one that pushes nothing to anybody would never come by its place.
 
 use super::{Findings, Ledger, balance, come_back, not_started, open_pair, send_until, started_again};
 use crate::agent::{AgentError, Route, Target, rest};
 use crate::clock;
-use crate::coordinator::{Cluster, Server, Tier};
+use crate::coordinator::{Cluster, SHARD_COUNT, Server, Tier, shards_of};
 use crate::workload::device::{Device, Log};
 use futures_util::future::join_all;
 use rustix::process::Signal;
@@ -18,7 +20,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 use tokio::sync::watch;
-use wire_protocol::ids::ConversationId;
+use wire_protocol::ids::{ConversationId, UserId};
 
 /// Longest wait until a server has come by its place often enough, in milliseconds.
 const DEATH_MS_MAX: u64 = 60_000;
@@ -48,8 +50,13 @@ struct Chat {
 /// Runs the load and the deaths, then checks. Panics with what was wrong.
 pub async fn run(cluster: &mut Cluster, route: Route, deaths: &Deaths<'_>) -> Result<Findings, AgentError> {
     let mut chats = Vec::new();
+    let storages = cluster.storages.len();
     for pair in 0..deaths.pairs {
-        chats.push(Chat::open(&cluster.targets, route, pair).await?);
+        let is_home = |user: UserId| {
+            let shard = user.slot().shard(SHARD_COUNT).0;
+            storages == 0 || shards_of(pair % storages, storages).contains(&shard)
+        };
+        chats.push(Chat::open(&cluster.targets, route, pair, is_home).await?);
     }
     let (stop, stopped) = watch::channel(false);
     let chatting = join_all(chats.into_iter().map(|chat| chat.go_on_until(stopped.clone())));
@@ -113,8 +120,13 @@ async fn end_of(server: &mut Server, failpoint: &str) -> Result<ExitStatus, Agen
 }
 
 impl Chat {
-    async fn open(targets: &[Target], route: Route, pair: usize) -> Result<Self, AgentError> {
-        let ledger = open_pair(&targets[pair % targets.len()], route, pair).await?;
+    async fn open(
+        targets: &[Target],
+        route: Route,
+        pair: usize,
+        is_home: impl Fn(UserId) -> bool,
+    ) -> Result<Self, AgentError> {
+        let ledger = open_pair(&targets[pair % targets.len()], route, pair, is_home).await?;
         let mut listeners = Vec::new();
         for target in targets {
             let identity = rest::log_in(target, &ledger.receiver.username).await?;
