@@ -122,7 +122,7 @@ struct Waiting {
     kept: Kept,
     /// Nodes that have refused it.
     refusals: u8,
-    /// Since when it waits first; `None`: it has come since the last turn, or is not the first of its shard.
+    /// Since when it waits, here or at links; `None`: it has come since the last turn.
     since_ms: Option<u64>,
 }
 
@@ -306,12 +306,13 @@ impl Following {
     pub(super) fn end_waits(&mut self, now_ms: u64, events: &mut Vec<StorageEvent>) {
         let mut over = Vec::new();
         for id in &self.busy {
-            let Some(mut first) = self.shards[place(*id)].waiting.first_entry() else { continue };
-            let order = *first.key();
-            let first = first.get_mut();
-            first.since_ms = first.since_ms.or(Some(now_ms));
+            let waiting = &mut self.shards[place(*id)].waiting;
+            // Who has come since the last turn is behind all others, or refused and knows its time.
+            let newcomers = waiting.values_mut().rev().take_while(|it| it.since_ms.is_none());
+            newcomers.for_each(|it| it.since_ms = Some(now_ms));
+            let Some((order, first)) = waiting.first_key_value() else { continue };
             if first.over_ms() <= now_ms {
-                over.push((*id, order));
+                over.push((*id, *order));
             }
         }
         over.into_iter().for_each(|(id, order)| self.end(id, order, events));

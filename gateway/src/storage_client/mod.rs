@@ -2,8 +2,9 @@
 //!
 //! Embedded there is one link, to the node on this very loop ([`embedded`]). Otherwise there is one to each
 //! storage node ([`nodes`]), over mutual TLS. Either way a request that was taken gets exactly one answer: the
-//! shard's, or UNAVAILABLE when its link is lost. What a node refuses because another one leads the shard goes on to
-//! that one by itself (`following`). It knows nothing of sessions; the worker keeps what waits.
+//! shard's, or UNAVAILABLE when its link is lost, or nobody is found in time who leads the shard. What a node refuses
+//! because another one leads the shard goes on to that one by itself (`following`). It knows nothing of sessions; the
+//! worker keeps what waits.
 
 pub mod embedded;
 pub mod nodes;

@@ -243,6 +243,22 @@ fn whoever_waits_too_long_is_told_and_so_is_what_waits_behind() {
 }
 
 #[test]
+fn what_waited_behind_others_does_not_wait_as_long_again_once_it_is_refused() {
+    let mut rig = Rig::new();
+    rig.ask([1]);
+    rig.refuse(A, None, 5);
+    rig.ask([2]);
+    rig.pass_ms(10);
+    rig.pass_ms(FOLLOW_WAIT_MS_MAX - 20);
+    rig.lead(B, 6);
+    assert_eq!(rig.has(B), [1, 2]);
+    rig.answer(B);
+    rig.refuse(B, None, 7);
+    rig.pass_ms(20);
+    assert_eq!(rig.told, unavailable([2]));
+}
+
+#[test]
 fn the_time_of_what_never_was_sent_begins_with_the_next_turn() {
     let mut rig = Rig::new();
     rig.ask([1]);
