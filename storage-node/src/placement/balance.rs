@@ -4,6 +4,8 @@
 //!
 //! A preferred replica that lost leadership, or did not take it, is left alone for a while, and each time for twice as
 //! long: whatever ails it may go on.
+//!
+//! Time in which nobody looked is no time: a machine's clock that was set ahead, or a machine that slept, makes no calm.
 
 use std::collections::BTreeMap;
 use wire_protocol::ids::ShardId;
@@ -20,9 +22,13 @@ pub const LEFT_ALONE_MS: u64 = 30_000;
 /// and twice as long each further time, up to so many times: half an hour.
 pub const LEFT_ALONE_DOUBLINGS_MAX: u32 = 6;
 
+/// Between two looks no more than this counts, in milliseconds: ten of those that a node makes ten times a second.
+const LOOKS_APART_MS_MAX: u64 = 1_000;
+
 const _: () = {
     assert!(HAND_OVERS_APART_MS >= HANDED_OVER_MS_MAX);
     assert!(LEFT_ALONE_MS > CALM_MS);
+    assert!(LOOKS_APART_MS_MAX < CALM_MS);
 };
 
 /// The times of a balance.
@@ -53,7 +59,7 @@ pub struct Astray {
     pub could_lead: bool,
 }
 
-/// What is known of a shard.
+/// What is known of a shard. Times are the balance's own.
 #[derive(Debug, Default)]
 struct Known {
     leader: Option<u32>,
@@ -71,10 +77,14 @@ struct UnderWay {
     begun_ms: u64,
 }
 
-/// One node's.
+/// One node's. What it is told in the node's time it counts in its own (see [`Self::time_at`]).
 #[derive(Debug)]
 pub struct Balance {
     pace: Pace,
+    /// The node's time at the last look; `None` before the first.
+    looked_ms: Option<u64>,
+    /// What has counted until then, in milliseconds.
+    time_ms: u64,
     /// The last disturbance; `None` before the first event.
     disturbed_ms: Option<u64>,
     /// When the last hand-over began.
@@ -87,64 +97,82 @@ pub struct Balance {
 impl Balance {
     /// Knows nothing yet.
     pub fn new(pace: Pace) -> Self {
-        Self { pace, disturbed_ms: None, begun_ms: 0, under_way: None, shards: BTreeMap::new() }
+        Self {
+            pace,
+            looked_ms: None,
+            time_ms: 0,
+            disturbed_ms: None,
+            begun_ms: 0,
+            under_way: None,
+            shards: BTreeMap::new(),
+        }
+    }
+
+    /// The balance's own time.
+    fn time_at(&mut self, now_ms: u64) -> u64 {
+        let looked_ms = *self.looked_ms.get_or_insert(now_ms);
+        self.looked_ms = Some(looked_ms.max(now_ms));
+        self.time_ms += now_ms.saturating_sub(looked_ms).min(LOOKS_APART_MS_MAX);
+        self.time_ms
     }
 
     /// Something that a fleet in peace does not do.
     pub fn handle_disturbance(&mut self, now_ms: u64) {
-        self.disturbed_ms = Some(now_ms);
+        self.disturbed_ms = Some(self.time_at(now_ms));
     }
 
     /// `leader` leads the shard now, and `preferred` should. What is known already may be told again.
     pub fn handle_leader(&mut self, now_ms: u64, shard: ShardId, leader: u32, preferred: u32) {
+        let time_ms = self.time_at(now_ms);
         let known = self.shards.entry(shard).or_default();
         let before = known.leader.replace(leader);
         if before == Some(leader) {
             return;
         }
         if leader == preferred {
-            known.home_since_ms = now_ms;
+            known.home_since_ms = time_ms;
             self.under_way = self.under_way.filter(|under_way| under_way.shard != shard);
             return;
         }
         if before == Some(preferred) {
-            if now_ms.saturating_sub(known.home_since_ms) > self.pace.left_alone_ms {
+            if time_ms.saturating_sub(known.home_since_ms) > self.pace.left_alone_ms {
                 known.losses = 0;
             }
-            known.leave_alone(now_ms, self.pace);
+            known.leave_alone(time_ms, self.pace);
         }
-        self.disturbed_ms = Some(now_ms);
+        self.disturbed_ms = Some(time_ms);
     }
 
     /// Looks at shards that this node leads astray, of which any part may be given, and names the one to be handed over
     /// now, to its preferred replica.
     pub fn poll(&mut self, now_ms: u64, astray: impl IntoIterator<Item = Astray>) -> Option<ShardId> {
-        let disturbed_ms = *self.disturbed_ms.get_or_insert(now_ms);
+        let time_ms = self.time_at(now_ms);
+        let disturbed_ms = *self.disturbed_ms.get_or_insert(time_ms);
         if let Some(UnderWay { shard, begun_ms }) = self.under_way {
-            if now_ms.saturating_sub(begun_ms) < HANDED_OVER_MS_MAX {
+            if time_ms.saturating_sub(begun_ms) < HANDED_OVER_MS_MAX {
                 return None;
             }
             self.under_way = None;
-            self.shards.entry(shard).or_default().leave_alone(now_ms, self.pace);
+            self.shards.entry(shard).or_default().leave_alone(time_ms, self.pace);
         }
-        let is_calm = now_ms.saturating_sub(disturbed_ms) >= self.pace.calm_ms;
-        if !is_calm || now_ms.saturating_sub(self.begun_ms) < self.pace.apart_ms {
+        let is_calm = time_ms.saturating_sub(disturbed_ms) >= self.pace.calm_ms;
+        if !is_calm || time_ms.saturating_sub(self.begun_ms) < self.pace.apart_ms {
             return None;
         }
         let is_next = |astray: &Astray| {
             let known = self.shards.get(&astray.shard);
-            astray.could_lead && known.is_none_or(|known| known.left_alone_until_ms <= now_ms)
+            astray.could_lead && known.is_none_or(|known| known.left_alone_until_ms <= time_ms)
         };
         let shard = astray.into_iter().filter(is_next).map(|astray| astray.shard).next()?;
-        self.begun_ms = now_ms;
-        self.under_way = Some(UnderWay { shard, begun_ms: now_ms });
+        self.begun_ms = time_ms;
+        self.under_way = Some(UnderWay { shard, begun_ms: time_ms });
         Some(shard)
     }
 }
 
 impl Known {
-    fn leave_alone(&mut self, now_ms: u64, pace: Pace) {
-        self.left_alone_until_ms = now_ms + (pace.left_alone_ms << self.losses);
+    fn leave_alone(&mut self, time_ms: u64, pace: Pace) {
+        self.left_alone_until_ms = time_ms + (pace.left_alone_ms << self.losses);
         self.losses = (self.losses + 1).min(LEFT_ALONE_DOUBLINGS_MAX);
     }
 }
@@ -202,7 +230,7 @@ mod tests {
     fn who_could_not_lead_is_passed_over() {
         let mut balance = leading(2);
         let away = Astray { could_lead: false, ..astray(0) };
-        assert_eq!(balance.poll(CALM_MS, [away]), None);
+        assert_eq!(polled(&mut balance, 0, CALM_MS + 100, &[away]), []);
         assert_eq!(balance.poll(CALM_MS, [away, astray(1)]), Some(ShardId(1)));
     }
 
@@ -251,12 +279,31 @@ mod tests {
         balance.handle_leader(100, ShardId(0), PREFERRED, PREFERRED);
         let mut now_ms = 100;
         for _ in 0..3 {
+            assert_eq!(polled(&mut balance, now_ms, now_ms + 2 * LEFT_ALONE_MS, &[]), []);
             now_ms += 2 * LEFT_ALONE_MS;
             balance.handle_leader(now_ms, ShardId(0), OWN, PREFERRED);
-            assert_eq!(balance.poll(now_ms + LEFT_ALONE_MS - 100, [astray(0)]), None);
-            assert_eq!(balance.poll(now_ms + LEFT_ALONE_MS, [astray(0)]), Some(ShardId(0)));
-            now_ms += LEFT_ALONE_MS;
+            let back_ms = now_ms + LEFT_ALONE_MS;
+            assert_eq!(polled(&mut balance, now_ms, back_ms + 100, &[astray(0)]), [(back_ms, 0)]);
+            now_ms = back_ms;
             balance.handle_leader(now_ms, ShardId(0), PREFERRED, PREFERRED);
         }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_makes_no_calm_and_ends_no_leaving_alone() {
+        const HOUR_MS: u64 = 3_600_000;
+        let mut balance = leading(1);
+        assert_eq!(polled(&mut balance, 0, 2_000, &[astray(0)]), []);
+        // What lies between counts as one look, however long it was.
+        let calm_ms = HOUR_MS + CALM_MS - LOOKS_APART_MS_MAX;
+        let begun = polled(&mut balance, HOUR_MS + 1_900, calm_ms + 100, &[astray(0)]);
+        assert_eq!(begun, [(calm_ms, 0)]);
+        // It refuses, and is left alone, whatever the clock says.
+        let refused_ms = calm_ms + HANDED_OVER_MS_MAX;
+        assert_eq!(polled(&mut balance, calm_ms + 100, refused_ms + 1_000, &[astray(0)]), []);
+        let later_ms = refused_ms + HOUR_MS;
+        assert_eq!(polled(&mut balance, later_ms, later_ms + LEFT_ALONE_MS / 2, &[astray(0)]), []);
+        // A clock that falls, which a node's does not, adds nothing.
+        assert_eq!(polled(&mut balance, 0, LEFT_ALONE_MS, &[astray(0)]), []);
     }
 }
