@@ -15,9 +15,6 @@ use std::process::ExitCode;
 const PLAN_DEFAULT: &str = "faults-namespaces";
 /// Longest time without service after a leader was lost, in seconds, when no other is named.
 const LIMIT_S_DEFAULT: f64 = 3.0;
-/// What a short run breaks.
-const SHORT: [Kind; 7] =
-    [Kind::Kill, Kind::Stop, Kind::Cut, Kind::CutIn, Kind::CutOut, Kind::ZoneLoss, Kind::ShardMoves];
 
 /// `ringline-bench faults …`.
 pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
@@ -46,7 +43,7 @@ pub fn command(arguments: &[String]) -> Result<ExitCode, Failure> {
         );
     }
     if kinds.is_empty() {
-        kinds = if length == Length::Short { SHORT.to_vec() } else { Kind::ALL.to_vec() };
+        kinds = Kind::ALL.to_vec();
     }
     let limit_ms = (flags.decimal("--limit-s")?.unwrap_or(LIMIT_S_DEFAULT) * 1_000.0) as u64;
     let mut plan = plan(&flags.one("--plan")?.unwrap_or_else(|| PLAN_DEFAULT.to_owned()))?;

@@ -83,9 +83,14 @@ impl Injector<'_> {
 
     /// Lets the fault last. Gives the time until a node that was not hit led each of the victims' shards.
     fn hold(&self, fleet: &Fleet, victims: &Victims, led: &[u32], begin_us: u64) -> Option<u64> {
-        let hold_us = self.kind.hold(self.length).as_micros() as u64;
+        let [hold_us, hold_us_max] =
+            [self.kind.hold(self.length), self.kind.hold_max(self.length)].map(|it| it.as_micros() as u64);
         let mut elected_us = None;
-        while clock::now_us() < begin_us + hold_us {
+        loop {
+            let held_us = clock::now_us() - begin_us;
+            if held_us >= hold_us_max || held_us >= hold_us && elected_us.is_some() {
+                return elected_us;
+            }
             if elected_us.is_none() && !led.is_empty() {
                 let now = leaders::of(&fleet.cluster.storages);
                 let is_elsewhere =
@@ -94,7 +99,6 @@ impl Injector<'_> {
             }
             std::thread::sleep(LOOK);
         }
-        elected_us
     }
 
     /// Waits until all streams have been served for a while; whether they were in time.

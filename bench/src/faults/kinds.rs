@@ -228,6 +228,15 @@ impl Kind {
             (_, Length::Short) => Duration::from_secs(4),
         }
     }
+
+    /// It lasts until then if no other node leads before.
+    pub fn hold_max(self, length: Length) -> Duration {
+        match self {
+            // The node notices when its log needs the next file.
+            Self::DiskFull => Duration::from_secs(40),
+            _ => self.hold(length),
+        }
+    }
 }
 
 /// How thorough a run is.

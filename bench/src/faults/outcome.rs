@@ -2,13 +2,27 @@
 
 use super::injector::Observed;
 use super::kinds::Kind;
-use super::probe::{Stream, longest_gap_us};
+use super::probe::{Stream, gaps_us, longest_gap_us};
 use crate::report::results::RunResult;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
 /// A stream that waited longer than this was without service; pace and a late answer are below.
 const INTERRUPTED_US: u64 = 500_000;
+
+/// Half a second or more in which a stream had no acknowledgement.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interruption {
+    /// The stream's shard: of its conversation and of its user's sessions.
+    pub shard: u32,
+    /// The gateway that it began at, by index.
+    pub gateway: usize,
+    /// The last acknowledgement before, or the fault if that came later: milliseconds from the fault on.
+    pub begun_ms: u64,
+    /// Until the next one, or the end, in milliseconds.
+    pub lasted_ms: u64,
+}
 
 /// One fault.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -33,6 +47,8 @@ pub struct Outcome {
     pub at_hit_gateway_ms: Option<u64>,
     /// Streams, of those at gateways that were not hit, that waited longer than half a second.
     pub streams_interrupted: u32,
+    /// All such waits of all streams, in the order of their begin.
+    pub interruptions: Vec<Interruption>,
     /// Of so many.
     pub streams: u32,
     /// Seconds from begin to healing.
@@ -89,11 +105,12 @@ impl Outcome {
             victims: observed.victims.clone(),
             zones_min: observed.zones_min,
             shards_led: observed.led.len() as u32,
-            elected_ms: observed.elected_us.filter(|_| kind.takes_leader()).map(|us| us / 1_000),
+            elected_ms: observed.elected_us.map(|us| us / 1_000),
             without_service_ms: longest(false, begin_us, until_us),
             after_healing_ms: longest(false, heal_us, end_us),
             at_hit_gateway_ms: (!observed.gateways.is_empty()).then(|| longest(true, begin_us, end_us)),
             streams_interrupted: interrupted.count() as u32,
+            interruptions: interruptions(&observed.streams, begin_us, end_us),
             streams: others.len() as u32,
             held_s: (heal_us - begin_us) as f64 / 1e6,
             whole: observed.whole,
@@ -131,8 +148,13 @@ impl Outcome {
         claim(self.wrong.is_empty(), format!("answers that cannot be: {:?}", self.wrong));
         claim(self.whole, "not everything was served again".into());
         claim(self.missing.is_empty(), format!("{:?} did not run at the end", self.missing));
+        let takes_leader = Kind::named(&self.fault).is_some_and(Kind::takes_leader);
+        claim(
+            !takes_leader || self.shards_led == 0 || self.elected_ms.is_some(),
+            "nobody else led before it was healed".into(),
+        );
         let worst_ms = self.without_service_ms.max(self.after_healing_ms);
-        // A slow leader is slow for as long as its link is: it is not lost.
+        // What the node leads waits for its link: how long is not promised.
         let is_limited = self.fault != Kind::SlowLink.name();
         claim(
             !is_limited || worst_ms <= limit_ms,
@@ -140,6 +162,23 @@ impl Outcome {
         );
         broken
     }
+}
+
+fn interruptions(streams: &[Stream], begin_us: u64, end_us: u64) -> Vec<Interruption> {
+    let of = |stream: &Stream| {
+        let (shard, gateway) = (stream.shard, stream.gateway);
+        let long = gaps_us(&stream.acks_us, begin_us, end_us).filter(|(_, us)| *us > INTERRUPTED_US);
+        let told = long.map(move |(at_us, us)| Interruption {
+            shard,
+            gateway,
+            begun_ms: (at_us - begin_us) / 1_000,
+            lasted_ms: us / 1_000,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let mut all: Vec<Interruption> = streams.iter().flat_map(of).collect();
+    all.sort_by_key(|it| (it.begun_ms, it.shard, it.gateway));
+    all
 }
 
 /// All of them as a table.
@@ -191,6 +230,15 @@ pub fn table(outcomes: &[Outcome]) -> String {
          fault to its healing, at gateways that were not hit; healing: from there to the end; gateway: of whoever was at the\n\
          gateway that was hit. streams: how many waited over half a second. no ans: messages without an answer for 5 s.\n",
     );
+    for outcome in outcomes.iter().filter(|outcome| !outcome.interruptions.is_empty()) {
+        let waits = outcome.interruptions.iter().map(|it| {
+            let (begun, lasted, gateway) = (seconds(it.begun_ms), seconds(it.lasted_ms), it.gateway + 1);
+            format!("  shard {} by gateway-{gateway}: {lasted}, from {begun} on", it.shard)
+        });
+        let waits: Vec<String> = waits.collect();
+        let _ =
+            writeln!(text, "\n{}, held for {:.1} s:\n{}", outcome.fault, outcome.held_s, waits.join("\n"));
+    }
     text
 }
 
@@ -203,8 +251,27 @@ mod tests {
     }
 
     #[test]
+    fn long_waits_are_told_with_place_and_time_and_short_ones_are_not() {
+        let stream = |shard, gateway, acks_us: &[u64]| Stream {
+            acks_us: acks_us.to_vec(),
+            ..Stream::new(shard, gateway)
+        };
+        let streams = [
+            stream(3, 1, &[900_000, 1_400_000, 4_000_000]),
+            stream(5, 0, &[1_300_000, 1_800_000, 2_300_000, 2_800_000, 3_300_000, 3_800_000]),
+        ];
+        let told = interruptions(&streams, 1_000_000, 4_700_001);
+        let wait = |shard, gateway, begun_ms, lasted_ms| Interruption { shard, gateway, begun_ms, lasted_ms };
+        assert_eq!(told, [wait(3, 1, 400, 2_600), wait(5, 0, 2_800, 900), wait(3, 1, 3_000, 700)]);
+        let outcome = Outcome { interruptions: told, ..fine() };
+        assert!(table(&[outcome]).contains("shard 3 by gateway-2: 2.60 s, from 0.40 s on"));
+    }
+
+    #[test]
     fn each_broken_promise_is_named() {
         assert!(fine().broken(3_000).is_empty());
+        assert!(Outcome { shards_led: 1, elected_ms: Some(9), ..fine() }.broken(3_000).is_empty());
+        assert!(Outcome { shards_led: 1, fault: "clock-ahead".into(), ..fine() }.broken(3_000).is_empty());
         let slow = Outcome { fault: "slow-link".into(), without_service_ms: 9_000, ..fine() };
         assert!(slow.broken(3_000).is_empty());
         let wrong = [
@@ -216,6 +283,7 @@ mod tests {
             (Outcome { wrong: vec!["x".into()], ..fine() }, "cannot be"),
             (Outcome { whole: false, ..fine() }, "served again"),
             (Outcome { missing: vec!["storage-1".into()], ..fine() }, "storage-1"),
+            (Outcome { shards_led: 1, ..fine() }, "nobody else led"),
             (Outcome { without_service_ms: 3_001, ..fine() }, "3001 ms"),
             (Outcome { after_healing_ms: 3_002, ..fine() }, "3002 ms"),
         ];

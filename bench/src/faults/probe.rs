@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use wire_protocol::ids::{ConversationId, DeviceId, UserId};
+use wire_protocol::ids::{ConversationId, DeviceId, Slot, UserId};
 use wire_protocol::v1::server_frame;
 
 /// Pause between an answer and the next message: what gaps are known to.
@@ -48,22 +48,25 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn new(shard: u32, gateway: usize) -> Self {
+    /// Of a stream that has not begun.
+    pub fn new(shard: u32, gateway: usize) -> Self {
         Self { shard, gateway, acks_us: Vec::new(), unanswered: 0, reconnects: 0, wrong: Vec::new() }
     }
 }
 
-/// Longest time without an acknowledgement between two moments, in microseconds, counted from the first of them at the
-/// earliest; a stream that had none from some moment on was without until `to_us`.
+/// Times without an acknowledgement between two moments, in microseconds, each as its begin and length, counted from the
+/// first of the moments at the earliest; a stream that had none from some moment on was without until `to_us`.
+pub fn gaps_us(acks_us: &[u64], from_us: u64, to_us: u64) -> impl Iterator<Item = (u64, u64)> {
+    let within = acks_us.iter().copied().filter(move |at_us| (from_us..to_us).contains(at_us));
+    within.chain([to_us]).scan(from_us, |last_us, at_us| {
+        let begun_us = std::mem::replace(last_us, at_us);
+        Some((begun_us, at_us.saturating_sub(begun_us)))
+    })
+}
+
+/// The longest of them, in microseconds.
 pub fn longest_gap_us(acks_us: &[u64], from_us: u64, to_us: u64) -> u64 {
-    let within = acks_us.iter().copied().filter(|at_us| (from_us..to_us).contains(at_us));
-    let mut longest_us = 0;
-    let mut last_us = from_us;
-    for at_us in within.chain([to_us]) {
-        longest_us = longest_us.max(at_us.saturating_sub(last_us));
-        last_us = at_us;
-    }
-    longest_us
+    gaps_us(acks_us, from_us, to_us).map(|(_, lasted_us)| lasted_us).max().unwrap_or(0)
 }
 
 /// All streams, running in a thread of their own until this is dropped.
@@ -156,19 +159,17 @@ impl Client {
         targets: &[Target],
         minter: &Minter,
     ) -> Result<Self, FaultsError> {
-        let identity = identity(run, 2 * index as u32, 0, minter)?;
-        // Their conversation's shard follows from both ids: one in eight fits.
-        let mut others = (0..).map(|try_number| identity_of(run, 2 * index as u32 + 1, try_number));
-        let fits = |user: &UserId| {
-            ConversationId::direct(identity.user, *user).slot().shard(SHARD_COUNT).0 == stream.shard
-        };
-        let (number, user) = (0..).zip(&mut others).find(|(_, user)| fits(user)).expect("ids do not end");
-        let other = self::identity(run, 2 * index as u32 + 1, number, minter)?;
+        let is_there = |slot: Slot| slot.shard(SHARD_COUNT).0 == stream.shard;
+        // Its sessions are of the same shard: who connects anew waits for no other one.
+        let identity = fitting(run, 2 * index as u32, minter, |user| is_there(user.slot()))?;
+        // Their conversation's shard follows from both ids.
+        let in_room = |user| ConversationId::direct(identity.user, user);
+        let other = fitting(run, 2 * index as u32 + 1, minter, |user| is_there(in_room(user).slot()))?;
         Ok(Self {
             index,
             gateway: stream.gateway,
             targets: targets.to_vec(),
-            conversation: ConversationId::direct(identity.user, user),
+            conversation: in_room(other.user),
             identity,
             other,
             device: None,
@@ -274,8 +275,15 @@ fn identity_of(run: u64, number: u32, try_number: u32) -> UserId {
     UserId(id)
 }
 
-fn identity(run: u64, number: u32, try_number: u32, minter: &Minter) -> Result<Identity, FaultsError> {
-    let user = identity_of(run, number, try_number);
+/// The first user of this number that fits: one in as many as there are shards does.
+fn fitting(
+    run: u64,
+    number: u32,
+    minter: &Minter,
+    fits: impl Fn(UserId) -> bool,
+) -> Result<Identity, FaultsError> {
+    let mut users = (0..).map(|try_number| identity_of(run, number, try_number));
+    let user = users.find(|user| fits(*user)).expect("ids do not end");
     let device = DeviceId(user.0);
     let access_token = minter.mint(user, device, clock::wall_ms())?;
     Ok(Identity { user, device, username: user.to_string(), access_token, refresh_token: String::new() })
@@ -293,6 +301,8 @@ mod tests {
         assert_eq!(longest_gap_us(&acks, 905, 1_000), 50);
         assert_eq!(longest_gap_us(&acks, 951, 2_000), 1_049, "never again");
         assert_eq!(longest_gap_us(&[], 5, 25), 20);
+        let all: Vec<(u64, u64)> = gaps_us(&acks, 100, 1_000).collect();
+        assert_eq!(all, [(100, 10), (110, 790), (900, 50), (950, 50)], "each with its begin");
     }
 
     #[test]
@@ -303,6 +313,7 @@ mod tests {
             let client =
                 Client::new(7, shard as usize, &Stream::new(shard, 0), &[], &minter).expect("it mints");
             assert_eq!(client.conversation.slot().shard(SHARD_COUNT).0, shard);
+            assert_eq!(client.identity.user.slot().shard(SHARD_COUNT).0, shard);
         }
     }
 }
