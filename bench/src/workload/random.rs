@@ -1,5 +1,7 @@
 //! Randomness from a seed: the same seed, the same run.
 
+use std::ops::Range;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): quick, passes BigCrush, and any seed serves.
 #[derive(Clone, Debug)]
 pub struct Random {
@@ -24,6 +26,11 @@ impl Random {
     /// Below `bound`, which is not 0. The bias is below 2^-32 for the small bounds used here.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.draw() % bound
+    }
+
+    /// Within a range that is not empty.
+    pub fn within(&mut self, range: Range<u64>) -> u64 {
+        range.start + self.below(range.end - range.start)
     }
 
     /// In (0, 1].

@@ -60,18 +60,18 @@ impl Doors {
     /// From the seed alone.
     pub fn plan(seed: u64) -> Self {
         let mut random = Random::new(seed ^ STREAM);
-        let said_per_s = within(&SAID_PER_S, &mut random) as u32;
+        let said_per_s = random.within(SAID_PER_S) as u32;
         let mut doors = Self { hellos: None, admits_per_s: said_per_s, faults: Vec::new() };
         if PACED.contains(&(seed % 32)) {
-            let per_s = within(&PER_S, &mut random) as u32;
-            let burst = within(&BURST, &mut random) as u32;
+            let per_s = random.within(PER_S) as u32;
+            let burst = random.within(BURST) as u32;
             (doors.hellos, doors.admits_per_s) = (Some(Rate::per_second(per_s, burst)), per_s);
             doors.faults.push(happens(&mut random, Fault::Gateway));
             let resets = random.below(RESETS);
             doors.faults.extend((0..resets).map(|_| happens(&mut random, Fault::Reset)));
         }
         if LEAVING.contains(&(seed % 32)) {
-            let leaves = within(&LEAVES, &mut random);
+            let leaves = random.within(LEAVES);
             doors.faults.extend((0..leaves).map(|_| {
                 let has_window = random.below(NO_WINDOW) > 0;
                 let window_ms = if has_window { 1 + random.below(WINDOW_MS) } else { 0 };
@@ -82,14 +82,10 @@ impl Doors {
     }
 }
 
-fn within(range: &Range<u64>, random: &mut Random) -> u64 {
-    range.start + random.below(range.end - range.start)
-}
-
 /// To any gateway.
 fn happens(random: &mut Random, fault: impl FnOnce(usize) -> Fault) -> Planned {
     let host = HOSTS.nodes + random.below(HOSTS.gateways as u64) as usize;
-    let (at_ms, lasts_ms) = (within(&WITHIN_MS, random), within(&AWAY_MS, random));
+    let (at_ms, lasts_ms) = (random.within(WITHIN_MS), random.within(AWAY_MS));
     Planned { at_ms, lasts_ms, fault: fault(host) }
 }
 

@@ -50,14 +50,14 @@ impl Replacement {
             return None;
         }
         let mut random = Random::new(seed ^ STREAM);
-        let mut within = |range: Range<u64>| range.start + random.below(range.end - range.start);
-        let host = within(0..HOSTS.nodes as u64) as usize;
-        let back = Back::ALL[within(0..Back::ALL.len() as u64) as usize];
-        let at_ms = within(LOST_MS);
-        let loss = Planned { at_ms, lasts_ms: within(STARTED_MS), fault: Fault::DiskLost { host, back } };
-        let joins_from_ms = at_ms + within(NOTICED_MS);
-        let joins_at_ms = joins_from_ms + within(ASKED_MS);
-        let leaves_at_ms = joins_at_ms + within(ASKED_MS);
+        let host = random.within(0..HOSTS.nodes as u64) as usize;
+        let back = Back::ALL[random.within(0..Back::ALL.len() as u64) as usize];
+        let at_ms = random.within(LOST_MS);
+        let loss =
+            Planned { at_ms, lasts_ms: random.within(STARTED_MS), fault: Fault::DiskLost { host, back } };
+        let joins_from_ms = at_ms + random.within(NOTICED_MS);
+        let joins_at_ms = joins_from_ms + random.within(ASKED_MS);
+        let leaves_at_ms = joins_at_ms + random.within(ASKED_MS);
         let wishes = [
             Wished { at_ms: joins_at_ms, wish: Wish::Joins(HOSTS.node_of_host(HOSTS.joiner())) },
             Wished { at_ms: leaves_at_ms, wish: Wish::Leaves(HOSTS.node_of_host(host)) },

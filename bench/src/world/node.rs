@@ -606,7 +606,8 @@ impl Running {
         for event in events {
             match (event, *link) {
                 (ServingEvent::Hello(hello), _) => {
-                    *version = self.versions.max.min(hello.version_max);
+                    let theirs = Versions { min: hello.version_min, max: hello.version_max };
+                    *version = self.versions.common(theirs).expect("the half has agreed on one");
                     *link = Some(owner.open_link(LinkPeer {
                         role: hello.role(),
                         peer_id: hello.peer_id,

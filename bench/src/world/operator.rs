@@ -107,10 +107,10 @@ impl Operator {
             return operator;
         }
         operator.joins_from_ms = Some(random.below(STARTS_MS));
-        let joins_at_ms = within(&JOINS_MS, &mut random);
+        let joins_at_ms = random.within(JOINS_MS);
         operator.wishes.push(Wished { at_ms: joins_at_ms, wish: Wish::Joins(HOSTS.nodes as u32 + 1) });
         if random.below(5) > 0 {
-            let at_ms = joins_at_ms + within(&LEAVES_MS, &mut random);
+            let at_ms = joins_at_ms + random.within(LEAVES_MS);
             let leaves = random.below(HOSTS.nodes as u64 + 1) as u32 + 1;
             operator.wishes.push(Wished { at_ms, wish: Wish::Leaves(leaves) });
         }
@@ -120,15 +120,10 @@ impl Operator {
         operator
     }
 
-    /// When the last of it has come up, in milliseconds from the start.
+    /// When its last wish comes up, in milliseconds from the start.
     pub fn over_ms(&self) -> u64 {
-        let faults = self.faults.iter().map(|planned| planned.at_ms + planned.lasts_ms);
-        faults.chain(self.wishes.iter().map(|wished| wished.at_ms)).max().unwrap_or(0)
+        self.wishes.iter().map(|wished| wished.at_ms).max().unwrap_or(0)
     }
-}
-
-fn within(range: &Range<u64>, random: &mut Random) -> u64 {
-    range.start + random.below(range.end - range.start)
 }
 
 impl World {
@@ -143,7 +138,7 @@ impl World {
             let place = running[self.operator.random.below(running.len() as u64) as usize];
             self.nodes[place].ask_for(&wish.asked(&self.zones), &mut self.outside);
         }
-        let again_ms = self.outside.now_ms + within(&AGAIN_MS, &mut self.operator.random);
+        let again_ms = self.outside.now_ms + self.operator.random.within(AGAIN_MS);
         self.outside.agenda.plan(again_ms, Due::Wish(number));
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Plan {
 impl Plan {
     /// `random`: of the run itself. Whatever is newer than the first faults has chance of its own.
     pub fn of(seed: u64, random: &mut Random) -> Self {
-        let (mut faults, _) = faults::plan(seed, HOSTS, random);
+        let mut faults = faults::plan(seed, HOSTS, random);
         let (mut operator, mut doors) = (Operator::plan(seed), Doors::plan(seed));
         let mut releases = Releases::plan(seed);
         let wishes_ms = operator.over_ms();

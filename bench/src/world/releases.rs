@@ -40,9 +40,8 @@ impl Releases {
             return Self { old: None, faults: Vec::new() };
         }
         let mut random = Random::new(seed ^ STREAM);
-        let mut within = |range: Range<u64>| range.start + random.below(range.end - range.start);
-        let host = within(0..(HOSTS.nodes + HOSTS.gateways) as u64) as usize;
-        let (at_ms, lasts_ms) = (within(UPGRADED_MS), within(AWAY_MS));
+        let host = random.within(0..(HOSTS.nodes + HOSTS.gateways) as u64) as usize;
+        let (at_ms, lasts_ms) = (random.within(UPGRADED_MS), random.within(AWAY_MS));
         let upgrade = Planned { at_ms, lasts_ms, fault: Fault::Upgrade(host) };
         Self { old: Some(host), faults: vec![upgrade] }
     }

@@ -130,7 +130,7 @@ mod tests {
             let wishes: Vec<Wish> = Operator::plan(*seed).wishes.iter().map(|wished| wished.wish).collect();
             wishes == [Wish::Joins(HOSTS.nodes as u32 + 1)]
         };
-        // `tests/world.rs` runs so many seeds.
+        // `tests/world.rs` runs these seeds, and more.
         let late = (0..1_000).filter(|seed| Zones::plan(*seed).nodes == LATE);
         assert!(late.filter(joins_and_stays).count() > 2);
     }

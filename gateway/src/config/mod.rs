@@ -194,13 +194,6 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// From a file.
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let config = Self::read_before_flags(path)?;
-        config.check()?;
-        Ok(config)
-    }
-
     /// From a file's text; `path` names it in errors.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config = Self::parse_keys(text, path)?;

@@ -169,9 +169,10 @@ fn gateways_of_the_manifest_understand_what_they_are_told() {
 #[test]
 fn gateways_have_what_the_probes_of_the_manifest_ask_for() {
     let (server, set) = (Server::embedded(), object("StatefulSet", "ringline-gateway"));
+    let listens_at = Manifest::read().gateway().listen.port();
     for (probe, word) in [("livenessProbe", "live"), ("readinessProbe", "ready")] {
         let (path, port) = probed(set, probe);
-        assert_eq!(port, Manifest::read().gateway().listen.port());
+        assert_eq!(port, listens_at);
         let (status, answer) = server.get(server.plain, path);
         assert_eq!(status, 200, "{path}: {answer}");
         let answer: Value = serde_json::from_str(&answer).expect("JSON");

@@ -183,8 +183,7 @@ impl Server {
 
     /// As [`Self::start`]; with everything that can be logged in a file of its own.
     pub fn logging_everything(folder: Folder, config: &str) -> (Self, PathBuf) {
-        let log = folder.path().join("log");
-        (Self::launch(folder, config, "127.0.0.1:0", Some(&log), &Share::default()), log)
+        Self::logging_at(folder, config, ([127, 0, 0, 1], 0).into())
     }
 
     /// As [`Self::logging_everything`], with this address for TLS.

@@ -51,10 +51,15 @@ impl Lost {
     }
 }
 
+/// One conversation of the shard.
+pub(super) fn conversation_of(shard: u32) -> ConversationId {
+    let mut ids = (0..=u8::MAX).map(|number| ConversationId([number; 16]));
+    ids.find(|id| id.slot().shard(SHARDS) == ShardId(shard)).expect("each shard has some")
+}
+
 /// Messages of one conversation of the shard.
 fn messages_of(shard: u32) -> MemoryStore {
-    let mut ids = (0..=u8::MAX).map(|number| ConversationId([number; 16]));
-    let id = ids.find(|id| id.slot().shard(SHARDS) == ShardId(shard)).expect("each shard has some");
+    let id = conversation_of(shard);
     let mut batch = WriteBatch::new();
     for seq in 1..=if shard == 0 { MANY } else { FEW } {
         batch.put(keys::message(id, Seq(seq)), vec![shard as u8; 30]);

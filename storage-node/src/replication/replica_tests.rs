@@ -558,24 +558,34 @@ fn storm(seed: u64) -> (usize, usize, usize) {
             44 => net.replicas.iter().for_each(Replica::cut),
             _ => deliver_one(&mut net, &mut random),
         }
-        for replica in &mut net.replicas {
-            net.messages.extend(replica.poll());
-        }
-        let snapshots: Vec<Taken> =
-            net.replicas.iter_mut().flat_map(|replica| replica.snapshots.drain(..)).collect();
-        snapshots.into_iter().for_each(|snapshot| net.bring(snapshot));
-        agree(&net, &mut agreed, seed);
-        net.messages.truncate(400);
+        turn_and_agree(&mut net, &mut agreed, seed);
     }
+    calm(&mut net, &mut agreed, seed, 60);
+    (agreed.len(), restarts, net.replicas.iter().map(|replica| replica.installed).sum())
+}
+
+/// What replicas have to say goes out, and nothing that was agreed on changes.
+fn turn_and_agree(net: &mut Net, agreed: &mut BTreeMap<u64, Bytes>, seed: u64) {
+    for replica in &mut net.replicas {
+        net.messages.extend(replica.poll());
+    }
+    let snapshots: Vec<Taken> =
+        net.replicas.iter_mut().flat_map(|replica| replica.snapshots.drain(..)).collect();
+    snapshots.into_iter().for_each(|snapshot| net.bring(snapshot));
+    agree(net, agreed, seed);
+    net.messages.truncate(400);
+}
+
+/// All is well from now on: everybody arrives at what was agreed on.
+fn calm(net: &mut Net, agreed: &mut BTreeMap<u64, Bytes>, seed: u64, ticks: usize) {
     net.cut.clear();
     net.settle();
-    net.ticks(60);
-    agree(&net, &mut agreed, seed);
+    net.ticks(ticks);
+    agree(net, agreed, seed);
     let last = agreed.keys().max().copied().unwrap_or(0);
     for (replica, node) in net.replicas.iter().zip(NODES) {
         assert_eq!(replica.applied, last, "seed {seed}: node {node} did not catch up");
     }
-    (agreed.len(), restarts, net.replicas.iter().map(|replica| replica.installed).sum())
 }
 
 fn deliver_one(net: &mut Net, random: &mut Random) {

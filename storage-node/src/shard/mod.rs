@@ -424,20 +424,15 @@ impl Shard {
     }
 
     fn refuse(&self, origin: Origin, kind: shard_error::Kind, detail: &str, effects: &mut Effects) {
-        let retry_after_ms = match kind {
-            shard_error::Kind::Overloaded => {
-                self.metrics.overloaded.increment();
-                RETRY_OVERLOADED_MS
-            }
+        match kind {
+            shard_error::Kind::Overloaded => self.metrics.overloaded.increment(),
             shard_error::Kind::Unavailable | shard_error::Kind::NotHere => {
                 self.metrics.unavailable.increment();
-                RETRY_UNAVAILABLE_MS
             }
-            _ => 0,
-        };
-        let detail = format!("shard {}: {detail}", self.id);
-        let error = ShardError { kind: kind as i32, detail, retry_after_ms, ..ShardError::default() };
-        respond(origin, Reply::Error(error), effects);
+            _ => {}
+        }
+        let refused = refusal(origin.request_id, kind, format!("shard {}: {detail}", self.id));
+        effects.responses.push((origin.link, refused));
     }
 }
 
@@ -455,7 +450,7 @@ fn respond(origin: Origin, reply: Reply, effects: &mut Effects) {
     effects.responses.push((origin.link, ShardResponse { id: origin.request_id, result: Some(reply) }));
 }
 
-/// A refusal that no shard gives: the request never reached one.
+/// A refusal, with the wait that helps against what is wrong.
 pub(crate) fn refusal(request_id: u64, kind: shard_error::Kind, detail: String) -> ShardResponse {
     let retry_after_ms = match kind {
         shard_error::Kind::Overloaded => RETRY_OVERLOADED_MS,

@@ -86,10 +86,15 @@ impl Lead {
 }
 
 impl Shard {
+    /// Whether its replica here takes part in nothing any more.
+    fn is_out(&self) -> bool {
+        matches!(self.stage, Stage::Failed | Stage::Leaving)
+    }
+
     /// Takes a message of another replica.
     pub fn take_raft(&mut self, message: RaftMessage) {
         // While a snapshot is installed this replica takes no part.
-        if matches!(self.stage, Stage::Failed | Stage::Leaving) || self.pipeline.is_restoring() {
+        if self.is_out() || self.pipeline.is_restoring() {
             return;
         }
         // The rows of a snapshot come first, and bring the leader's message with them.
@@ -108,13 +113,13 @@ impl Shard {
 
     /// The nodes that are to be told that this replica goes on to lead: of a group that hibernates, those of the others.
     pub fn hibernates_with(&self) -> impl Iterator<Item = u32> + '_ {
-        let is_well = !matches!(self.stage, Stage::Failed | Stage::Leaving);
-        self.pipeline.hibernates_with().filter(move |_| is_well)
+        let is_out = self.is_out();
+        self.pipeline.hibernates_with().filter(move |_| !is_out)
     }
 
     /// The node of this shard's leader goes on for it. `true`: this replica hibernates with it.
     pub fn hear_leaders_node(&mut self, node: u32) -> bool {
-        !matches!(self.stage, Stage::Failed | Stage::Leaving) && self.pipeline.group().hear_leaders_node(node)
+        !self.is_out() && self.pipeline.group().hear_leaders_node(node)
     }
 
     /// The replica on this node hibernates, and follows this one.
@@ -160,7 +165,7 @@ impl Shard {
             Role::Leader { term, .. } => Some(term),
             Role::Follower { .. } => None,
         };
-        if self.leads_in != leads_in && !matches!(self.stage, Stage::Failed | Stage::Leaving) {
+        if self.leads_in != leads_in && !self.is_out() {
             match (self.leads_in, leads_in) {
                 (Some(_), Some(_)) => self.lead_on(effects),
                 (Some(_), None) => self.step_down(effects),

@@ -112,8 +112,8 @@ impl Incoming {
     }
 
     /// What to tell the sender.
-    pub fn progress(&self, own: u32, refused: bool) -> SnapshotProgress {
-        progress(own, self.shard, self.name, self.next, refused)
+    pub fn progress(&self, own: u32) -> SnapshotProgress {
+        progress(own, self.shard, self.name, self.next, false)
     }
 
     /// Takes a part of this snapshot.

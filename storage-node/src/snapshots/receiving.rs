@@ -78,7 +78,7 @@ impl Receiving {
             return Ok(Received { fate: Fate::PassedOver, progress });
         };
         let taken = incoming.take(now_ms, part)?;
-        let progress = incoming.progress(own, false);
+        let progress = incoming.progress(own);
         let fate = match taken {
             Taken::Again => Fate::PassedOver,
             Taken::Part => Fate::Written,

@@ -359,6 +359,16 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Two people, and the conversation that they have with each other.
+    pub fn two_who_talk(&mut self) -> (Person, Person, ConversationId) {
+        let (ada, bob) = (requests::person(1), requests::person(2));
+        for person in [ada, bob] {
+            self.call(requests::create_user(self.shards, person));
+        }
+        self.call(requests::create_direct(self.shards, ada, bob));
+        (ada, bob, ConversationId::direct(ada.user, bob.user))
+    }
+
     pub fn attach(&mut self, who: Person, slot: u32) {
         let session = SessionAddress { slot, generation: 1 };
         match self.call(requests::attach(self.shards, who, session)).result {

@@ -2,11 +2,10 @@
 
 use crate::fleet::Fleet;
 use crate::process::PATIENCE;
-use crate::requests::{self, applied, person};
+use crate::requests::{self, applied};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use storage_node::clock;
-use wire_protocol::ids::ConversationId;
 
 const SHARDS: u32 = 6;
 
@@ -39,12 +38,7 @@ fn wait_until(fleet: &mut Fleet<'_>, places: &[usize], count: usize) {
 fn groups_hibernate_serve_when_asked_and_notice_who_dies() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = Fleet::start(folder.path(), SHARDS, 3, |_| Vec::new());
-    let (ada, bob) = (person(1), person(2));
-    for person in [ada, bob] {
-        fleet.call(requests::create_user(SHARDS, person));
-    }
-    fleet.call(requests::create_direct(SHARDS, ada, bob));
-    let conversation = ConversationId::direct(ada.user, bob.user);
+    let (ada, _, conversation) = fleet.two_who_talk();
     let shard = conversation.slot().shard(SHARDS);
     let all = SHARDS as usize;
     wait_until(&mut fleet, &[0, 1, 2], all);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
+use tuning::failpoint;
 use wire_protocol::frame::{FrameDecoder, encode_message};
 use wire_protocol::internal::{
     Delivery, Fleet, LinkHello, ShardLeader, ShardRequest, ShardResponse, link_hello,
@@ -175,7 +176,7 @@ impl Process {
     /// Starts it with a failpoint armed. `Err`: it came there before it was ready.
     pub fn start_dying_at(setup: &Setup<'_>, failpoint: &str) -> Result<Self, ExitStatus> {
         let mut program = Command::new(PROGRAM);
-        program.env("RINGLINE_FAILPOINT", failpoint);
+        program.env(failpoint::VARIABLE, failpoint);
         Self::ready_or_ended(Self::spawn_by(program, setup))
     }
 
@@ -183,7 +184,7 @@ impl Process {
     /// ready.
     pub fn start_failing_at(setup: &Setup<'_>, failpoint: &str) -> Result<Self, ExitStatus> {
         let mut program = Self::heard(Command::new(PROGRAM), setup);
-        program.env("RINGLINE_FAILPOINT", failpoint);
+        program.env(failpoint::VARIABLE, failpoint);
         Self::ready_or_ended(Self::spawn_by(program, setup))
     }
 
@@ -201,7 +202,7 @@ impl Process {
     /// Starts it on a disk on which every synced write of the log takes this long.
     pub fn start_on_slow_disk(setup: &Setup<'_>, write: Duration) -> Self {
         let mut program = Command::new(PROGRAM);
-        program.env("RINGLINE_FAILPOINT", format!("log-writing:wait={}", write.as_millis()));
+        program.env(failpoint::VARIABLE, format!("log-writing:wait={}", write.as_millis()));
         Self::ready(Self::spawn_by(program, setup))
     }
 

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use std::path::Path;
 use std::time::Duration;
 use storage_node::clock;
-use wire_protocol::ids::ConversationId;
 use wire_protocol::internal::shard_error::Kind;
 use wire_protocol::internal::shard_response::Result as Reply;
 
@@ -22,12 +21,7 @@ fn start(folder: &Path) -> Fleet<'_> {
 fn whoever_dies_nothing_acknowledged_is_lost_doubled_or_reordered() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = start(folder.path());
-    let (ada, bob) = (person(1), person(2));
-    for person in [ada, bob] {
-        fleet.call(requests::create_user(SHARDS, person));
-    }
-    fleet.call(requests::create_direct(SHARDS, ada, bob));
-    let conversation = ConversationId::direct(ada.user, bob.user);
+    let (ada, _, conversation) = fleet.two_who_talk();
     let shard = conversation.slot().shard(SHARDS);
     let mut seqs = Vec::new();
     let mut client_id = 0;
@@ -59,12 +53,7 @@ fn whoever_dies_nothing_acknowledged_is_lost_doubled_or_reordered() {
 fn sessions_and_feed_follow_the_leader_of_their_home() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = start(folder.path());
-    let (ada, bob) = (person(1), person(2));
-    for person in [ada, bob] {
-        fleet.call(requests::create_user(SHARDS, person));
-    }
-    fleet.call(requests::create_direct(SHARDS, ada, bob));
-    let conversation = ConversationId::direct(ada.user, bob.user);
+    let (ada, bob, conversation) = fleet.two_who_talk();
     let home = bob.user.slot().shard(SHARDS);
     fleet.attach(bob, 2);
     applied(&fleet.call(requests::send(SHARDS, ada, conversation, 1)));
@@ -118,12 +107,7 @@ const BODY_BYTES: usize = 8 * 1024;
 fn a_node_that_was_away_too_long_takes_a_snapshot_and_is_as_good_as_the_others() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = start(folder.path());
-    let (ada, bob) = (person(1), person(2));
-    for person in [ada, bob] {
-        fleet.call(requests::create_user(SHARDS, person));
-    }
-    fleet.call(requests::create_direct(SHARDS, ada, bob));
-    let conversation = ConversationId::direct(ada.user, bob.user);
+    let (ada, bob, conversation) = fleet.two_who_talk();
     let shard = conversation.slot().shard(SHARDS);
     let leader = fleet.leader(shard).expect("it answered");
     let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);

@@ -107,57 +107,43 @@ impl CallerLink {
 
     /// Takes a batch of feed. Refused ones are sent again by the feed's own window.
     pub fn queue_feed(&mut self, batch: FeedBatch) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&batch)?;
-        self.queue.push(Item::Feed(batch), bytes);
-        Ok(())
+        self.queue_item(batch, Item::Feed)
     }
 
     /// Takes a replica's message. A refused one is lost, which Raft expects of any.
     pub fn queue_raft(&mut self, message: RaftMessage) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&message)?;
-        self.queue.push(Item::Raft(message), bytes);
-        Ok(())
+        self.queue_item(message, Item::Raft)
     }
 
     /// Takes a part of a snapshot. A refused one is sent again when its time is over.
     pub fn queue_snapshot_part(&mut self, part: SnapshotPart) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&part)?;
-        self.queue.push(Item::Part(part), bytes);
-        Ok(())
+        self.queue_item(part, Item::Part)
     }
 
     /// Takes how far a snapshot has come. A refused one is asked for by the next part.
     pub fn queue_snapshot_progress(&mut self, progress: SnapshotProgress) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&progress)?;
-        self.queue.push(Item::Progress(progress), bytes);
-        Ok(())
+        self.queue_item(progress, Item::Progress)
     }
 
     /// Takes where a shard's replicas are. A refused report is made again.
     pub fn queue_replica_report(&mut self, report: ReplicaReport) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&report)?;
-        self.queue.push(Item::Report(report), bytes);
-        Ok(())
+        self.queue_item(report, Item::Report)
     }
 
     /// Takes what somebody wants the fleet to be. Whoever wants it sees whether it comes to that.
     pub fn queue_fleet_change(&mut self, fleet: Fleet) -> Result<(), LinkFull> {
-        self.room()?;
-        let bytes = item_bytes(&fleet)?;
-        self.queue.push(Item::FleetChange(fleet), bytes);
-        Ok(())
+        self.queue_item(fleet, Item::FleetChange)
     }
 
     /// Takes for which hibernating shards this node goes on. It says so again and again.
     pub fn queue_hibernating(&mut self, hibernating: Hibernating) -> Result<(), LinkFull> {
+        self.queue_item(hibernating, Item::Hibernating)
+    }
+
+    fn queue_item<M: prost::Message>(&mut self, message: M, item: fn(M) -> Item) -> Result<(), LinkFull> {
         self.room()?;
-        let bytes = item_bytes(&hibernating)?;
-        self.queue.push(Item::Hibernating(hibernating), bytes);
+        let bytes = item_bytes(&message)?;
+        self.queue.push(item(message), bytes);
         Ok(())
     }
 

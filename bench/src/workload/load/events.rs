@@ -3,7 +3,7 @@
 use super::devices::Stage;
 use super::machine::{AgentLoad, RETRY_US};
 use super::operations::{Operation, Work};
-use super::sending::{Flight, GoOn};
+use super::sending::GoOn;
 use crate::agent::protocol::{Message, ProtocolEvent, Token};
 use crate::workload::ledger::MessageKey;
 use crate::workload::plan::ActionName;
@@ -65,16 +65,7 @@ impl AgentLoad {
             kept.heal_again = true;
             return;
         }
-        let operation = Operation {
-            device,
-            work: Work::CatchUp,
-            stream: None,
-            due_us: now_us,
-            measured: false,
-            held_up: false,
-            flight: Flight::InOrder,
-        };
-        self.request(operation);
+        self.request(Operation::own(device, Work::CatchUp, now_us));
     }
 
     pub(super) fn was_lost(&mut self, now_us: u64, device: DeviceIndex, reason: &str) {
@@ -343,16 +334,7 @@ impl AgentLoad {
             top.cursor_due = false;
             let seq = top.contiguous;
             if seq > 0 && self.devices.can_act(device) {
-                let work = Work::Delivered(room, seq);
-                self.request(Operation {
-                    device,
-                    work,
-                    stream: None,
-                    due_us,
-                    measured: false,
-                    held_up: false,
-                    flight: Flight::InOrder,
-                });
+                self.request(Operation::own(device, Work::Delivered(room, seq), due_us));
             }
         }
     }

@@ -41,6 +41,14 @@ pub(super) struct Operation {
     pub(super) flight: Flight,
 }
 
+impl Operation {
+    /// What a device does of its own, or to prepare: no stream's, and not measured.
+    pub(super) fn own(device: DeviceIndex, work: Work, due_us: u64) -> Self {
+        let (stream, measured, held_up, flight) = (None, false, false, Flight::InOrder);
+        Self { device, work, stream, due_us, measured, held_up, flight }
+    }
+}
+
 /// A slab; tokens are told apart by a generation, so that late answers find nothing.
 #[derive(Debug, Default)]
 pub(super) struct Operations {
@@ -90,15 +98,7 @@ mod tests {
 
     #[test]
     fn a_late_answer_finds_nothing() {
-        let operation = Operation {
-            device: DeviceIndex(1),
-            work: Work::Connect,
-            stream: None,
-            due_us: 0,
-            measured: false,
-            held_up: false,
-            flight: Flight::InOrder,
-        };
+        let operation = Operation::own(DeviceIndex(1), Work::Connect, 0);
         let mut operations = Operations::default();
         let first = operations.begin(operation);
         assert_eq!(operations.end(first), Some(operation));

@@ -4,7 +4,6 @@
 use super::devices::Stage;
 use super::machine::AgentLoad;
 use super::operations::{Operation, Work};
-use super::sending::Flight;
 use crate::report::results::LedgerResult;
 use crate::workload::population::{DeviceIndex, RoomIndex};
 use std::collections::{BTreeMap, VecDeque};
@@ -120,17 +119,7 @@ impl AgentLoad {
         if self.devices.look(device).stage == Stage::Ready {
             self.heal(now_us, device);
         } else if self.devices.look(device).connecting.is_none() {
-            let work = Work::ConnectAndCatchUp;
-            let operation = Operation {
-                device,
-                work,
-                stream: None,
-                due_us: now_us,
-                measured: false,
-                held_up: false,
-                flight: Flight::InOrder,
-            };
-            let token = self.operations.begin(operation);
+            let token = self.operations.begin(Operation::own(device, Work::ConnectAndCatchUp, now_us));
             self.devices.of(device).connecting = Some(token);
             self.come_online(device);
         }
@@ -170,15 +159,6 @@ impl AgentLoad {
             return;
         };
         self.audit.reading.insert(room, Reading::Page);
-        let work = Work::Audit(room, before);
-        self.request(Operation {
-            device,
-            work,
-            stream: None,
-            due_us: now_us,
-            measured: false,
-            held_up: false,
-            flight: Flight::InOrder,
-        });
+        self.request(Operation::own(device, Work::Audit(room, before), now_us));
     }
 }

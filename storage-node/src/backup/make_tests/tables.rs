@@ -3,7 +3,7 @@
 //! files by its folder on the machine's disk, and knows no more of either.
 
 use super::super::folder::Backup;
-use super::super::restore_tests::SHARDS;
+use super::super::restore_tests::{SHARDS, conversation_of};
 use crate::config::{LogConfig, StorageConfig};
 use crate::disk::Disk;
 use crate::domain::{self, Overlay};
@@ -21,7 +21,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
-use wire_protocol::ids::{ConversationId, Seq, ShardId};
+use wire_protocol::ids::{Seq, ShardId};
 use wire_protocol::internal::Fleet;
 
 /// Moments of which there is a backup.
@@ -103,11 +103,6 @@ fn has_new(moment: usize, shard: u32) -> bool {
 fn last_message(moment: usize, shard: u32) -> u64 {
     let moments = (0..=moment).filter(|earlier| has_new(*earlier, shard)).count();
     moments as u64 * MESSAGES
-}
-
-fn conversation_of(shard: u32) -> ConversationId {
-    let mut ids = (0..=u8::MAX).map(|number| ConversationId([number; 16]));
-    ids.find(|id| id.slot().shard(SHARDS) == ShardId(shard)).expect("each shard has some")
 }
 
 /// Writes what the node gets between the moment before and this one.

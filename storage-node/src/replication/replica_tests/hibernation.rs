@@ -238,24 +238,10 @@ fn quiet_storm(seed: u64) -> usize {
             111..=200 => net.replica(NODES[random.below(3)]).sync(),
             _ => deliver_one(&mut net, &mut random),
         }
-        for replica in &mut net.replicas {
-            net.messages.extend(replica.poll());
-        }
-        let snapshots: Vec<Taken> =
-            net.replicas.iter_mut().flat_map(|replica| replica.snapshots.drain(..)).collect();
-        snapshots.into_iter().for_each(|snapshot| net.bring(snapshot));
-        agree(&net, &mut agreed, seed);
-        net.messages.truncate(400);
+        turn_and_agree(&mut net, &mut agreed, seed);
         hibernated += usize::from(net.hibernating() == NODES);
     }
-    net.cut.clear();
-    net.settle();
-    net.ticks(80);
-    agree(&net, &mut agreed, seed);
-    let last = agreed.keys().max().copied().unwrap_or(0);
-    for (replica, node) in net.replicas.iter().zip(NODES) {
-        assert_eq!(replica.applied, last, "seed {seed}: node {node} did not catch up");
-    }
+    calm(&mut net, &mut agreed, seed, 80);
     assert_eq!(net.hibernating(), NODES, "seed {seed}");
     hibernated
 }

@@ -17,8 +17,7 @@ fn a_session_that_left_while_its_attach_waited_for_the_quorum_stays_away() {
     let folder = folder();
     let mut rig = leading(&folder, &[2, 3]);
     rig.send(link(1), attach(1));
-    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
-    rig.send(link(1), Operation::Detach(detach));
+    rig.send(link(1), detach(1));
     rig.settle();
     rig.look_ups().into_iter().for_each(|ticket| rig.looked_up(ticket, true, 0));
     assert_eq!(rig.answers(link(1)).len(), 2);
@@ -56,15 +55,7 @@ fn a_leader_that_steps_down_tells_what_it_did_not_do_from_what_it_does_not_know(
         })
         .collect();
     assert_eq!(rig.answers(link(1)), []);
-    rig.shard.take_raft(RaftMessage {
-        shard: SHARD.0,
-        kind: raft_message::Kind::Heartbeat as i32,
-        from: 2,
-        to: 1,
-        term: 99,
-        ..RaftMessage::default()
-    });
-    rig.turn();
+    rig.won_by_two();
     let told: Vec<(u64, shard_error::Kind)> = rig
         .answers(link(1))
         .into_iter()
@@ -84,19 +75,10 @@ fn a_session_that_left_while_it_was_attached_is_not_for_the_next_leader() {
     let mut rig = leading(&folder, &[2, 3]);
     let attaching = rig.send(link(1), attach(1));
     rig.settle();
-    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
-    rig.send(link(1), Operation::Detach(detach));
+    rig.send(link(1), detach(1));
     rig.settle();
     assert_eq!(rig.answers(link(1)).len(), 1, "it has left");
-    rig.shard.take_raft(RaftMessage {
-        shard: SHARD.0,
-        kind: raft_message::Kind::Heartbeat as i32,
-        from: 2,
-        to: 1,
-        term: 99,
-        ..RaftMessage::default()
-    });
-    rig.turn();
+    rig.won_by_two();
     let told = rig.answers(link(1));
     assert_eq!((told.len(), told[0].0, refusal(&told[0].1)), (1, attaching, shard_error::Kind::Unavailable));
 }
@@ -138,8 +120,7 @@ fn a_leader_that_leads_on_in_another_term_does_what_waits_before_what_comes_behi
     assert_eq!(rig.answers(link(1)), []);
     assert!(!rig.shard.is_serving(), "it recovers");
     let behind = rig.send(link(1), message(3, 5));
-    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
-    rig.send(link(1), Operation::Detach(detach));
+    rig.send(link(1), detach(1));
     rig.settle();
     rig.look_ups().into_iter().for_each(|ticket| rig.looked_up(ticket, true, 0));
     let answers = rig.answers(link(1));

@@ -20,19 +20,6 @@ fn asked(rig: &mut Rig) -> Vec<u32> {
     asked
 }
 
-/// As node 2 tells when it has won an election.
-fn won_by_two(rig: &mut Rig) {
-    rig.shard.take_raft(RaftMessage {
-        shard: SHARD.0,
-        kind: Kind::Heartbeat as i32,
-        from: 2,
-        to: 1,
-        term: 99,
-        ..RaftMessage::default()
-    });
-    rig.turn();
-}
-
 #[test]
 fn what_was_proposed_is_answered_before_another_copy_is_asked_and_the_rest_is_told_who_leads() {
     let folder = folder();
@@ -48,7 +35,7 @@ fn what_was_proposed_is_answered_before_another_copy_is_asked_and_the_rest_is_to
     // By the turn that followed the answer.
     rig.now_ms += 1;
     rig.settle();
-    won_by_two(&mut rig);
+    rig.won_by_two();
     let told = rig.answers(link(1));
     assert_eq!((told.len(), told[0].0, refusal(&told[0].1)), (1, waiting, shard_error::Kind::NotLeader));
     let Reply::Error(error) = &told[0].1 else { panic!("{told:?}") };
@@ -131,7 +118,7 @@ fn a_node_that_leaves_takes_over_nothing_and_has_left_once_another_leads() {
     let mut rig = leading(&folder);
     rig.shard.leave();
     rig.turn();
-    won_by_two(&mut rig);
+    rig.won_by_two();
     assert!(rig.shard.has_left());
     let term = 99;
     let mut asked = RaftMessage { shard: SHARD.0, from: 2, to: 1, term, ..RaftMessage::default() };

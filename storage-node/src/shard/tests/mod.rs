@@ -15,8 +15,8 @@ use wire_protocol::ids::UserId;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
-    Command, DetachSession, FeedBatch, FeedCheckpoint, FeedRow, ReadFeed, ReadUser, SessionAddress, command,
-    delivery, query, shard_error,
+    Command, FeedBatch, FeedCheckpoint, FeedRow, ReadFeed, ReadUser, SessionAddress, command, delivery,
+    query, shard_error,
 };
 use wire_protocol::limits::BODY_BYTES_MAX;
 
@@ -190,8 +190,7 @@ fn a_session_is_attached_only_if_its_device_and_its_link_are_still_there() {
     rig.send(link(1), attach(2));
     rig.send(link(2), attach(3));
     let tickets = rig.look_ups();
-    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(2)) };
-    rig.send(link(1), Operation::Detach(detach));
+    rig.send(link(1), detach(2));
     rig.shard.link_closed(link(2));
     tickets.into_iter().for_each(|ticket| rig.looked_up(ticket, true, 0));
     assert_eq!(rig.session_count(), 0);
@@ -217,8 +216,7 @@ fn sessions_end_with_their_device_their_link_and_their_own_end() {
         rig.looked_up(ticket, true, 0);
     }
     assert_eq!(rig.session_count(), 3);
-    let detach = DetachSession { user_id: ADA.to_bytes(), session: Some(session(1)) };
-    rig.send(link(1), Operation::Detach(detach));
+    rig.send(link(1), detach(1));
     assert_eq!(rig.session_count(), 2);
     rig.shard.link_closed(link(2));
     assert_eq!(rig.session_count(), 1);

@@ -21,9 +21,9 @@ use wire_protocol::internal::raft_message::Kind;
 use wire_protocol::internal::shard_request::Operation;
 use wire_protocol::internal::shard_response::Result as Reply;
 use wire_protocol::internal::{
-    AttachSession, Command, CreateConversation, CreateUser, Delivery, Device, MessageApplied, Query,
-    RaftMessage, SendMessage, SessionAddress, ShardPlace, ShardRequest, ShardResponse, command, outcome,
-    query, shard_error,
+    AttachSession, Command, CreateConversation, CreateUser, Delivery, DetachSession, Device, MessageApplied,
+    Query, RaftMessage, SendMessage, SessionAddress, ShardPlace, ShardRequest, ShardResponse, command,
+    outcome, query, shard_error,
 };
 use wire_protocol::v1::ConversationKind;
 
@@ -284,6 +284,19 @@ impl Rig {
         self.marks.log_cut.load(Ordering::Acquire)
     }
 
+    /// As node 2 tells when it has won an election.
+    pub fn won_by_two(&mut self) {
+        self.shard.take_raft(RaftMessage {
+            shard: SHARD.0,
+            kind: Kind::Heartbeat as i32,
+            from: 2,
+            to: 1,
+            term: 99,
+            ..RaftMessage::default()
+        });
+        self.turn();
+    }
+
     pub fn feed_cut(&self) -> u64 {
         self.marks.feed_cut.load(Ordering::Acquire)
     }
@@ -372,6 +385,10 @@ pub fn remove_device() -> Operation {
 pub fn attach(slot: u32) -> Operation {
     let (user_id, device_id) = (ADA.to_bytes(), PHONE.to_bytes());
     Operation::Attach(AttachSession { user_id, device_id, session: Some(session(slot)) })
+}
+
+pub fn detach(slot: u32) -> Operation {
+    Operation::Detach(DetachSession { user_id: ADA.to_bytes(), session: Some(session(slot)) })
 }
 
 pub fn ask(kind: query::Kind) -> Operation {

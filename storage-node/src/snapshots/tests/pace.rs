@@ -1,11 +1,12 @@
 //! How fast parts go, and what passes between them on a link.
 
+use super::super::incoming::{name_of, progress};
 use super::super::{PART_AGAIN_MS, PART_MS_WHILE_OTHERS_WAIT, SNAPSHOT_BYTES_PER_S, SnapshotRequest};
 use super::queue::Sender;
 use super::*;
 use crate::worker::PeerMessage;
 use prost::Message;
-use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome, SnapshotPart, SnapshotProgress};
+use wire_protocol::internal::{LinkHello, LinkResponseFrame, LinkWelcome};
 use wire_protocol::limits::LINK_VERSION;
 use wire_protocol::link::CallerLink;
 
@@ -27,18 +28,6 @@ fn open_link() -> CallerLink {
 fn heartbeat(now_ms: u64) -> RaftMessage {
     let kind = Kind::Heartbeat as i32;
     RaftMessage { shard: 1, kind, from: 1, to: 2, term: TERM, commit: now_ms, ..RaftMessage::default() }
-}
-
-fn taken(part: &SnapshotPart) -> SnapshotProgress {
-    SnapshotProgress {
-        shard: part.shard,
-        from: part.to,
-        to: part.from,
-        term: part.term,
-        index: part.index,
-        next: part.number + 1,
-        refused: false,
-    }
 }
 
 #[test]
@@ -84,7 +73,7 @@ fn a_snapshot_keeps_its_pace_and_what_replicas_say_passes_between_its_parts() {
         waits_ms.extend(frame.raft.iter().map(|heartbeat| now_ms - heartbeat.commit));
         for part in &frame.snapshot_parts {
             on_their_way -= 1;
-            answer = Some(taken(part));
+            answer = Some(progress(part.to, ShardId(part.shard), name_of(part), part.number + 1, false));
         }
     }
     assert_eq!(sender.reports(), ["0 to 2 arrived"]);

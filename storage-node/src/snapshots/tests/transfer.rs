@@ -133,7 +133,7 @@ fn parts_and_answers_may_be_lost_doubled_and_late() {
                 let part = if random.one_in(4) { late[place].clone() } else { late.swap_remove(place) };
                 let incoming = incoming.get_or_insert_with(|| world.begin(&part));
                 incoming.take(now_ms, part).expect("it fits");
-                answers.push(incoming.progress(2, false));
+                answers.push(incoming.progress(2));
             }
             if !answers.is_empty() && !random.one_in(3) {
                 let answer = answers.swap_remove(random.below(answers.len()));
@@ -165,11 +165,11 @@ fn a_receiver_that_is_silent_or_has_lost_its_beginning_is_given_up() {
         let Step::Send(part) = outgoing.step(now_ms, &world.log) else { panic!("it goes on") };
         if now_ms == 0 {
             incoming.take(0, *part).expect("it fits");
-            assert_eq!(outgoing.take(&incoming.progress(2, false)), Answered::GoesOn);
+            assert_eq!(outgoing.take(&incoming.progress(2)), Answered::GoesOn);
         }
     }
     let anew = world.begin(&first);
-    assert_eq!(outgoing.take(&anew.progress(2, false)), Answered::Refused);
+    assert_eq!(outgoing.take(&anew.progress(2)), Answered::Refused);
 }
 
 #[test]

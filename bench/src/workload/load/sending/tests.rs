@@ -59,15 +59,8 @@ impl Rig {
     }
 
     fn send(&mut self, room: RoomIndex) {
-        let operation = Operation {
-            device: DEVICE,
-            work: Work::Send(room, MessageKey { sender: DEVICE, number: 0 }),
-            stream: None,
-            due_us: self.now_us,
-            measured: false,
-            held_up: false,
-            flight: Flight::InOrder,
-        };
+        let operation =
+            Operation::own(DEVICE, Work::Send(room, MessageKey { sender: DEVICE, number: 0 }), self.now_us);
         self.load.carry_out(self.now_us, ActionName::SendDirect, operation);
     }
 
