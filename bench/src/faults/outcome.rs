@@ -154,12 +154,7 @@ impl Outcome {
             "nobody else led before it was healed".into(),
         );
         let worst_ms = self.without_service_ms.max(self.after_healing_ms);
-        // What the node leads waits for its link: how long is not promised.
-        let is_limited = self.fault != Kind::SlowLink.name();
-        claim(
-            !is_limited || worst_ms <= limit_ms,
-            format!("{worst_ms} ms without service, more than {limit_ms}"),
-        );
+        claim(worst_ms <= limit_ms, format!("{worst_ms} ms without service, more than {limit_ms}"));
         broken
     }
 }
@@ -272,8 +267,6 @@ mod tests {
         assert!(fine().broken(3_000).is_empty());
         assert!(Outcome { shards_led: 1, elected_ms: Some(9), ..fine() }.broken(3_000).is_empty());
         assert!(Outcome { shards_led: 1, fault: "clock-ahead".into(), ..fine() }.broken(3_000).is_empty());
-        let slow = Outcome { fault: "slow-link".into(), without_service_ms: 9_000, ..fine() };
-        assert!(slow.broken(3_000).is_empty());
         let wrong = [
             (Outcome { lost: 1, ..fine() }, "balance"),
             (Outcome { doubled: 1, ..fine() }, "balance"),

@@ -395,6 +395,7 @@ impl NodeHost {
         running.connect(self.host, outside);
         for core in 0..running.node.core_count() {
             running.node.core(core).turn(now_ms);
+            running.cut_off_late(core, outside);
             running.take_outputs(core);
         }
         if now_ms.saturating_sub(running.looked_ms) >= LOOK_EVERY_MS {
@@ -657,6 +658,18 @@ impl Running {
             self.wanted.remove(&(core, node));
             if self.node.core(core).other_nodes().iter().any(|other| other.id == node) {
                 self.wanted.insert((core, node), Wanted { at_ms: outside.now_ms + wait_ms, wait_ms });
+            }
+        }
+    }
+
+    /// Links to nodes that a core's word reaches too late are made anew.
+    fn cut_off_late(&mut self, core: usize, outside: &mut Outside) {
+        while let Some(node) = self.node.core(core).poll_late_node() {
+            let is_there =
+                |(_, caller): &(&ConnectionId, &Caller)| (caller.core, caller.node) == (core, node);
+            let late = self.callers.iter().find(is_there).map(|(id, _)| *id);
+            if let Some(id) = late {
+                self.give_up((id, Side::Caller), outside);
             }
         }
     }

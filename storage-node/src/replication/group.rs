@@ -6,6 +6,7 @@
 
 mod hibernation;
 mod promise;
+mod pulse;
 mod shard_log;
 mod standing;
 
@@ -17,6 +18,7 @@ use crate::plant::{self, Plant};
 use bytes::Bytes;
 use hibernation::{Heartbeat, Hibernation};
 use promise::Promise;
+use pulse::Pulse;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use shard_log::ShardLog;
@@ -41,6 +43,8 @@ pub(crate) const ELECTION_TICKS: usize = 10;
 /// The others wait longer by as much as this, each by another number: votes are not split, and nothing is left to
 /// chance.
 const ELECTION_TICKS_SPREAD: usize = 10;
+/// Who has just given way waits longer than all others.
+const RELUCTANT_ELECTION_TICKS: usize = ELECTION_TICKS + 2 * ELECTION_TICKS_SPREAD;
 /// Ticks without a word after which a replica does not keep the log from being cut, if that has grown large: ten seconds.
 const SILENT_TICKS: u64 = 100;
 /// Ticks between heartbeats.
@@ -133,6 +137,7 @@ pub struct Group {
     /// Replicas that went while this one has led in its term.
     removed: BTreeSet<u64>,
     promise: Promise,
+    pulse: Pulse,
     hibernation: Hibernation,
     /// Who should lead while all are well.
     preferred: u32,
@@ -154,7 +159,7 @@ impl Group {
             election_tick: ELECTION_TICKS,
             // The library draws a number between them; it is set anew whenever it did.
             min_election_tick: ELECTION_TICKS,
-            max_election_tick: ELECTION_TICKS + ELECTION_TICKS_SPREAD + 1,
+            max_election_tick: RELUCTANT_ELECTION_TICKS + 1,
             heartbeat_tick: HEARTBEAT_TICKS,
             max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: APPENDS_IN_FLIGHT_MAX,
@@ -184,6 +189,7 @@ impl Group {
             outrun: None,
             removed: BTreeSet::new(),
             promise: Promise::at_start(vote),
+            pulse: Pulse::default(),
             hibernation: Hibernation::default(),
             preferred: replicas.preferred,
         };
@@ -256,7 +262,10 @@ impl Group {
     /// This replica's turn to stand for election, whatever number the library has drawn.
     fn take_turn(&mut self) {
         let (before, of) = turn_of_election(self.replicas(), self.own(), self.preferred);
-        let ticks = ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of;
+        let ticks = match self.pulse.is_reluctant(self.ticks) {
+            true => RELUCTANT_ELECTION_TICKS,
+            false => ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of,
+        };
         self.node.raft.set_randomized_election_timeout(ticks);
     }
 
@@ -274,6 +283,7 @@ impl Group {
             (StateRole::Leader, _) => {
                 self.removed.clear();
                 self.hibernation = Hibernation::at(self.ticks);
+                self.pulse.begin(self.ticks);
                 self.heard = raft.prs().iter().map(|(id, _)| (*id, self.ticks)).collect();
                 Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
             }
@@ -337,7 +347,7 @@ impl Group {
     /// Takes another replica's message. What does not fit the present term is left, as Raft says.
     pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
         let (shard, own) = (self.shard, self.node.raft.id);
-        let hibernates = message.hibernates;
+        let (hibernates, beat) = (message.hibernates, message.beat);
         let message = from_wire(message)?;
         if message.to != own {
             return Err(MessageError { shard, what: "another node" });
@@ -379,6 +389,7 @@ impl Group {
         }
         self.promise_if_led(is_of_leader, from, term);
         self.look_at_role();
+        self.take_beat(heartbeat.kind, from, term, beat);
         self.hibernate_for(heartbeat);
         Ok(())
     }
@@ -536,8 +547,8 @@ impl Group {
         let (shard, marks) = (self.shard, self.marks());
         for message in self.outgoing.drain(..) {
             let is_copy = message.msg_type == MessageType::MsgSnapshot;
-            let hibernates = marks.has(&message);
-            match to_wire(shard, message).map(|message| RaftMessage { hibernates, ..message }) {
+            let (hibernates, beat) = (marks.has(&message), self.pulse.beat_of(&message, self.ticks));
+            match to_wire(shard, message).map(|message| RaftMessage { hibernates, beat, ..message }) {
                 Some(message) if is_copy => output.snapshot_message = Some(message),
                 message => output.messages.extend(message),
             }

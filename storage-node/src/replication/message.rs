@@ -40,7 +40,7 @@ const TERM_MAX: u64 = (1 << 24) - 1;
 /// Entries that change the replicas, as [`RaftEntry::kind`].
 const CHANGE_OF_REPLICAS: u32 = 2;
 
-/// As it travels, unmarked by hibernation. `None`: a kind that does not travel.
+/// As it travels, unmarked by hibernation and pulse. `None`: a kind that does not travel.
 pub(super) fn to_wire(shard: ShardId, message: Message) -> Option<RaftMessage> {
     let Message { msg_type, to, from, term, log_term, index, entries, commit, commit_term, .. } = message;
     let (kind, _) = KINDS.into_iter().find(|(_, known)| *known == msg_type)?;
@@ -67,6 +67,7 @@ pub(super) fn to_wire(shard: ShardId, message: Message) -> Option<RaftMessage> {
         request_snapshot: message.request_snapshot,
         snapshot,
         hibernates: false,
+        beat: 0,
     })
 }
 

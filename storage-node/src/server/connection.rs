@@ -8,9 +8,11 @@ use crate::failpoint::{self, Failpoint};
 use bytes::{Bytes, BytesMut};
 use monoio::io::{CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, Splitable};
 use monoio::net::TcpStream;
+use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 use wire_protocol::frame::{FrameDecoder, encode_message};
 use wire_protocol::limits::{LINK_BATCH_BYTES, LINK_FRAME_BYTES_MAX};
 use wire_protocol::link::{CallerEvent, CallerLink, LinkFault, ServingEvent, ServingLink, decode};
@@ -120,6 +122,8 @@ pub(super) struct Connection<H> {
     writable: Wake,
     state: Cell<State>,
     canceller: RefCell<Canceller>,
+    /// The socket once more, where it may have to be [cut off](Self::cut_off).
+    socket: RefCell<Option<Socket>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,7 +143,15 @@ impl<H: Half> Connection<H> {
             writable: Wake::default(),
             state: Cell::new(State::Open),
             canceller: RefCell::new(Canceller::new()),
+            socket: RefCell::new(None),
         })
+    }
+
+    /// The same over a socket that may have to be [cut off](Self::cut_off).
+    pub fn over(half: H, tls: TlsStream, socket: Socket) -> Rc<Self> {
+        let connection = Self::new(half, tls);
+        connection.socket.replace(Some(socket));
+        connection
     }
 
     /// The half has something to send.
@@ -155,8 +167,25 @@ impl<H: Half> Connection<H> {
         self.notify();
     }
 
+    #[cfg(test)]
+    pub fn is_closed(&self) -> bool {
+        self.state.get() == State::Closed
+    }
+
+    /// Closes at once, and with a reset: what the kernel has and has not sent yet never leaves.
+    pub fn cut_off(&self) {
+        if let Some(socket) = self.socket.take()
+            && let Err(error) = socket.set_linger(Some(Duration::ZERO))
+        {
+            tracing::debug!("link: linger: {error}");
+        }
+        self.abort();
+    }
+
     fn abort(&self) {
         self.state.set(State::Closed);
+        // It would keep the connection open.
+        drop(self.socket.take());
         let canceller = self.canceller.take();
         self.canceller.replace(canceller.cancel());
         self.notify();

@@ -178,6 +178,12 @@ impl Driver {
             }
         }
         let peers = self.peers.borrow();
+        while let Some(node) = core.poll_late_node() {
+            if let Some(connection) = peers.get(&node) {
+                tracing::warn!(node, "the link is too slow: makes it anew, without what waits in it");
+                connection.cut_off();
+            }
+        }
         while let Some(output) = core.poll_peer_output() {
             // Without a link, or with a full one, it is lost here: the feed's source and Raft send again.
             if let Some(connection) = peers.get(&output.node) {

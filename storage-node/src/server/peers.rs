@@ -8,6 +8,7 @@ use crate::clock;
 use crate::placement::OtherNode;
 use crate::worker::PeerMessage;
 use monoio::net::TcpStream;
+use socket2::{Domain, Protocol, Socket, Type};
 use std::rc::Rc;
 use std::time::Duration;
 use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
@@ -19,13 +20,15 @@ const RECONNECT_MS_MIN: u64 = 50;
 const RECONNECT_MS_MAX: u64 = 2_000;
 /// A connection that is not made by then is given up, in milliseconds.
 const CONNECT_MS_MAX: u64 = 5_000;
+/// A connection is being made. The same on every Linux.
+const EINPROGRESS: i32 = 115;
 
 /// Keeps a link to another node for as long as this one runs and the other is of the fleet.
 pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
     let mut wait_ms = RECONNECT_MS_MIN;
     while !driver.is_stopping() && driver.is_known(node) {
         let was_open = match connect(node).await {
-            Ok(stream) => serve(&driver, node, core, &tls, stream).await,
+            Ok((stream, socket)) => serve(&driver, node, core, &tls, stream, socket).await,
             Err(error) => {
                 tracing::debug!(node = node.id, "{}: {error}", node.address);
                 false
@@ -36,12 +39,25 @@ pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: Li
     }
 }
 
-async fn connect(node: OtherNode) -> std::io::Result<TcpStream> {
-    let connecting = TcpStream::connect_addr(node.address);
-    match monoio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), connecting).await {
-        Ok(connected) => connected,
-        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+/// The stream, and its socket once more: the runtime's own connecting gives nothing by which options can be set.
+async fn connect(node: OtherNode) -> std::io::Result<(TcpStream, Socket)> {
+    let domain = Domain::for_address(node.address);
+    let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    match socket.connect(&node.address.into()) {
+        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
+        _ => {}
     }
+    let stream = TcpStream::from_std(socket.try_clone()?.into())?;
+    match monoio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), stream.writable(false)).await {
+        Ok(ready) => ready?,
+        Err(_) => return Err(std::io::ErrorKind::TimedOut.into()),
+    }
+    if let Some(error) = socket.take_error()? {
+        return Err(error);
+    }
+    // The ring waits for what a socket cannot do at once, unless the socket says that it does not want to.
+    socket.set_nonblocking(false)?;
+    Ok((stream, socket))
 }
 
 /// Whether the link was opened before it ended.
@@ -51,6 +67,7 @@ async fn serve(
     core: u32,
     tls: &LinkTlsConfigs,
     stream: TcpStream,
+    socket: Socket,
 ) -> bool {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("nodelay: {error}");
@@ -72,7 +89,8 @@ async fn serve(
             ..LinkHello::default()
         }
     };
-    let connection = Connection::new(CallerLink::speaking(driver.versions, hello, clock::now_ms()), tls);
+    let half = CallerLink::speaking(driver.versions, hello, clock::now_ms());
+    let connection = Connection::over(half, tls, socket);
     connection.notify();
     driver.peers.borrow_mut().insert(node.id, Rc::clone(&connection));
     let take = |_: &Rc<Connection<CallerLink>>, events: Vec<CallerEvent>| {
@@ -123,6 +141,63 @@ fn check(welcome: &LinkWelcome, node: OtherNode, shard_count: u32) -> Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use monoio::{IoUringDriver, RuntimeBuilder};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::version::TLS13;
+    use rustls::{ClientConfig, RootCertStore};
+    use std::io::Read;
+    use std::sync::Arc;
+    use wire_protocol::link::Versions;
+
+    /// How a link ends for the other side that reads nothing before, and how many bytes of how many come.
+    fn ended_by(end: fn(&Connection<CallerLink>)) -> (std::io::Result<()>, usize, usize) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("it binds");
+        let node = OtherNode { id: 2, address: listener.local_addr().expect("it is bound") };
+        let (reads, may_read) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("somebody comes");
+            may_read.recv().expect("it is told");
+            let mut bytes = Vec::new();
+            let ended = stream.read_to_end(&mut bytes);
+            (ended.map(drop), bytes.len())
+        });
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build().expect("a ring");
+        let sent = runtime.block_on(async {
+            let (stream, socket) = connect(node).await.expect("it listens");
+            socket.set_nonblocking(true).expect("a socket");
+            let sent: usize = std::iter::from_fn(|| socket.send(&[0; 64 * 1024]).ok()).sum();
+            socket.set_nonblocking(false).expect("a socket");
+            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&TLS13])
+                .expect("it has that")
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            let tls = TlsStream::client(Arc::new(config), "other".try_into().expect("a name"));
+            let half = CallerLink::speaking(Versions::OURS, LinkHello::default(), 0);
+            let link = Connection::over(half, tls.expect("a client"), socket);
+            let running = monoio::spawn(Rc::clone(&link).run(stream, |_, _| Ok(())));
+            end(&link);
+            if link.is_closed() {
+                running.await;
+                reads.send(()).expect("it waits");
+            } else {
+                reads.send(()).expect("it waits");
+                running.await;
+            }
+            sent
+        });
+        let (ended, came) = other.join().expect("it does not panic");
+        (ended, came, sent)
+    }
+
+    #[test]
+    fn what_waits_in_a_link_that_is_cut_off_never_arrives_and_in_one_that_is_closed_it_does() {
+        let (ended, came, sent) = ended_by(Connection::cut_off);
+        assert_eq!(ended.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+        assert!(came < sent, "{came} of {sent}");
+        let (ended, came, sent) = ended_by(Connection::close);
+        assert!(ended.is_ok() && came > sent, "{came} of {sent}, and the hello: {ended:?}");
+    }
 
     #[test]
     fn a_peer_that_is_another_node_or_counts_other_shards_gets_no_feed() {

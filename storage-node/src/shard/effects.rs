@@ -26,6 +26,8 @@ pub(crate) struct Effects {
     pub acks: Vec<FeedAck>,
     /// For replicas on other nodes.
     pub messages: Vec<RaftMessage>,
+    /// Nodes to which this one's word takes too long: what is on its way there is to be dropped.
+    pub late_nodes: Vec<u32>,
     /// Shards of this core whose leader is another one than before, as far as their replicas here know.
     pub leaders: Vec<ShardLeader>,
     /// Replicas are where they are to be: for the shard that keeps the fleet.

@@ -31,6 +31,9 @@ use wire_protocol::internal::{
 /// Ticks that are made up for at once after a pause: an election's time, so that a leader that slept knows.
 const TICKS_AT_ONCE_MAX: u64 = 10;
 
+/// Time after which it is told that a leader does not serve yet, in milliseconds.
+const STARTING_MS_TOLD: u64 = 1_000;
+
 /// A read that waits until it is known that this replica still leads.
 struct Barred {
     /// `None`: the question goes out with the next turn.
@@ -56,6 +59,12 @@ impl Barred {
     }
 }
 
+/// A leader that does not serve yet.
+struct Starting {
+    since_ms: u64,
+    is_told: bool,
+}
+
 /// Time of elections, and reads that wait for their leader's quorum.
 pub(super) struct Lead {
     ticked_ms: Option<u64>,
@@ -64,11 +73,19 @@ pub(super) struct Lead {
     lease: Lease,
     /// What was told of the leader last.
     told: Option<ShardLeader>,
+    starting: Option<Starting>,
 }
 
 impl Lead {
     pub fn new() -> Self {
-        Self { ticked_ms: None, barred: VecDeque::new(), ticket_last: 0, lease: Lease::default(), told: None }
+        Self {
+            ticked_ms: None,
+            barred: VecDeque::new(),
+            ticket_last: 0,
+            lease: Lease::default(),
+            told: None,
+            starting: None,
+        }
     }
 
     pub fn waiting_count(&self) -> usize {
@@ -130,10 +147,27 @@ impl Shard {
     /// Time passes for the group, its role is looked at, and reads ask for their quorum.
     pub(super) fn turn_replica(&mut self, now_ms: u64, effects: &mut Effects) {
         self.tick(now_ms);
+        effects.late_nodes.extend(self.pipeline.group().take_late());
         self.look_at_role(effects);
+        self.look_at_start(now_ms);
         self.turn_hand_over(now_ms);
         self.read_by_lease(now_ms, effects);
         self.ask_for_quorum(now_ms);
+    }
+
+    /// Requests wait while a leader is about to serve: where that takes long, somebody will want to know.
+    fn look_at_start(&mut self, now_ms: u64) {
+        let what = match self.stage {
+            Stage::Recovering => "its rows are not as far as its log was",
+            Stage::Loading => "its feed is not read yet",
+            _ => return self.lead.starting = None,
+        };
+        let Starting { since_ms, is_told } =
+            self.lead.starting.get_or_insert(Starting { since_ms: now_ms, is_told: false });
+        let waited_ms = now_ms.saturating_sub(*since_ms);
+        if waited_ms >= STARTING_MS_TOLD && !std::mem::replace(is_told, true) {
+            tracing::warn!(shard = %self.id, waited_ms, "leads, and does not serve yet: {what}");
+        }
     }
 
     fn tick(&mut self, now_ms: u64) {

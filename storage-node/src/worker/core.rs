@@ -13,7 +13,7 @@ use crate::replication::LogRequest;
 use crate::shard::{Effects, Levels, ReadDone, ReadJob, Shard, refusal};
 use crate::snapshots::{SnapshotReport, SnapshotRequest};
 use crossbeam_channel::Sender;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
@@ -64,6 +64,8 @@ pub struct StorageCore {
     pub(super) fleet_changes: u64,
     pub(super) fleet_news: VecDeque<LinkId>,
     pub(super) peer_outputs: VecDeque<PeerOutput>,
+    /// Nodes whose links are to be made anew.
+    pub(super) late_nodes: BTreeSet<u32>,
     pub(super) own_reads: VecDeque<ReadJob>,
     pub(super) own_reads_in_flight: usize,
     failed: bool,
@@ -103,6 +105,7 @@ impl StorageCore {
             responses: VecDeque::new(),
             deliveries: VecDeque::new(),
             peer_outputs: VecDeque::new(),
+            late_nodes: BTreeSet::new(),
             own_reads: VecDeque::new(),
             own_reads_in_flight: 0,
             failed: false,

@@ -43,6 +43,7 @@ impl StorageCore {
         for report in effects.reports {
             self.tell_fleet_keeper(now_ms, PeerMessage::Report(report));
         }
+        self.late_nodes.extend(effects.late_nodes);
         for message in effects.messages {
             self.send_to_node(message.to, PeerMessage::Raft(message));
         }
@@ -243,6 +244,12 @@ impl StorageCore {
     /// the source is told by [`Self::peer_link_opened`] when there is a link again.
     pub fn poll_peer_output(&mut self) -> Option<PeerOutput> {
         self.peer_outputs.pop_front()
+    }
+
+    /// A node to which this core's word takes too long: the link is to be cut off with all that waits in it, and made anew.
+    /// To be asked after each turn.
+    pub fn poll_late_node(&mut self) -> Option<u32> {
+        self.late_nodes.pop_first()
     }
 
     /// The link of this core to another node was made: what was sent to its shards before may not have arrived.

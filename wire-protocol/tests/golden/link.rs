@@ -47,6 +47,7 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
             },
         ),
         ("link-hibernating", LinkRequestFrame { raft: marked(), hibernating: hibernating(), ..none() }),
+        ("link-beats", LinkRequestFrame { raft: beats(), ..none() }),
         ("link-ping", LinkRequestFrame { ping: true, ..none() }),
     ]
 }
@@ -164,6 +165,21 @@ fn marked() -> Vec<RaftMessage> {
     let heartbeat =
         RaftMessage { shard: 5, kind, from: 1, to: 2, term: 7, commit: 40, ..RaftMessage::default() };
     vec![RaftMessage { hibernates: true, ..heartbeat }]
+}
+
+/// A heartbeat that says when it was sent, and the answer that says it back.
+fn beats() -> Vec<RaftMessage> {
+    let [heartbeat, answer] = [raft_message::Kind::Heartbeat, raft_message::Kind::HeartbeatResponse];
+    let beat = RaftMessage {
+        shard: 5,
+        kind: heartbeat as i32,
+        from: 1,
+        to: 2,
+        term: 7,
+        beat: 301,
+        ..RaftMessage::default()
+    };
+    vec![beat.clone(), RaftMessage { kind: answer as i32, from: 2, to: 1, ..beat }]
 }
 
 /// Shards 0, 3 and 9 are led by the sender, 1 and 2 by the receiver.

@@ -151,6 +151,7 @@ fn some_message(input: &mut Input<'_>, replica: &Replica) -> RaftMessage {
         shard: SHARD.0,
         kind: (kind % 20).into(),
         hibernates: kind >= 160,
+        beat: index,
         from: 1 + input.below(4) as u32,
         to: OWN,
         term,

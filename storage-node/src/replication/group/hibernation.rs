@@ -93,6 +93,9 @@ impl Group {
 
     /// Something is wanted of this leader.
     pub(super) fn be_busy(&mut self) {
+        if self.hibernation.state == State::Leading {
+            self.pulse.begin(self.ticks);
+        }
         self.hibernation = Hibernation::at(self.ticks);
     }
 

@@ -57,7 +57,19 @@ impl Group {
                 self.node.tick();
             }
         }
+        if is_leader && ticks >= ELECTION_TICKS as u64 {
+            self.forgive_pause();
+        }
         self.look_at_disk();
+        self.look_at_pulse();
         self.look_at_role();
+    }
+
+    /// This process has not run, or the machine's clock was set ahead: nobody could answer meanwhile, and neither links nor
+    /// the disk were slow. All have an election's time from now on.
+    fn forgive_pause(&mut self) {
+        self.node.raft.election_elapsed = 0;
+        self.pulse.begin(self.ticks);
+        self.outrun = self.outrun.map(|(index, _)| (index, self.ticks));
     }
 }

@@ -1,0 +1,104 @@
+//! Whether a leader's word gets there and back in time. A leader whose link is slow, and not dead, loses nobody by silence:
+//! what waits before the link arrives late, and one after another, for longer than anybody would wait for a word. Its
+//! followers stay loyal, the library hears answers in every election's time, and nothing is committed for seconds.
+//!
+//! So heartbeats say when they were sent, answers say it back, and a leader leads for as long as a majority has answered
+//! one that is not older than an election's time: what counts is when it was asked, as for a lease. One that gives way
+//! names the nodes whose answers are late: what is on its way to them is to be dropped, since every old word of it asks
+//! them to wait for longer.
+
+use super::{ELECTION_TICKS, Group, Role};
+use crate::plant::{self, Plant};
+use raft::INVALID_ID;
+use raft::eraftpb::{Message, MessageType};
+use std::collections::BTreeMap;
+
+/// Age of the last answered heartbeat, in ticks, up to which a link is quick enough.
+const ANSWERED_TICKS_MAX: u64 = ELECTION_TICKS as u64;
+/// Who has given way for a slow link lets the others stand first, for so many ticks: two elections and a half.
+const RELUCTANT_TICKS: u64 = 5 * ELECTION_TICKS as u64;
+
+/// What is known of the time that heartbeats take.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// Of a leader: when the newest heartbeat was sent that another replica has answered, in ticks.
+    answered: BTreeMap<u64, u64>,
+    /// Of a follower: its leader, and what that one's newest heartbeat said of its time.
+    heard: Option<(u64, u64)>,
+    /// Until then others are to lead, in ticks.
+    reluctant_until: u64,
+    /// Nodes for which this leader gave way.
+    late: Vec<u32>,
+}
+
+impl Pulse {
+    /// Whether others are to stand for election first.
+    pub fn is_reluctant(&self, ticks: u64) -> bool {
+        ticks < self.reluctant_until
+    }
+
+    /// What a message says of time. 0: nothing.
+    pub fn beat_of(&self, message: &Message, ticks: u64) -> u64 {
+        match (message.msg_type, self.heard) {
+            (MessageType::MsgHeartbeat, _) => ticks + 1,
+            (MessageType::MsgHeartbeatResponse, Some((leader, beat))) if leader == message.to => beat,
+            _ => 0,
+        }
+    }
+
+    /// A leader begins, or nothing was asked for a while: everybody counts as heard just now.
+    pub fn begin(&mut self, ticks: u64) {
+        self.answered.values_mut().for_each(|answered| *answered = ticks);
+    }
+}
+
+impl Group {
+    /// A heartbeat or its answer was taken.
+    pub(super) fn take_beat(&mut self, kind: MessageType, from: u64, term: u64, beat: u64) {
+        let raft = &self.node.raft;
+        if term != raft.term {
+            return;
+        }
+        match kind {
+            MessageType::MsgHeartbeat if raft.leader_id == from => self.pulse.heard = Some((from, beat)),
+            MessageType::MsgHeartbeatResponse if matches!(self.role, Role::Leader { .. }) => {
+                // Releases before say nothing of it: theirs counts as one to the heartbeat just before.
+                let sent = beat.checked_sub(1).unwrap_or(self.ticks).min(self.ticks);
+                let answered = self.pulse.answered.entry(from).or_insert(sent);
+                *answered = sent.max(*answered);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nodes whose answers were so late that this leader gave way. Once.
+    pub fn take_late(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.pulse.late)
+    }
+
+    /// A leader whom no majority answers in time gives way.
+    pub(super) fn look_at_pulse(&mut self) {
+        // A leader of before that gives way this soon is hardly ever read from, and with that bug it is to be.
+        if !matches!(self.role, Role::Leader { .. }) || self.is_hibernating() || plant::active(Plant::StaleRead)
+        {
+            return;
+        }
+        let ticks = self.ticks;
+        let raft = &self.node.raft;
+        let ids: Vec<u64> = raft.prs().iter().map(|(id, _)| *id).collect();
+        let in_time = |answered: u64| ticks.saturating_sub(answered) <= ANSWERED_TICKS_MAX;
+        let answered = &mut self.pulse.answered;
+        answered.retain(|id, _| ids.contains(id));
+        // Who came just now has as much time as all had when the term began.
+        let mut is_prompt = |id: &u64| *id == raft.id || in_time(*answered.entry(*id).or_insert(ticks));
+        let (prompt, late): (Vec<u64>, Vec<u64>) = ids.into_iter().partition(|id| is_prompt(id));
+        if raft.prs().has_quorum(&prompt.into_iter().collect()) {
+            return;
+        }
+        tracing::warn!(shard = %self.shard, ?late, "a majority answers too late: gives way");
+        self.pulse.reluctant_until = ticks + RELUCTANT_TICKS;
+        self.pulse.late = late.into_iter().filter_map(|id| u32::try_from(id).ok()).collect();
+        let raft = &mut self.node.raft;
+        raft.become_follower(raft.term, INVALID_ID);
+    }
+}

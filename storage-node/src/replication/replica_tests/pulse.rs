@@ -1,0 +1,173 @@
+//! A leader leads for as long as its heartbeats are answered in time, and not for as long as anything is answered.
+
+use super::*;
+
+/// Longer than anybody waits before standing for election, and than a leader that gave way is reluctant.
+const LONG_TICKS: u64 = 200;
+
+/// Three replicas, of which node 1 leads, and whose messages from and to it take their time each way.
+struct SlowNet {
+    net: Net,
+    ticks: u64,
+    delay_ticks: u64,
+    /// From and to these other nodes.
+    slow: Vec<u32>,
+    /// With when they arrive.
+    on_their_way: VecDeque<(u64, RaftMessage)>,
+    /// From this tick on what comes from node 1 is lost, as before a link that is full.
+    lost_from: u64,
+    /// Nodes say nothing of when they sent what.
+    is_old: bool,
+}
+
+impl SlowNet {
+    fn new(slow: &[u32]) -> Self {
+        let mut net = Net::new();
+        net.ticks(12);
+        assert_eq!(net.leader(), Some(1));
+        let slow = slow.to_vec();
+        Self {
+            net,
+            ticks: 0,
+            delay_ticks: 0,
+            slow,
+            on_their_way: VecDeque::new(),
+            lost_from: u64::MAX,
+            is_old: false,
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        self.net.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut messages = Vec::new();
+            for replica in &mut self.net.replicas {
+                messages.extend(replica.poll());
+                replica.sync();
+                messages.extend(replica.poll());
+            }
+            let (due, later) =
+                std::mem::take(&mut self.on_their_way).into_iter().partition(|(at, _)| *at <= self.ticks);
+            self.on_their_way = later;
+            let due: VecDeque<(u64, RaftMessage)> = due;
+            if messages.is_empty() && due.is_empty() {
+                return;
+            }
+            for (_, message) in due {
+                if message.from != 1 || self.ticks < self.lost_from {
+                    self.net.step(message);
+                }
+            }
+            for message in messages {
+                let beat = if self.is_old { 0 } else { message.beat };
+                let message = RaftMessage { beat, ..message };
+                let ends = [message.from, message.to];
+                if ends.contains(&1) && ends.iter().any(|end| self.slow.contains(end)) {
+                    self.on_their_way.push_back((self.ticks + self.delay_ticks, message));
+                } else {
+                    self.net.step(message);
+                }
+            }
+        }
+    }
+
+    /// What waits before the link grows, up to this much time each way. Whether node 1 leads through all of it.
+    fn leads_on(&mut self, delay_ticks: u64) -> bool {
+        (0..LONG_TICKS).all(|tick| {
+            self.delay_ticks = delay_ticks.min(tick / 5);
+            // A group of which nothing is wanted would hibernate.
+            if tick % 5 == 0 && self.net.replica(1).leads() {
+                self.net.replica(1).group.propose(record(tick)).expect("it leads");
+            }
+            self.tick();
+            self.net.replica(1).leads()
+        })
+    }
+}
+
+#[test]
+fn a_leader_whose_word_takes_too_long_there_and_back_gives_way_and_another_one_leads() {
+    let mut net = SlowNet::new(&[2, 3]);
+    assert!(!net.leads_on(6));
+    let gave_way = net.ticks;
+    assert_eq!(net.net.replica(1).group.take_late(), [2, 3]);
+    assert_eq!(net.net.replica(1).group.take_late(), Vec::<u32>::new());
+    for lost_from in gave_way - 5..=gave_way {
+        others_lead_after(gave_way, lost_from);
+    }
+}
+
+/// It gives way at this tick, and its last words before are lost.
+fn others_lead_after(gave_way: u64, lost_from: u64) {
+    let mut net = SlowNet::new(&[2, 3]);
+    net.lost_from = lost_from;
+    assert!(!net.leads_on(6));
+    assert_eq!(net.ticks, gave_way);
+    // Old words would ask the others to wait for longer: its links are made anew, and quick at first.
+    net.on_their_way.clear();
+    (net.delay_ticks, net.lost_from) = (0, u64::MAX);
+    while net.net.leader().is_none() {
+        net.tick();
+        assert!(net.ticks < gave_way + 20, "nobody stands");
+    }
+    assert!(
+        [2, 3].map(Some).contains(&net.net.leader()),
+        "the others first, though it is preferred: lost from {lost_from} on"
+    );
+    // And it does not come back by itself while they lead.
+    (0..LONG_TICKS).for_each(|_| net.tick());
+    assert_ne!(net.net.leader(), Some(1));
+}
+
+#[test]
+fn a_leader_whose_word_takes_its_time_leads_on() {
+    assert!(SlowNet::new(&[2, 3]).leads_on(4));
+}
+
+#[test]
+fn one_slow_follower_of_two_is_no_reason() {
+    let mut net = SlowNet::new(&[3]);
+    assert!(net.leads_on(9));
+    assert_eq!(net.net.replica(1).group.take_late(), Vec::<u32>::new());
+}
+
+#[test]
+fn who_says_nothing_of_time_counts_by_its_answers() {
+    let mut net = SlowNet::new(&[2, 3]);
+    net.is_old = true;
+    assert!(net.leads_on(6), "late answers are answers, as before this was known");
+}
+
+#[test]
+fn time_in_which_the_leader_did_not_run_says_nothing_of_its_links() {
+    // Whenever it was that the library looked last for whom it had heard.
+    for before in 0..10 {
+        let mut net = SlowNet::new(&[]);
+        (0..before).for_each(|_| net.tick());
+        // An hour at once, and what the others said meanwhile has not been taken yet.
+        net.net.replica(1).group.pass(10);
+        (0..9).for_each(|_| net.net.replica(1).group.pass(1));
+        assert!(net.net.replica(1).leads(), "{before}: answers have an election's time");
+        (0..2).for_each(|_| net.net.replica(1).group.pass(1));
+        assert!(!net.net.replica(1).leads(), "{before}: and no more");
+    }
+}
+
+#[test]
+fn a_group_that_hibernated_has_all_its_time_when_it_wakes() {
+    let mut net = Net::new();
+    net.ticks(300);
+    assert_eq!(net.hibernating(), NODES);
+    net.cut_off(1);
+    net.replica(1).group.propose(record(1)).expect("it leads");
+    for _ in 0..9 {
+        net.replica(1).group.pass(1);
+        net.settle();
+    }
+    assert!(net.replica(1).leads());
+}
