@@ -134,6 +134,8 @@ pub struct Group {
     heard: BTreeMap<u64, u64>,
     /// What others have on disk and this replica has not, and since which tick.
     outrun: Option<(u64, u64)>,
+    /// When a pause of this process was last made nobody's fault, in ticks.
+    forgiven_at: Option<u64>,
     /// Replicas that went while this one has led in its term.
     removed: BTreeSet<u64>,
     promise: Promise,
@@ -187,6 +189,7 @@ impl Group {
             ticks: 0,
             heard: BTreeMap::new(),
             outrun: None,
+            forgiven_at: None,
             removed: BTreeSet::new(),
             promise: Promise::at_start(vote),
             pulse: Pulse::default(),
@@ -283,7 +286,7 @@ impl Group {
             (StateRole::Leader, _) => {
                 self.removed.clear();
                 self.hibernation = Hibernation::at(self.ticks);
-                self.pulse.begin(self.ticks);
+                self.pulse.begin_term(self.ticks);
                 self.heard = raft.prs().iter().map(|(id, _)| (*id, self.ticks)).collect();
                 Role::Leader { term: raft.term, recovered_at: raft.raft_log.last_index() }
             }

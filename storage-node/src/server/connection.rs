@@ -12,7 +12,7 @@ use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire_protocol::frame::{FrameDecoder, encode_message};
 use wire_protocol::limits::{LINK_BATCH_BYTES, LINK_FRAME_BYTES_MAX};
 use wire_protocol::link::{CallerEvent, CallerLink, LinkFault, ServingEvent, ServingLink, decode};
@@ -124,6 +124,7 @@ pub(super) struct Connection<H> {
     canceller: RefCell<Canceller>,
     /// The socket once more, where it may have to be [cut off](Self::cut_off).
     socket: RefCell<Option<Socket>>,
+    made: Instant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,6 +145,7 @@ impl<H: Half> Connection<H> {
             state: Cell::new(State::Open),
             canceller: RefCell::new(Canceller::new()),
             socket: RefCell::new(None),
+            made: clock::now(),
         })
     }
 
@@ -170,6 +172,11 @@ impl<H: Half> Connection<H> {
     #[cfg(test)]
     pub fn is_closed(&self) -> bool {
         self.state.get() == State::Closed
+    }
+
+    /// For how long there has been this connection.
+    pub fn age(&self) -> Duration {
+        clock::now().duration_since(self.made)
     }
 
     /// Closes at once, and with a reset: what the kernel has and has not sent yet never leaves.
@@ -324,6 +331,10 @@ impl<H: Half> Connection<H> {
     ) -> std::io::Result<Vec<u8>> {
         let mut rest = Bytes::from(bytes);
         while !rest.is_empty() {
+            // What was written when it was closed is not gone on with: nobody would end that any more.
+            if self.state.get() == State::Closed {
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
             let handle = self.canceller.borrow().handle();
             let (result, returned) = socket.cancelable_write(rest, handle).await;
             rest = returned;

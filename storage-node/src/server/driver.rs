@@ -5,6 +5,7 @@ use super::ending::{Ends, Stage};
 use super::wake::Wake;
 use crate::clock;
 use crate::placement::OtherNode;
+use crate::replication::{ELECTION_TICKS, TICK_MS};
 use crate::worker::{LinkId, LinkOutput, PeerMessage, PeerOutput, StorageCore};
 use monoio::net::UnixStream;
 use std::cell::RefCell;
@@ -18,6 +19,8 @@ use wire_protocol::link::{CallerLink, ServingLink, Versions};
 
 /// Links look at the clock this often, in milliseconds; it also bounds how late a stop is noticed.
 const LOOK_EVERY_MS: u64 = 500;
+/// A younger link is not cut off for being slow: an election's time.
+const CUT_OFF_AGE_MIN: Duration = Duration::from_millis(ELECTION_TICKS as u64 * TICK_MS);
 /// A stopping core waits this long for answers to leave, in milliseconds.
 const STOP_MS_MAX: u64 = 2_000;
 
@@ -179,7 +182,9 @@ impl Driver {
         }
         let peers = self.peers.borrow();
         while let Some(node) = core.poll_late_node() {
-            if let Some(connection) = peers.get(&node) {
+            // What is younger holds no words that old: another shard had it made anew.
+            let is_old = |it: &&Rc<Connection<CallerLink>>| it.age() >= CUT_OFF_AGE_MIN;
+            if let Some(connection) = peers.get(&node).filter(is_old) {
                 tracing::warn!(node, "the link is too slow: makes it anew, without what waits in it");
                 connection.cut_off();
             }

@@ -220,6 +220,9 @@ impl Pipeline {
 
     /// Hands out what the group wants written, and what is committed.
     pub fn poll(&mut self, effects: &mut Effects) {
+        if self.committed_bytes >= COMMITTED_BYTES_MAX || self.writes_in_flight >= LOG_WRITES_IN_FLIGHT_MAX {
+            self.group.hold_breath();
+        }
         // A follower's writes come with what its leader sends: what arrives while two are synced shares the next one.
         while self.committed_bytes < COMMITTED_BYTES_MAX && self.writes_in_flight < LOG_WRITES_IN_FLIGHT_MAX {
             let Some(output) = self.group.poll() else { break };

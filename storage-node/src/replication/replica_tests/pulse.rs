@@ -14,6 +14,8 @@ struct SlowNet {
     slow: Vec<u32>,
     /// With when they arrive.
     on_their_way: VecDeque<(u64, RaftMessage)>,
+    /// Nobody hears it, and it hears nobody.
+    dead: Option<u32>,
     /// From this tick on what comes from node 1 is lost, as before a link that is full.
     lost_from: u64,
     /// Nodes say nothing of when they sent what.
@@ -32,14 +34,21 @@ impl SlowNet {
             delay_ticks: 0,
             slow,
             on_their_way: VecDeque::new(),
+            dead: None,
             lost_from: u64::MAX,
             is_old: false,
         }
     }
 
     fn tick(&mut self) {
+        self.turn(1);
+    }
+
+    /// A turn of each, in which so many ticks have passed for node 1.
+    fn turn(&mut self, ticks: u64) {
         self.ticks += 1;
-        self.net.replicas.iter_mut().for_each(|replica| replica.group.pass(1));
+        self.net.replica(1).group.pass(ticks);
+        self.net.replicas[1..].iter_mut().for_each(|replica| replica.group.pass(1));
         self.settle();
     }
 
@@ -67,6 +76,9 @@ impl SlowNet {
                 let beat = if self.is_old { 0 } else { message.beat };
                 let message = RaftMessage { beat, ..message };
                 let ends = [message.from, message.to];
+                if ends.iter().any(|end| self.dead == Some(*end)) {
+                    continue;
+                }
                 if ends.contains(&1) && ends.iter().any(|end| self.slow.contains(end)) {
                     self.on_their_way.push_back((self.ticks + self.delay_ticks, message));
                 } else {
@@ -134,6 +146,38 @@ fn one_slow_follower_of_two_is_no_reason() {
     let mut net = SlowNet::new(&[3]);
     assert!(net.leads_on(9));
     assert_eq!(net.net.replica(1).group.take_late(), Vec::<u32>::new());
+}
+
+#[test]
+fn a_leader_that_nobody_could_replace_leads_on() {
+    let mut net = SlowNet::new(&[2]);
+    net.dead = Some(3);
+    (0..30).for_each(|_| net.tick());
+    assert!(net.leads_on(6), "node 2 alone elects nobody");
+}
+
+#[test]
+fn a_leader_whose_turns_are_slow_leads_on() {
+    let mut net = SlowNet::new(&[2, 3]);
+    net.delay_ticks = 1;
+    for turn in 0..LONG_TICKS {
+        net.net.replica(1).group.propose(record(turn)).expect("it leads");
+        net.turn(4);
+        assert!(net.net.replica(1).leads(), "an answer takes two turns of it: turn {turn}");
+    }
+}
+
+#[test]
+fn pauses_without_a_word_between_them_end_its_time() {
+    let mut net = SlowNet::new(&[]);
+    (0..5).for_each(|_| net.tick());
+    (0..2).for_each(|_| net.net.replica(1).group.pass(10));
+    assert!(!net.net.replica(1).leads(), "it may be cut off, and stumble");
+    let mut net = SlowNet::new(&[]);
+    for pause in 0..10 {
+        net.turn(10);
+        assert!(net.net.replica(1).leads(), "heard since: pause {pause}");
+    }
 }
 
 #[test]
