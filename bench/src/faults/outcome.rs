@@ -50,10 +50,10 @@ pub struct Outcome {
     pub at_hit_gateway_ms: Option<u64>,
     /// Streams, of those at gateways that were not hit, that waited longer than half a second.
     pub streams_interrupted: u32,
-    /// All such waits of all streams, in the order of their begin.
-    pub interruptions: Vec<Interruption>,
     /// Of so many.
     pub streams: u32,
+    /// All such waits, of those at the hit gateway, too, in the order of their begin.
+    pub interruptions: Vec<Interruption>,
     /// Seconds from begin to healing.
     pub held_s: f64,
     /// Whether everything was served again in the end.
@@ -113,8 +113,8 @@ impl Outcome {
             after_healing_ms: longest(false, heal_us, end_us),
             at_hit_gateway_ms: (!observed.gateways.is_empty()).then(|| longest(true, begin_us, end_us)),
             streams_interrupted: interrupted.count() as u32,
-            interruptions: interruptions(&observed.streams, begin_us, end_us),
             streams: others.len() as u32,
+            interruptions: interruptions(&observed.streams, begin_us, end_us),
             held_s: (heal_us - begin_us) as f64 / 1e6,
             whole: observed.whole,
             missing: observed.missing.clone(),

@@ -49,7 +49,7 @@ impl Group {
     /// have been elected; nobody else does: see above.
     pub fn pass(&mut self, ticks: u64) {
         let is_leader = matches!(self.role, Role::Leader { .. });
-        let is_forgiven = is_leader && ticks >= ELECTION_TICKS as u64 && self.may_forgive_pause();
+        let is_forgiven = is_leader && ticks >= ELECTION_TICKS as u64 && self.forgive_pause();
         for _ in 0..if is_leader { ticks } else { ticks.min(1) } {
             self.ticks += 1;
             if std::mem::take(&mut self.promise.is_renewed) && !is_leader {
@@ -73,20 +73,17 @@ impl Group {
 
     /// This process has not run, or the machine's clock was set ahead: nobody could answer meanwhile, and neither links nor
     /// the disk were slow. All count as heard, and have an election's time from then on; but not twice without a word of
-    /// anybody, or a leader that is cut off and stumbles would lead for ever.
-    fn may_forgive_pause(&mut self) -> bool {
+    /// anybody, or a leader that is cut off and stumbles would lead for ever. To be called before its ticks; whether it is so.
+    fn forgive_pause(&mut self) -> bool {
         let own = self.node.raft.id;
         let is_news = |at: u64| self.heard.iter().any(|(id, heard)| *id != own && *heard > at);
-        let may = self.forgiven_at.is_none_or(is_news);
-        if may {
+        let is_forgiven = self.forgiven_at.is_none_or(is_news);
+        if is_forgiven {
             self.forgiven_at = Some(self.ticks);
-            let others: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
-            for id in others {
-                if let Some(progress) = self.node.raft.mut_prs().get_mut(id) {
-                    progress.recent_active = true;
-                }
+            for (_, progress) in self.node.raft.mut_prs().iter_mut() {
+                progress.recent_active = true;
             }
         }
-        may
+        is_forgiven
     }
 }

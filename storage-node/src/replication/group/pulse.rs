@@ -78,8 +78,8 @@ impl Group {
         match kind {
             MessageType::MsgHeartbeat if raft.leader_id == from => self.pulse.heard = Some((from, beat)),
             MessageType::MsgHeartbeatResponse if matches!(self.role, Role::Leader { .. }) => {
-                // Releases before say nothing of it: theirs counts as one to the heartbeat just before.
                 self.pulse.has_answered.insert(from);
+                // Releases before say nothing of it: theirs counts as one to the heartbeat just before.
                 let sent = beat.checked_sub(1).unwrap_or(self.ticks).min(self.ticks);
                 let answered = self.pulse.answered.entry(from).or_insert(sent);
                 *answered = sent.max(*answered);
