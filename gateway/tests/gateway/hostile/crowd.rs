@@ -197,27 +197,35 @@ fn garbage(server: &Server, _: &Mallory, stop: &AtomicBool) {
     }
 }
 
-/// Guesses one account's password from one address, and in turn anybody's from everywhere: those cost a hash each.
+/// Guesses a password, which costs a hash if it is looked at.
+fn guess_once(server: &Server, from: [u8; 4], username: &str) {
+    let body = format!("{{\"username\":\"{username}\",\"password\":\"guess guess\",\"device_name\":\"x\"}}");
+    let mut stream = connected(from, server.plain);
+    let _ = write!(
+        stream,
+        "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+    let _ = stream.read(&mut [0; 512]);
+}
+
+/// One account's, from an address whose connections the other attacks do not use up.
+fn guess_one(server: &Server) {
+    guess_once(server, [127, 0, 0, 8], "pair0a");
+}
+
+/// One account's from one address, and in turn anybody's from everywhere.
 fn guess(server: &Server, _: &Mallory, stop: &AtomicBool) {
     for number in 0u16.. {
         if !goes_on(stop) {
             break;
         }
         let [high, low] = number.to_be_bytes();
-        let (from, username) = match number % 2 {
-            0 => ([127, 0, 0, 1], "pair0a".to_owned()),
-            _ => ([127, 1, high, low], format!("anybody{number}")),
-        };
-        let body =
-            format!("{{\"username\":\"{username}\",\"password\":\"guess guess\",\"device_name\":\"x\"}}");
-        let mut stream = connected(from, server.plain);
-        let _ = write!(
-            stream,
-            "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        let _ = stream.read(&mut [0; 512]);
+        match number % 2 {
+            0 => guess_one(server),
+            _ => guess_once(server, [127, 1, high, low], &format!("anybody{number}")),
+        }
     }
 }
 
@@ -330,7 +338,11 @@ fn people_are_served_while_everything_is_tried_at_once() {
     }
     pairs.iter().for_each(|pair| pair.check(&server));
     assert!(server.metric("ringline_throttled_users_total") > 0.0, "the flood was throttled");
-    assert!(server.metric("ringline_http_throttled_total") > 0.0, "guessing was slowed");
+    // How often an attacker came by a CPU is chance: the guesser goes on until it meets the rate.
+    server.wait_until("guessing is slowed", || {
+        guess_one(&server);
+        server.metric("ringline_http_throttled_total") > 0.0
+    });
     let (last_kib, earlier) = most_kib.split_last().expect("rounds");
     let earlier_kib = earlier.iter().max().expect("more than one round");
     let grown_mib = earlier_kib.max(last_kib).saturating_sub(before_kib) >> 10;
