@@ -148,10 +148,14 @@ impl<'a> Fleet<'a> {
         FleetNode { id: *id, address, zone, ..FleetNode::default() }
     }
 
-    /// The newest fleet that a node told of.
+    /// The newest fleet that a node told of, once one did.
     pub fn known(&self) -> &wire_protocol::internal::Fleet {
+        self.told().expect("it was waited for")
+    }
+
+    fn told(&self) -> Option<&wire_protocol::internal::Fleet> {
         let told = self.links.iter().flatten().filter_map(|link| link.fleet.as_ref());
-        told.max_by_key(|fleet| fleet.epoch).expect("nodes tell it at first")
+        told.max_by_key(|fleet| fleet.epoch)
     }
 
     /// Changes the fleet, as an operator does: again, if a report came before.
@@ -160,6 +164,11 @@ impl<'a> Fleet<'a> {
         change: impl Fn(&wire_protocol::internal::Fleet) -> Result<wire_protocol::internal::Fleet, E>,
     ) {
         let started = clock::now();
+        // A node tells it soon after a link is open.
+        while self.told().is_none() {
+            assert!(started.elapsed() < PATIENCE, "nobody tells of the fleet");
+            self.pump();
+        }
         loop {
             assert!(started.elapsed() < PATIENCE, "the fleet did not change: {:?}", self.known());
             let next = change(self.known()).expect("it can be");
