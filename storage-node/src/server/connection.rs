@@ -175,8 +175,8 @@ impl<H: Half> Connection<H> {
     }
 
     /// For how long there has been this connection.
-    pub fn age(&self) -> Duration {
-        clock::now().duration_since(self.made)
+    pub fn age(&self, now: Instant) -> Duration {
+        now.duration_since(self.made)
     }
 
     /// Closes at once, and with a reset: what the kernel has and has not sent yet never leaves.
@@ -344,5 +344,96 @@ impl<H: Half> Connection<H> {
             }
         }
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use monoio::BufResult;
+    use monoio::buf::{IoBuf, IoVecBuf};
+    use monoio::io::{AsyncWriteRent, CancelHandle};
+    use rustls::crypto::aws_lc_rs;
+    use rustls::version::TLS13;
+    use rustls::{ClientConfig, RootCertStore};
+    use std::io;
+    use std::sync::Arc;
+    use wire_protocol::internal::LinkHello;
+    use wire_protocol::link::Versions;
+
+    impl Connection<CallerLink> {
+        /// To nobody, as nobody is trusted.
+        pub fn of_test(socket: Option<Socket>) -> Rc<Self> {
+            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&TLS13])
+                .expect("it has that")
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth();
+            let tls = TlsStream::client(Arc::new(config), "other".try_into().expect("a name"));
+            let half = CallerLink::speaking(Versions::OURS, LinkHello::default(), 0);
+            let connection = Self::new(half, tls.expect("a client"));
+            connection.socket.replace(socket);
+            connection
+        }
+    }
+
+    /// A socket that takes a byte at a time.
+    struct Narrow {
+        /// Cut off while the first one is written.
+        link: Option<Rc<Connection<CallerLink>>>,
+        writes: usize,
+    }
+
+    impl AsyncWriteRent for Narrow {
+        async fn write<T: IoBuf>(&mut self, _: T) -> BufResult<usize, T> {
+            unreachable!("it could not be cancelled")
+        }
+
+        async fn writev<T: IoVecBuf>(&mut self, _: T) -> BufResult<usize, T> {
+            unreachable!("it could not be cancelled")
+        }
+
+        async fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn shutdown(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl CancelableAsyncWriteRent for Narrow {
+        async fn cancelable_write<T: IoBuf>(&mut self, buffer: T, _: CancelHandle) -> BufResult<usize, T> {
+            self.writes += 1;
+            if let Some(link) = self.link.take() {
+                link.cut_off();
+            }
+            (Ok(1), buffer)
+        }
+
+        async fn cancelable_writev<T: IoVecBuf>(&mut self, _: T, _: CancelHandle) -> BufResult<usize, T> {
+            unreachable!("it has one buffer")
+        }
+
+        async fn cancelable_flush(&mut self, _: CancelHandle) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn cancelable_shutdown(&mut self, _: CancelHandle) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_write_is_not_written_once_its_connection_is_cut_off() {
+        let aborted = Some(io::ErrorKind::ConnectionAborted);
+        for (is_cut_off, writes, ended) in [(false, 4, None), (true, 1, aborted)] {
+            let link = Connection::of_test(None);
+            let mut socket = Narrow { link: is_cut_off.then(|| Rc::clone(&link)), writes: 0 };
+            let written = link.write_all(&mut socket, vec![0; 4]).now_or_never();
+            let error = written.expect("it waits for nothing").err();
+            assert_eq!((socket.writes, error.map(|error| error.kind())), (writes, ended));
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire_protocol::internal::Fleet;
 use wire_protocol::link::{CallerLink, ServingLink, Versions};
 
@@ -182,11 +182,8 @@ impl Driver {
         }
         let peers = self.peers.borrow();
         while let Some(node) = core.poll_late_node() {
-            // What is younger holds no words that old: another shard had it made anew.
-            let is_old = |it: &&Rc<Connection<CallerLink>>| it.age() >= CUT_OFF_AGE_MIN;
-            if let Some(connection) = peers.get(&node).filter(is_old) {
-                tracing::warn!(node, "the link is too slow: makes it anew, without what waits in it");
-                connection.cut_off();
+            if let Some(connection) = peers.get(&node) {
+                cut_off_late(node, connection, clock::now());
             }
         }
         while let Some(output) = core.poll_peer_output() {
@@ -201,6 +198,15 @@ impl Driver {
     fn look_at_clock(&self, now_ms: u64) {
         self.accepted.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
         self.peers.borrow().values().for_each(|connection| connection.look_at_clock(now_ms));
+    }
+}
+
+/// A leader gave way because its word takes too long over the link to this node.
+fn cut_off_late(node: u32, connection: &Connection<CallerLink>, now: Instant) {
+    // What is younger holds no words that old: another shard had it made anew.
+    if connection.age(now) >= CUT_OFF_AGE_MIN {
+        tracing::warn!(node, "the link is too slow: makes it anew, without what waits in it");
+        connection.cut_off();
     }
 }
 

@@ -142,12 +142,7 @@ fn check(welcome: &LinkWelcome, node: OtherNode, shard_count: u32) -> Result<(),
 mod tests {
     use super::*;
     use monoio::{IoUringDriver, RuntimeBuilder};
-    use rustls::crypto::aws_lc_rs;
-    use rustls::version::TLS13;
-    use rustls::{ClientConfig, RootCertStore};
     use std::io::Read;
-    use std::sync::Arc;
-    use wire_protocol::link::Versions;
 
     /// How a link ends for the other side that reads nothing before, and how many bytes of how many come.
     fn ended_by(end: fn(&Connection<CallerLink>)) -> (std::io::Result<()>, usize, usize) {
@@ -167,14 +162,7 @@ mod tests {
             socket.set_nonblocking(true).expect("a socket");
             let sent: usize = std::iter::from_fn(|| socket.send(&[0; 64 * 1024]).ok()).sum();
             socket.set_nonblocking(false).expect("a socket");
-            let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-                .with_protocol_versions(&[&TLS13])
-                .expect("it has that")
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth();
-            let tls = TlsStream::client(Arc::new(config), "other".try_into().expect("a name"));
-            let half = CallerLink::speaking(Versions::OURS, LinkHello::default(), 0);
-            let link = Connection::over(half, tls.expect("a client"), socket);
+            let link = Connection::of_test(Some(socket));
             let running = monoio::spawn(Rc::clone(&link).run(stream, |_, _| Ok(())));
             end(&link);
             if link.is_closed() {

@@ -139,6 +139,5 @@ impl Group {
         raft.become_follower(raft.term, INVALID_ID);
         // Its last words would keep the others waiting.
         raft.msgs.retain(|message| !is_of_leader(message));
-        self.outgoing.retain(|message| !is_of_leader(message));
     }
 }

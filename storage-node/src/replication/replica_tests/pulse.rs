@@ -14,8 +14,8 @@ struct SlowNet {
     slow: Vec<u32>,
     /// With when they arrive.
     on_their_way: VecDeque<(u64, RaftMessage)>,
-    /// Nobody hears it, and it hears nobody.
-    dead: Option<u32>,
+    /// The disk of node 1 is behind whenever a tick comes, and catches up in between.
+    is_disk_behind: bool,
     /// From this tick on what comes from node 1 is lost, as before a link that is full.
     lost_from: u64,
     /// Nodes say nothing of when they sent what.
@@ -24,7 +24,13 @@ struct SlowNet {
 
 impl SlowNet {
     fn new(slow: &[u32]) -> Self {
+        Self::over(slow, &[])
+    }
+
+    /// Nothing has ever passed where it is cut.
+    fn over(slow: &[u32], cut: &[(u32, u32)]) -> Self {
         let mut net = Net::new();
+        net.cut = cut.to_vec();
         net.ticks(12);
         assert_eq!(net.leader(), Some(1));
         let slow = slow.to_vec();
@@ -34,7 +40,7 @@ impl SlowNet {
             delay_ticks: 0,
             slow,
             on_their_way: VecDeque::new(),
-            dead: None,
+            is_disk_behind: false,
             lost_from: u64::MAX,
             is_old: false,
         }
@@ -46,10 +52,19 @@ impl SlowNet {
 
     /// A turn of each, in which so many ticks have passed for node 1.
     fn turn(&mut self, ticks: u64) {
-        self.ticks += 1;
-        self.net.replica(1).group.pass(ticks);
-        self.net.replicas[1..].iter_mut().for_each(|replica| replica.group.pass(1));
+        self.pass(ticks);
         self.settle();
+    }
+
+    /// Time passes, and nobody has said anything yet.
+    fn pass(&mut self, ticks: u64) {
+        self.ticks += 1;
+        let group = &mut self.net.replica(1).group;
+        if self.is_disk_behind {
+            group.hold_breath();
+        }
+        group.pass(ticks);
+        self.net.replicas[1..].iter_mut().for_each(|replica| replica.group.pass(1));
     }
 
     fn settle(&mut self) {
@@ -76,7 +91,7 @@ impl SlowNet {
                 let beat = if self.is_old { 0 } else { message.beat };
                 let message = RaftMessage { beat, ..message };
                 let ends = [message.from, message.to];
-                if ends.iter().any(|end| self.dead == Some(*end)) {
+                if self.net.cut.contains(&(message.from, message.to)) {
                     continue;
                 }
                 if ends.contains(&1) && ends.iter().any(|end| self.slow.contains(end)) {
@@ -151,9 +166,53 @@ fn one_slow_follower_of_two_is_no_reason() {
 #[test]
 fn a_leader_that_nobody_could_replace_leads_on() {
     let mut net = SlowNet::new(&[2]);
-    net.dead = Some(3);
+    net.net.cut_off(3);
     (0..30).for_each(|_| net.tick());
     assert!(net.leads_on(6), "node 2 alone elects nobody");
+}
+
+#[test]
+fn who_is_heard_and_has_answered_nothing_in_this_term_could_replace_nobody() {
+    // Node 3 never hears its leader, and asks for votes again and again.
+    let mut net = SlowNet::over(&[2], &[(1, 3)]);
+    assert!(net.leads_on(6), "whether node 3 takes a leader's word is not known");
+}
+
+#[test]
+fn a_leader_whose_own_disk_is_behind_leads_on() {
+    let mut net = SlowNet::new(&[2, 3]);
+    net.is_disk_behind = true;
+    assert!(net.leads_on(6), "late answers say nothing of its links");
+    net.is_disk_behind = false;
+    (0..9).for_each(|_| net.tick());
+    assert!(net.net.replica(1).leads(), "what it says now has an election's time to be answered");
+    (0..2).for_each(|_| net.tick());
+    assert!(!net.net.replica(1).leads(), "and no more");
+}
+
+#[test]
+fn the_last_words_of_a_leader_that_gives_way_are_never_said() {
+    use raft_message::Kind::{Append, Heartbeat, Snapshot};
+    let mut net = SlowNet::new(&[2, 3]);
+    for tick in 0..LONG_TICKS {
+        net.delay_ticks = (tick / 5).min(6);
+        // When the tick comes appends wait to be sent.
+        net.net.replica(1).group.propose(record(tick)).expect("it leads");
+        net.pass(1);
+        if !net.net.replica(1).leads() {
+            break;
+        }
+        net.settle();
+    }
+    let replica = net.net.replica(1);
+    assert!(!replica.leads(), "its answers are late");
+    let mut said = replica.poll();
+    // What one that does not lead says waits for the writes before it.
+    assert!(!replica.writes.is_empty(), "what was proposed last is written all the same");
+    replica.sync();
+    said.extend(replica.poll());
+    said.retain(|message| matches!(message.kind(), Append | Heartbeat | Snapshot));
+    assert_eq!(said, []);
 }
 
 #[test]
@@ -192,6 +251,8 @@ fn time_in_which_the_leader_did_not_run_says_nothing_of_its_links() {
     // Whenever it was that the library looked last for whom it had heard.
     for before in 0..10 {
         let mut net = SlowNet::new(&[]);
+        // It is not the first pause, and the others were heard since.
+        net.turn(10);
         (0..before).for_each(|_| net.tick());
         // An hour at once, and what the others said meanwhile has not been taken yet.
         net.net.replica(1).group.pass(10);

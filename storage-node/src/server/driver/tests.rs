@@ -1,8 +1,9 @@
 //! What one turn costs, counted: an entry for each group that has something to do, one synced write of the log for all of
 //! them, and one frame to each other node. Three whole nodes of one core each, on disks in memory, with the links of the
-//! driver between them.
+//! driver between them. And which links are cut off.
 
-use super::queue_for_peer;
+use super::{CUT_OFF_AGE_MIN, Connection, cut_off_late, queue_for_peer};
+use crate::clock;
 use crate::config::{Beginning, LogConfig, NodeConfig, StorageConfig};
 use crate::replication::{TICK_MS, decode_record};
 use crate::sim::{SimDisk, SimNode, SimStore, real_folder};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use wire_protocol::ids::{ConversationId, DeviceId, ShardId, UserId};
 use wire_protocol::internal::raft_message::Kind;
@@ -313,4 +315,15 @@ fn a_turn_of_many_groups_costs_one_entry_each_one_synced_write_and_one_frame_to_
     for ((machine, before), expected) in world.machines.iter_mut().zip(before).zip(expected) {
         assert_eq!(machine.counts().since(before), expected);
     }
+}
+
+#[test]
+fn a_link_that_is_too_slow_is_cut_off_once_it_may_hold_old_words() {
+    let before = clock::now();
+    let link = Connection::of_test(None);
+    let after = clock::now();
+    cut_off_late(2, &link, before + CUT_OFF_AGE_MIN - Duration::from_millis(1));
+    assert!(!link.is_closed(), "it was made anew just now");
+    cut_off_late(2, &link, after + CUT_OFF_AGE_MIN);
+    assert!(link.is_closed());
 }

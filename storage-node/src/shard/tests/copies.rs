@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::domain;
-use crate::replication::{Replicas, TICK_MS};
-use crate::shard::Learner;
+use crate::replication::{ELECTION_TICKS, HEARTBEAT_MS, Replicas, TICK_MS};
+use crate::shard::{LOG_WRITES_IN_FLIGHT_MAX, Learner};
 use crate::snapshots::SnapshotRequest;
 use wire_protocol::internal::{RaftMessage, ReplicaSet, ShardPlace, raft_message};
 
@@ -66,6 +66,51 @@ fn a_leader_that_steps_down_tells_what_it_did_not_do_from_what_it_does_not_know(
         .collect();
     let (unknown, untouched) = (shard_error::Kind::Unavailable, shard_error::Kind::NotLeader);
     assert_eq!(told, [(ids[2], untouched), (ids[0], unknown), (ids[1], unknown)]);
+}
+
+/// Time passes, and these answers come. Whether it leads on.
+fn leads_on_by(rig: &mut Rig, answers: &[RaftMessage]) -> bool {
+    rig.now_ms += TICK_MS;
+    answers.iter().cloned().for_each(|answer| rig.shard.take_raft(answer));
+    rig.turn();
+    rig.shard.is_serving()
+}
+
+#[test]
+fn a_leader_leads_on_while_its_own_writes_wait_and_gives_way_if_its_links_are_as_slow_without_that() {
+    let folder = folder();
+    let mut rig = leading(&folder, &[2, 3]);
+    for _ in 0..HEARTBEAT_MS / TICK_MS {
+        rig.now_ms += TICK_MS;
+        rig.turn();
+    }
+    // From now on nothing comes but the answers to this heartbeat, later and later.
+    let mut late = std::mem::take(&mut rig.effects.messages);
+    late.retain(|message| message.kind() == raft_message::Kind::Heartbeat);
+    for message in &mut late {
+        std::mem::swap(&mut message.from, &mut message.to);
+        message.kind = raft_message::Kind::HeartbeatResponse as i32;
+        message.hibernates = false;
+    }
+    assert_eq!(late.len(), 2, "one of each copy: {late:?}");
+    for number in 1..=LOG_WRITES_IN_FLIGHT_MAX as u64 {
+        rig.send(link(1), message(number, 5));
+        rig.turn();
+    }
+    assert_eq!(rig.effects.writes.len(), LOG_WRITES_IN_FLIGHT_MAX);
+    rig.effects.messages.clear();
+    for tick in 0..3 * ELECTION_TICKS {
+        assert!(leads_on_by(&mut rig, &late), "tick {tick}: nothing leaves it, so nothing was late");
+    }
+    assert!(rig.effects.messages.is_empty(), "its log thread stands still");
+    let mut ticks = 0;
+    rig.persist();
+    while leads_on_by(&mut rig, &late) {
+        rig.persist();
+        ticks += 1;
+        assert!(ticks <= ELECTION_TICKS, "its disk is well, and what it asked since is not answered");
+    }
+    assert_eq!(rig.effects.late_nodes.len(), 2, "it was not silence that ended it");
 }
 
 /// Its detach was answered and is not repeated: whoever is asked to attach it then would keep it.
