@@ -37,11 +37,10 @@ const APPEND_BYTES_MAX: u64 = 256 * 1024;
 const APPENDS_IN_FLIGHT_MAX: usize = 16;
 /// Time of a tick, in milliseconds.
 pub const TICK_MS: u64 = 100;
-/// Ticks without a heartbeat after which a replica that is preferred as leader stands for election, and for which
-/// followers who hear their leader vote for nobody else: that bounds a leader's lease.
+/// Ticks without a heartbeat for which followers vote for nobody else: that bounds a leader's lease. Then the first of them
+/// stands for election.
 pub(crate) const ELECTION_TICKS: usize = 10;
-/// The others wait longer by as much as this, each by another number: votes are not split, and nothing is left to
-/// chance.
+/// The others wait longer, by less than this and each by another number: votes are not split, and nothing is left to chance.
 const ELECTION_TICKS_SPREAD: usize = 10;
 /// Who has just given way waits longer than all others.
 const RELUCTANT_ELECTION_TICKS: usize = ELECTION_TICKS + 2 * ELECTION_TICKS_SPREAD;
@@ -264,10 +263,13 @@ impl Group {
 
     /// This replica's turn to stand for election, whatever number the library has drawn.
     fn take_turn(&mut self) {
-        let (before, of) = turn_of_election(self.replicas(), self.own(), self.preferred);
+        let leader = u32::try_from(self.node.raft.leader_id).unwrap_or(0);
+        let (before, of) = turn_of_election(self.replicas(), self.own(), self.preferred, leader);
+        // Who has heard the same leader has promised it to wait, and ticks at another moment of the same time.
+        let promised = usize::from(leader != 0);
         let ticks = match self.pulse.is_reluctant(self.ticks) {
             true => RELUCTANT_ELECTION_TICKS,
-            false => ELECTION_TICKS + ELECTION_TICKS_SPREAD * before / of,
+            false => ELECTION_TICKS + promised + ELECTION_TICKS_SPREAD * before / of,
         };
         self.node.raft.set_randomized_election_timeout(ticks);
     }

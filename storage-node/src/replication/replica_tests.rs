@@ -453,6 +453,28 @@ fn a_leader_that_is_cut_off_is_replaced_and_its_entries_give_way() {
     assert_eq!(entries.last().expect("three").record, record(200));
 }
 
+/// Nobody waits for the turn of the one that is lost, and the first to stand does so when the other one's promise is over.
+#[test]
+fn a_lost_leader_is_replaced_at_the_first_attempt_whenever_the_others_tick() {
+    for (first, second) in [(2, 3), (3, 2)] {
+        let mut net = Net::new();
+        net.ticks(12);
+        assert_eq!(net.leader(), Some(1), "the preferred one");
+        // Both hear it at the same moment, before their next ticks.
+        net.replica(1).group.read_barrier(1);
+        net.settle();
+        net.cut_off(1);
+        // The first of these ticks begins what is counted.
+        for _ in 0..ELECTION_TICKS + 2 {
+            for node in [first, second] {
+                net.replica(node).group.pass(1);
+                net.settle();
+            }
+        }
+        assert_eq!([2, 3].map(|node| net.replica(node).leads()), [true, false], "node {first} ticks first");
+    }
+}
+
 #[test]
 fn a_leader_learns_whether_it_may_read() {
     let mut net = Net::new();

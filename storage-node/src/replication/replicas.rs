@@ -49,15 +49,16 @@ impl Replicas {
 }
 
 /// How many voters come before this node when the leader is lost, of how many: of those of before and behind a change, too,
-/// no two have the same turn.
-pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32) -> (usize, usize) {
+/// no two have the same turn. Nobody waits for the one that led, if it is known; 0: it is not.
+pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32, leader: u32) -> (usize, usize) {
     if own == preferred {
         return (0, 1);
     }
     let mut voters: Vec<u32> = set.voters.iter().chain(&set.voters_outgoing).copied().collect();
     voters.sort_unstable();
     voters.dedup();
-    let before = voters.iter().filter(|voter| **voter < own && **voter != preferred).count() + 1;
+    let comes_before = |voter: &&u32| **voter < own && ![preferred, leader].contains(*voter);
+    let before = voters.iter().filter(comes_before).count() + usize::from(leader == 0 || leader != preferred);
     // One that does not vote does not stand either: any turn will do.
     let of = voters.len().max(2);
     (before.min(of), of)
@@ -188,7 +189,7 @@ mod tests {
     fn no_two_first_voters_stand_at_the_same_time() {
         for nodes in [&[1, 2, 3][..], &[5, 1, 9, 3, 7], &[4]] {
             let mut turns: Vec<(usize, usize)> =
-                nodes.iter().map(|own| turn_of_election(&first(nodes), *own, nodes[0])).collect();
+                nodes.iter().map(|own| turn_of_election(&first(nodes), *own, nodes[0], 0)).collect();
             assert_eq!(turns[0], (0, 1), "the preferred one is the first");
             turns.sort_unstable();
             turns.dedup();
@@ -197,11 +198,30 @@ mod tests {
     }
 
     #[test]
+    fn nobody_waits_for_the_leader_that_is_lost() {
+        let nodes = [4, 1, 7, 2, 9];
+        for leader in nodes {
+            let others = nodes.iter().filter(|own| **own != leader);
+            let mut turns: Vec<usize> =
+                others.map(|own| turn_of_election(&first(&nodes), *own, 4, leader).0).collect();
+            turns.sort_unstable();
+            assert_eq!(turns, [0, 1, 2, 3], "node {leader} led");
+        }
+        // Whoever is preferred and has not led is the first all the same.
+        assert_eq!(turn_of_election(&first(&nodes), 4, 4, 9), (0, 1));
+    }
+
+    #[test]
     fn a_turn_is_never_behind_the_last_whoever_is_preferred() {
         for voters in [&[][..], &[1], &[1, 2], &[1, 2, 3], &[1, 2, 3, 5, 9]] {
             for (own, preferred) in (1..12).flat_map(|own| (0..12).map(move |preferred| (own, preferred))) {
-                let (before, of) = turn_of_election(&first(voters), own, preferred);
-                assert!(before <= of, "node {own}, preferred {preferred}, voters {voters:?}");
+                for leader in 0..12 {
+                    let (before, of) = turn_of_election(&first(voters), own, preferred, leader);
+                    assert!(
+                        before <= of,
+                        "node {own}, preferred {preferred}, led by {leader}, voters {voters:?}"
+                    );
+                }
             }
         }
     }
@@ -211,7 +231,7 @@ mod tests {
         let joint = ReplicaSet { voters: vec![3, 14, 24], voters_outgoing: vec![1, 2, 3], ..first(&[]) };
         for (set, nodes) in [(joint, &[1, 2, 3, 14, 24][..]), (first(&[3, 14, 24]), &[3, 14, 24])] {
             let ticks = |own: &u32| {
-                let (before, of) = turn_of_election(&set, *own, 14);
+                let (before, of) = turn_of_election(&set, *own, 14, 0);
                 super::super::group::ELECTION_TICKS * before / of
             };
             let mut turns: Vec<usize> = nodes.iter().map(ticks).collect();
