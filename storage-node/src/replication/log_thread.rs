@@ -5,6 +5,7 @@ use super::{Log, LogWrite, ReplicationError};
 use crate::clock;
 use crate::failpoint::{self, Failpoint};
 use crossbeam_channel::Receiver;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Bytes that one synced write takes at most; the rest waits for the next one. Bounds the engine's buffer; at
@@ -14,12 +15,13 @@ pub(super) const LOG_BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What the log thread is asked to do.
 #[derive(Debug)]
 pub enum LogRequest {
-    /// Make this durable and report to this core.
+    /// Make this durable and report to this core: all that its shards want of one turn, so that no part of it waits for
+    /// the sync of another.
     Write {
-        /// The core of the write's shard.
+        /// The core of the writes' shards.
         core: usize,
         /// What to write.
-        write: LogWrite,
+        writes: Vec<LogWrite>,
     },
     /// End after everything queued before.
     Stop,
@@ -62,25 +64,26 @@ pub(crate) enum Queue {
     Ends,
 }
 
-/// What goes into one synced write.
+/// What is to be written, and goes into one synced write if it fits.
 #[derive(Default)]
 pub(crate) struct QueuedWrites {
+    /// With the cores to be told.
+    waiting: VecDeque<(usize, LogWrite)>,
     writes: Vec<LogWrite>,
     cores: Vec<usize>,
 }
 
 impl QueuedWrites {
-    /// Takes a request and those that wait behind it, as many as fit one write.
+    /// Takes a request and those that wait behind it, until they fill one write.
     pub fn take(&mut self, first: LogRequest, requests: &Receiver<LogRequest>) -> Queue {
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
                 LogRequest::Stop => return Queue::Ends,
-                LogRequest::Write { core, write } => {
-                    bytes += write.bytes();
-                    self.writes.push(write);
-                    self.cores.push(core);
+                LogRequest::Write { core, writes } => {
+                    bytes += writes.iter().map(LogWrite::bytes).sum::<usize>();
+                    self.waiting.extend(writes.into_iter().map(|write| (core, write)));
                 }
             }
             next = if bytes < LOG_BATCH_BYTES_MAX { requests.try_recv().ok() } else { None };
@@ -88,14 +91,30 @@ impl QueuedWrites {
         Queue::GoesOn
     }
 
-    /// Writes and syncs what was taken, and reports it.
+    /// Writes and syncs what was taken, and reports it: at once, or in pieces if the last request was larger than its room.
     pub fn write(
         &mut self,
         log: &Log,
         report: &mut impl FnMut(SyncedWrite<'_>),
     ) -> Result<(), ReplicationError> {
-        if self.writes.is_empty() {
-            return Ok(());
+        while !self.waiting.is_empty() {
+            self.write_piece(log, report)?;
+        }
+        Ok(())
+    }
+
+    fn write_piece(
+        &mut self,
+        log: &Log,
+        report: &mut impl FnMut(SyncedWrite<'_>),
+    ) -> Result<(), ReplicationError> {
+        let mut bytes = 0;
+        while bytes < LOG_BATCH_BYTES_MAX
+            && let Some((core, write)) = self.waiting.pop_front()
+        {
+            bytes += write.bytes();
+            self.writes.push(write);
+            self.cores.push(core);
         }
         let started = clock::now();
         failpoint::pass(Failpoint::LogWriting);

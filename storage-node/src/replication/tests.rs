@@ -240,7 +240,7 @@ fn run_queued(
 ) -> Result<(), ReplicationError> {
     let (requests, queued) = crossbeam_channel::unbounded();
     for (core, write) in writes.into_iter().enumerate() {
-        requests.send(LogRequest::Write { core, write }).expect("it is received below");
+        requests.send(LogRequest::Write { core, writes: vec![write] }).expect("it is received below");
     }
     requests.send(LogRequest::Stop).expect("it is received below");
     run_log_thread(log, &queued, report)
@@ -281,4 +281,22 @@ fn one_synced_write_takes_what_all_shards_have_queued_up_to_its_bytes() {
     })
     .expect("the disk is well");
     assert_eq!(synced, [(0..fit).collect::<Vec<_>>(), (fit..fit + 3).collect()]);
+}
+
+#[test]
+fn what_one_turn_wants_written_is_one_request_and_is_written_in_pieces_that_the_engine_bears() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open_log(folder.path());
+    let bytes = log_thread::LOG_BATCH_BYTES_MAX / 4;
+    let writes = (0..9).map(|shard| LogWrite::of_one(ShardId(shard), vec![RECORD_VERSION; bytes])).collect();
+    let (requests, queued) = crossbeam_channel::unbounded();
+    requests.send(LogRequest::Write { core: 7, writes }).expect("it is received below");
+    requests.send(LogRequest::Stop).expect("it is received below");
+    let mut synced: Vec<Vec<u32>> = Vec::new();
+    run_log_thread(&log, &queued, |done| {
+        assert!(done.cores.len() == done.writes.len() && done.cores.iter().all(|core| *core == 7));
+        synced.push(done.writes.iter().map(|write| write.shard().0).collect());
+    })
+    .expect("the disk is well");
+    assert_eq!(synced, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8]]);
 }

@@ -119,7 +119,12 @@ impl SimNode {
 
     /// Whether the log thread has something to write.
     pub fn has_writes(&self) -> bool {
-        !self.log_requests.is_empty()
+        self.log_requests() > 0
+    }
+
+    /// Requests that wait for the log thread, which may take one without the next.
+    pub fn log_requests(&self) -> usize {
+        self.log_requests.len()
     }
 
     /// Writes what is queued, syncs once, and reports: what one round of the log thread does.

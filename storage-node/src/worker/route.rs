@@ -47,8 +47,8 @@ impl StorageCore {
         for message in effects.messages {
             self.send_to_node(message.to, PeerMessage::Raft(message));
         }
-        for write in effects.writes {
-            let request = LogRequest::Write { core: self.core, write };
+        if !effects.writes.is_empty() {
+            let request = LogRequest::Write { core: self.core, writes: effects.writes };
             if self.threads.log.try_send(request).is_err() {
                 self.shared.fail("the log thread ended or its queue is full".to_owned());
             }

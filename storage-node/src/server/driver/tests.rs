@@ -182,7 +182,11 @@ impl Machine {
 
     /// One round of the log thread, which leaves nothing for another one.
     fn write_once(&mut self) {
-        assert!(self.node.has_writes(), "there is something to write");
+        assert_eq!(
+            self.node.log_requests(),
+            1,
+            "all that is to be written, and no thread can take a part of it"
+        );
         self.node.write_log().expect("the disk is well");
         assert!(!self.node.has_writes(), "all of it went in one write");
     }
