@@ -190,3 +190,30 @@ impl NewFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It takes every byte and has nothing to sync: asked to, the kernel says that this makes no sense.
+    const NEVER_SYNCED: &str = "/dev/null";
+    /// A folder of which the kernel says so.
+    const FOLDER_NEVER_SYNCED: &str = "/proc";
+
+    /// Tests on the simulated disk miss each call of these, and cannot see what a call does on the machine's.
+    #[test]
+    fn the_machine_is_asked_for_every_sync() {
+        let (file, folder) = (Path::new(NEVER_SYNCED), Path::new(FOLDER_NEVER_SYNCED));
+        let mut new = Disk::Real.create(file).expect("it opens");
+        new.write(b"bytes").expect("it takes them");
+        let syncs = [
+            ("a small file", Disk::Real.write_synced(file, "text")),
+            ("the names in a folder", Disk::Real.sync_folder(folder)),
+            ("a large file", new.sync()),
+        ];
+        for (what, synced) in syncs {
+            let told = synced.map_err(|error| error.kind());
+            assert_eq!(told, Err(io::ErrorKind::InvalidInput), "{what}: nobody asked for its sync");
+        }
+    }
+}

@@ -237,3 +237,22 @@ impl<'a> RecordFile<'a> {
         self.disk.sync_folder(folder)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The disk of `made_up.rs` misses each call of these, and cannot see what a call does on the machine's. Neither the
+    /// device nor the folder has anything to sync: asked to, the kernel says that this makes no sense.
+    #[test]
+    fn the_machine_is_asked_for_every_sync() {
+        let syncs = [
+            ("a record", RealDisk.sync(Path::new("/dev/null"))),
+            ("the names in a folder", RealDisk.sync_folder(Path::new("/proc"))),
+        ];
+        for (what, synced) in syncs {
+            let told = synced.map_err(|error| error.kind());
+            assert_eq!(told, Err(io::ErrorKind::InvalidInput), "{what}: nobody asked for its sync");
+        }
+    }
+}

@@ -122,4 +122,23 @@ mod tests {
         assert!(refused.contains("cert.pem"), "{refused}");
         fs::remove_dir_all(&folder).expect("ours");
     }
+
+    /// In place of the unfinished file stands a device that takes every byte and has nothing to sync: asked to, the
+    /// kernel says that this makes no sense.
+    #[test]
+    fn a_file_is_synced_before_it_gets_its_name() {
+        let folder = std::env::temp_dir().join(format!("ringline-certificate-sync-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        std::os::unix::fs::symlink("/dev/null", folder.join("key.unfinished")).expect("it is made");
+        let path = folder.join("key.pem");
+        match write(&path, b"a key", 0o600) {
+            Err(CertificateError::File { error, .. }) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+            }
+            other => panic!("nobody asked for a sync: {other:?}"),
+        }
+        assert!(path.symlink_metadata().is_err(), "it has its name all the same");
+        fs::remove_dir_all(&folder).expect("ours");
+    }
 }

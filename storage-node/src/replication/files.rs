@@ -480,3 +480,22 @@ fn named(what: &str, path: &Path, error: io::Error) -> io::Error {
 fn file_number(path: &Path) -> Option<u64> {
     path.file_name()?.to_str()?.split('.').next()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tests on the simulated disk cannot see what a sync does on the machine's. The device has nothing to sync: asked
+    /// to, the kernel says that this makes no sense. The folder, which is synced next, has.
+    #[test]
+    fn the_machine_is_asked_to_sync_a_log_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("0000000000000001.raftlog");
+        std::os::unix::fs::symlink("/dev/null", &path).expect("it is made");
+        let files = LogFiles::new(Disk::Real);
+        let file = files.create(&path).expect("it opens");
+        Handle::sync(&file).expect("the engine is never told");
+        let failure = files.failure().expect("the machine is asked, and refuses");
+        assert!(failure.starts_with(&format!("sync {}: ", path.display())), "{failure}");
+    }
+}

@@ -212,21 +212,58 @@ fn make_if_missing(path: &Path, make: impl FnOnce() -> Result<String, KeysError>
 
 /// Leaves the whole text under `path` with mode 0600, or what another process left there first.
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    std::fs::create_dir_all(folder_of(path))?;
     let mut unique = [0u8; 8];
     fill(&mut unique).map_err(|_| io::Error::other("no randomness for a file name"))?;
     let temporary = path.with_extension(format!("new-{:016x}", u64::from_ne_bytes(unique)));
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        match std::fs::hard_link(&temporary, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        }
-    })();
-    let removed = std::fs::remove_file(&temporary);
-    written.and(removed)?;
-    File::open(folder)?.sync_all()
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    write_synced(file, text).inspect_err(|_| {
+        // Why it could not be written is what a person has to know.
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    rename_if_missing(&temporary, path)
+}
+
+/// Writes all of a file. Its bytes are durable on return.
+fn write_synced(mut file: File, text: &[u8]) -> io::Result<()> {
+    file.write_all(text)?;
+    file.sync_all()
+}
+
+/// Gives a file another name; if there is one of that name it stays, and this file goes. The names are durable on return.
+fn rename_if_missing(from: &Path, to: &Path) -> io::Result<()> {
+    let linked = match std::fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    };
+    let removed = std::fs::remove_file(from);
+    linked.and(removed)?;
+    File::open(folder_of(to))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The device takes every byte and has nothing to sync: asked to, the kernel says that this makes no sense.
+    #[test]
+    fn the_bytes_of_a_new_key_are_synced() {
+        let device = OpenOptions::new().write(true).open("/dev/null").expect("it opens");
+        let told = write_synced(device, b"a key").map_err(|error| error.kind());
+        assert_eq!(told, Err(io::ErrorKind::InvalidInput), "nobody asked for a sync");
+    }
+
+    /// There is a file of this name, so nothing is linked; of its folder the kernel says that a sync makes no sense.
+    #[test]
+    fn the_name_of_a_new_key_is_synced() {
+        let key = std::env::temp_dir().join(format!("ringline-key-{}", std::process::id()));
+        std::fs::write(&key, "a key").expect("the temporary folder is writable");
+        let told = rename_if_missing(&key, Path::new("/proc/version")).map_err(|error| error.kind());
+        assert_eq!(told, Err(io::ErrorKind::InvalidInput), "nobody asked for a sync");
+        assert!(!key.exists(), "nothing temporary stays");
+    }
 }
