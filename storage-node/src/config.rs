@@ -12,6 +12,18 @@ pub const SHARD_COUNT_DEFAULT: u32 = 8;
 pub const SHARD_COUNT_MAX: u32 = 256;
 /// Name in the certificates of storage nodes when the configuration names no other.
 pub const SERVER_NAME_DEFAULT: &str = "ringline-storage";
+/// Bytes of one log file when the configuration names no number (`log.file_bytes`): an eighth of what is kept, since
+/// the log is cut, and its room used again, by whole files.
+pub const LOG_FILE_BYTES_DEFAULT: u64 = 32 << 20;
+/// Bytes of log files kept when the configuration names no number (`log.keep_bytes`): eight files; the store is
+/// synced whenever two are full. Written ahead they take 384 MiB of disk; for copies that lag up to 2 GiB are kept.
+pub const LOG_KEEP_BYTES_DEFAULT: u64 = 256 << 20;
+/// Bytes of one memtable when the configuration names no number (`memory.memtable_bytes`): all four that
+/// there may be take 256 MiB of a small machine.
+pub const MEMTABLE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes of rows kept for reading when the configuration names no number (`memory.block_cache_bytes`): as much
+/// as all memtables may take, for 16,000 blocks of 50 short messages each.
+pub const BLOCK_CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Everything a storage node is told. An unknown key is an error.
 #[derive(Clone, Debug, Deserialize)]
@@ -146,7 +158,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { file_bytes: 32 << 20, keep_bytes: 256 << 20, prefill: true }
+        Self { file_bytes: LOG_FILE_BYTES_DEFAULT, keep_bytes: LOG_KEEP_BYTES_DEFAULT, prefill: true }
     }
 }
 
@@ -167,7 +179,7 @@ pub const BLOCK_CACHE_BYTES_MIN: u64 = 8 << 20;
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        Self { memtable_bytes: 64 << 20, block_cache_bytes: 256 << 20 }
+        Self { memtable_bytes: MEMTABLE_BYTES_DEFAULT, block_cache_bytes: BLOCK_CACHE_BYTES_DEFAULT }
     }
 }
 
@@ -250,7 +262,13 @@ impl StorageConfig {
     }
 }
 
-const _: () = assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
+const _: () = {
+    assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
+    // The defaults are within the ranges that are checked.
+    assert!(LOG_KEEP_BYTES_DEFAULT >= 2 * LOG_FILE_BYTES_DEFAULT);
+    assert!(MEMTABLE_BYTES_DEFAULT >= MEMTABLE_BYTES_MIN);
+    assert!(BLOCK_CACHE_BYTES_DEFAULT >= BLOCK_CACHE_BYTES_MIN);
+};
 
 #[cfg(test)]
 mod tests {

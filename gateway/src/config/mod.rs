@@ -13,7 +13,7 @@ pub use storage::{EmbeddedConfig, NodeAddress, NodesConfig, StorageMode};
 
 use serde::Deserialize;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use wire_protocol::limits::{HEARTBEAT_S_MAX, OUTBOX_BYTES_MAX};
 
@@ -23,6 +23,23 @@ pub const CONNECTIONS_MAX_DEFAULT: usize = 65_536;
 /// Most connections a configuration may ask for: the slot number of a connection has to stay small, and the
 /// outboxes of a hundredth of them all full must not pass 512 GiB, which nobody has.
 pub const CONNECTIONS_MAX_LIMIT: usize = 16 * 1024 * 1024;
+
+/// Where clients connect when the file names no address: on this machine alone, as a certificate that nobody configured
+/// is one for development.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+/// Life of an access token, in seconds, when the file names no number (`auth.token_ttl_s`): 15 minutes. Gateways ask
+/// nobody about it, so it is short; a client that stays fetches four an hour.
+const TOKEN_TTL_S_DEFAULT: u64 = 15 * 60;
+/// Life of a resume token, in seconds, when the file names no number (`auth.resume_ttl_s`): 30 days. A device that was
+/// away for a month logs in by its refresh token anyway.
+const RESUME_TTL_S_DEFAULT: u64 = 30 * 24 * 3_600;
+/// Memory of one password hash, in KiB, when the file names no number (`auth.argon2_memory_kib`). OWASP's second choice
+/// for argon2id: 19 MiB, two passes, one lane.
+const ARGON2_MEMORY_KIB_DEFAULT: u32 = 19 * 1_024;
+/// Passes of one password hash when the file names no number (`auth.argon2_iterations`): those of the same choice.
+const ARGON2_ITERATIONS_DEFAULT: u32 = 2;
+/// Lanes of one password hash when the file names no number (`auth.argon2_parallelism`): those of the same choice.
+const ARGON2_PARALLELISM_DEFAULT: u32 = 1;
 
 /// Everything that a file or a flag can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,13 +116,11 @@ impl Default for AuthConfig {
             verifying_keys: Vec::new(),
             benchmark_key: None,
             resume_key: None,
-            token_ttl_s: 15 * 60,
-            // A device that was away for a month logs in by its refresh token anyway.
-            resume_ttl_s: 30 * 24 * 3_600,
-            // OWASP's second choice for argon2id: 19 MiB, two passes, one lane.
-            argon2_memory_kib: 19 * 1_024,
-            argon2_iterations: 2,
-            argon2_parallelism: 1,
+            token_ttl_s: TOKEN_TTL_S_DEFAULT,
+            resume_ttl_s: RESUME_TTL_S_DEFAULT,
+            argon2_memory_kib: ARGON2_MEMORY_KIB_DEFAULT,
+            argon2_iterations: ARGON2_ITERATIONS_DEFAULT,
+            argon2_parallelism: ARGON2_PARALLELISM_DEFAULT,
         }
     }
 }
@@ -170,7 +185,7 @@ struct File {
 impl Default for File {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8443)),
+            listen: LISTEN_DEFAULT,
             listen_plain: "127.0.0.1:8080".into(),
             metrics: "127.0.0.1:9090".into(),
             data_dir: "data".into(),

@@ -7,8 +7,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use wire_protocol::limits::SLOT_COUNT;
 
+// The defaults of a storage node of its own, once more: `storage_client/embedded.rs` alone knows the storage node.
+// A test compares them (`tuning/tests/limits/defaults.rs`).
+
 /// Shards when the file names no number.
 const SHARD_COUNT_DEFAULT: u32 = 8;
+/// Bytes of one log file when the file names no number (`storage.log_file_bytes`): as in a storage node of its own.
+const LOG_FILE_BYTES_DEFAULT: u64 = 32 << 20;
+/// Bytes of log files kept when the file names no number (`storage.log_keep_bytes`): as in a storage node of its own.
+const LOG_KEEP_BYTES_DEFAULT: u64 = 256 << 20;
+/// Bytes of one memtable when the file names no number (`storage.memtable_bytes`): as in a storage node of its own.
+const MEMTABLE_BYTES_DEFAULT: u64 = 64 << 20;
+/// Bytes of rows kept for reading when the file names no number (`storage.block_cache_bytes`): as in a storage node of
+/// its own.
+const BLOCK_CACHE_BYTES_DEFAULT: u64 = 256 << 20;
 
 /// Where the shards are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,11 +117,11 @@ impl Default for StorageSection {
         Self {
             mode: Mode::Embedded,
             shard_count: SHARD_COUNT_DEFAULT,
-            log_file_bytes: 32 << 20,
-            log_keep_bytes: 256 << 20,
+            log_file_bytes: LOG_FILE_BYTES_DEFAULT,
+            log_keep_bytes: LOG_KEEP_BYTES_DEFAULT,
             log_prefill: true,
-            memtable_bytes: 64 << 20,
-            block_cache_bytes: 256 << 20,
+            memtable_bytes: MEMTABLE_BYTES_DEFAULT,
+            block_cache_bytes: BLOCK_CACHE_BYTES_DEFAULT,
             nodes: Vec::new(),
             ca: None,
             cert: None,

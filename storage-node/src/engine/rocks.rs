@@ -35,6 +35,16 @@ const FILTER_BITS_PER_KEY: f64 = 10.0;
 const MEMTABLE_FILTER_RATIO: f64 = 0.1;
 /// Bytes of a block: 50 short messages, a page of history.
 const BLOCK_BYTES: usize = 16 * 1024;
+/// Bytes of a table that a compaction makes: the 1,024 that are open at once hold 64 GiB.
+const TABLE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of a new table after which the kernel is asked to write them out: a little at a time, so that the log's
+/// syncs do not wait behind a whole table.
+const TABLE_SYNC_BYTES: u64 = 1024 * 1024;
+/// Bytes of the first level that compactions make, at most: four tables, as many new ones as RocksDB lets come together
+/// before it compacts them into it. Each further level has ten times as many.
+const FIRST_LEVEL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Threads for flushes and compactions: RocksDB gives one to each, so that a flush waits for no compaction.
+const BACKGROUND_THREADS: i32 = 2;
 /// RocksDB's own log files kept for a person to read.
 const INFO_LOGS_MAX: usize = 4;
 /// Names the manifest, which names the tables.
@@ -66,7 +76,7 @@ impl RocksOptions {
             shard_count,
             memtable_bytes: bytes(memory.memtable_bytes),
             block_cache_bytes: bytes(memory.block_cache_bytes),
-            background_threads: 2,
+            background_threads: BACKGROUND_THREADS,
         }
     }
 }
@@ -130,7 +140,7 @@ fn database_options(options: &RocksOptions, logged_ms: &Arc<AtomicU64>) -> Optio
     database.set_max_open_files(OPEN_FILES_MAX);
     database.set_atomic_flush(true);
     database.set_max_background_jobs(options.background_threads);
-    database.set_bytes_per_sync(1024 * 1024);
+    database.set_bytes_per_sync(TABLE_SYNC_BYTES);
     database.set_paranoid_checks(true);
 
     database.set_write_buffer_size(options.memtable_bytes);
@@ -143,8 +153,8 @@ fn database_options(options: &RocksOptions, logged_ms: &Arc<AtomicU64>) -> Optio
     database.set_compression_type(DBCompressionType::Lz4);
     database.set_bottommost_compression_type(DBCompressionType::Zstd);
     database.set_level_compaction_dynamic_level_bytes(true);
-    database.set_target_file_size_base(64 * 1024 * 1024);
-    database.set_max_bytes_for_level_base(256 * 1024 * 1024);
+    database.set_target_file_size_base(TABLE_BYTES);
+    database.set_max_bytes_for_level_base(FIRST_LEVEL_BYTES_MAX);
     database.set_compaction_filter_factory(ExpiryFactory { logged_ms: logged_ms.clone() });
 
     let mut blocks = BlockBasedOptions::default();

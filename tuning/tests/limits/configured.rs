@@ -5,6 +5,8 @@ use super::rust::comment_above;
 
 /// Where the defaults are.
 pub(crate) const FILE: &str = "gateway/src/config/limits.rs";
+/// The line that they begin with.
+pub(crate) const BEGINNING: &str = "impl Default for LimitsSection {";
 
 const THROTTLED: &str = "Beyond it the request is answered `ERROR_THROTTLED` with the time to wait.";
 const CLOSED: &str = "Beyond it the connection is closed before a byte is read, and nothing is told.";
@@ -32,7 +34,7 @@ const TOLD: [(&str, &str, &str); 12] = [
 /// A row for each key of the section. What a key is stands at the field of its name in the gateway's sources, why it
 /// has its value beside the default.
 pub(crate) fn defaults(text: &str, sources: &[(String, String)]) -> Vec<Limit> {
-    let (_, section) = text.split_once("impl Default for LimitsSection {").expect("the section has defaults");
+    let (_, section) = text.split_once(BEGINNING).expect("the section has defaults");
     let mut found = Vec::new();
     let mut why: Vec<&str> = Vec::new();
     for line in section.lines().take_while(|line| *line != "}").map(str::trim) {

@@ -2,7 +2,7 @@
 //! defaults of the gateway's `[limits]`. This test compares the two.
 //!
 //! A number is a limit unless `exempt.rs` says why it bounds nothing. So nobody can forget one: a new constant is in
-//! neither, and the test names it.
+//! neither, and the test names it. A default of a configuration that is no constant fails in `defaults.rs`.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -13,6 +13,7 @@ mod sources;
 mod rust;
 mod web;
 mod configured;
+mod defaults;
 mod exempt;
 
 /// Makes the file instead of comparing it.
@@ -52,6 +53,7 @@ What is done in batches and turns has nothing to refuse: the rest waits for the 
 
 Rows named `limits.…` are the defaults of the gateway's `[limits]`; [operations.md](operations.md) says how they are
 set and what they mean together. *For a core* means each core of a process, *for a process* all of its cores together.
+Rows whose names end in `_DEFAULT` hold where a configuration or a client names no other number.
 Where no unit is given, the text names what is counted. Rows are by room and file; a file's constants come as they
 stand in it.
 
@@ -99,6 +101,7 @@ fn unit(name: &str) -> String {
     };
     let units = [
         ("BYTES", "bytes"),
+        ("KIB", "KiB"),
         ("MS", "ms"),
         ("US", "µs"),
         ("S", "s"),
@@ -186,5 +189,6 @@ fn a_new_constant_is_missed_by_its_name() {
 fn units_stand_in_names() {
     let names = ["A_BYTES_MAX", "A_TIMEOUT_MS", "A_BYTES_PER_S", "ADMITS_PER_S_DEFAULT", "KEPT_PER_USER"];
     assert_eq!(names.map(unit), ["bytes", "ms", "bytes per s", "per s", ""]);
+    assert_eq!(unit("A_MEMORY_KIB_DEFAULT"), "KiB");
     assert_eq!(cell("Not [`A`](super::A) | [`B`] here."), "Not `A` \\| `B` here.");
 }
