@@ -50,7 +50,10 @@ fn comes_about(seeds: u64, tried: &Tried) {
 /// Seeds that found something, here or planted: see `docs/reliability.md`.
 #[test]
 fn seeds_that_once_failed_are_well() {
-    for seed in [0, 1, 2, 4, 11, 23, 45, 118, 254, 362, 413, 429, 526, 621, 1003, 2216, 3997, 4169] {
+    for seed in [
+        0, 1, 2, 4, 11, 23, 30, 45, 118, 254, 329, 348, 362, 413, 429, 446, 462, 526, 550, 589, 621, 716,
+        742, 830, 922, 1003, 2216, 3997, 4169,
+    ] {
         if let Err(failure) = run(seed) {
             panic!("{failure}");
         }

@@ -73,7 +73,10 @@ pub enum CoreError {
         problem: String,
     },
     /// The storage node in this process stopped.
-    #[error("storage: {0}")]
+    #[error(
+        "storage failed: {0}. Nothing more is acknowledged; what was is kept. Start the gateway again when the \
+         cause is gone"
+    )]
     Storage(String),
 }
 

@@ -174,8 +174,13 @@ impl Client {
     /// Waits for the answer to a request.
     pub fn answer(&mut self, request_id: u32) -> server_frame::Body {
         self.pump_until("an answer", |client| client.answers.iter().any(|(id, _)| *id == request_id));
-        let place = self.answers.iter().position(|(id, _)| *id == request_id).expect("just seen");
-        self.answers.swap_remove(place).1
+        self.take_answer(request_id).expect("just seen")
+    }
+
+    /// The answer to a request, if it has come.
+    pub fn take_answer(&mut self, request_id: u32) -> Option<server_frame::Body> {
+        let place = self.answers.iter().position(|(id, _)| *id == request_id)?;
+        Some(self.answers.swap_remove(place).1)
     }
 
     /// Asks and waits.

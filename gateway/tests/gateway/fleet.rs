@@ -69,19 +69,24 @@ impl Fleet {
 
     /// Until each hands out both.
     fn wait_until_known(&self, account: &Account) {
-        let mut both = [&self.first, &self.second].map(|gateway| gateway.tls.to_string());
-        both.sort();
         for gateway in [&self.first, &self.second] {
-            gateway.wait_until("the gateways know each other", || {
-                let (status, answer) = gateway.get_as(account, "/v1/gateways");
-                assert_eq!(status, 200, "{answer}");
-                let list = answer["gateways"].as_array().expect("a list");
-                let mut known: Vec<_> = list.iter().map(|address| address.as_str().expect("text")).collect();
-                known.sort_unstable();
-                known == both
-            });
+            wait_until_handed_out(gateway, account, &[&self.first, &self.second]);
         }
     }
+}
+
+/// Until a gateway hands out these, and no others.
+fn wait_until_handed_out(gateway: &Server, account: &Account, wanted: &[&Server]) {
+    let mut wanted: Vec<String> = wanted.iter().map(|gateway| gateway.tls.to_string()).collect();
+    wanted.sort_unstable();
+    gateway.wait_until("it hands out those that can be gone to", || {
+        let (status, answer) = gateway.get_as(account, "/v1/gateways");
+        assert_eq!(status, 200, "{answer}");
+        let list = answer["gateways"].as_array().expect("a list");
+        let mut known: Vec<_> = list.iter().map(|address| address.as_str().expect("text")).collect();
+        known.sort_unstable();
+        known == wanted
+    });
 }
 
 /// Gives a gateway that is to start the keys of another one.
@@ -149,6 +154,20 @@ fn clients_of_a_gateway_that_leaves_are_all_at_the_other_in_their_slots() {
     let mut moved: Vec<Client> = moved.into_iter().map(|(_, _, client)| client).collect();
     accepted_at_last(&mut moved[0], &text(&conversation, 2, "after"));
     assert_eq!(crate::chat::live(&mut moved[1]).1, 3, "the created entry, before, after");
+}
+
+#[test]
+fn a_gateway_that_stands_still_or_is_gone_is_handed_out_no_more_and_one_that_answers_again_is() {
+    let mut fleet = Fleet::start(1);
+    let account = fleet.first.register("ada");
+    fleet.wait_until_known(&account);
+    // Its socket still takes connections.
+    fleet.second.process.signal("STOP");
+    wait_until_handed_out(&fleet.first, &account, &[&fleet.first]);
+    fleet.second.process.signal("CONT");
+    fleet.wait_until_known(&account);
+    fleet.second.process.kill();
+    wait_until_handed_out(&fleet.first, &account, &[&fleet.first]);
 }
 
 /// Connects, asks something, so that the ticket has come, and tells how the handshake went.

@@ -97,7 +97,12 @@ impl Process {
 
     /// Asks it to end.
     pub fn ask_to_end(&self) {
-        let kill = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
+        self.signal("TERM");
+    }
+
+    /// Sends it the signal of this name.
+    pub fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name]).arg(self.child.id().to_string()).status();
         assert!(kill.expect("kill is there").success());
     }
 
@@ -192,7 +197,27 @@ impl Server {
         (Self::launch(folder, config, &listen.to_string(), Some(&log), &Share::default()), log)
     }
 
+    /// As [`Self::logging_everything`], with a failpoint armed.
+    pub fn failing_at(failpoint: &str, folder: Folder, config: &str) -> (Self, PathBuf) {
+        let log = folder.path().join("log");
+        let mut command = Self::command(&folder, config, "127.0.0.1:0", Some(&log), &Share::default());
+        command.env(tuning::failpoint::VARIABLE, failpoint);
+        (Self::started(folder, command), log)
+    }
+
     fn launch(folder: Folder, config: &str, listen: &str, log: Option<&Path>, share: &Share<'_>) -> Self {
+        let command = Self::command(&folder, config, listen, log, share);
+        Self::started(folder, command)
+    }
+
+    /// The program, with its configuration in this folder.
+    fn command(
+        folder: &Folder,
+        config: &str,
+        listen: &str,
+        log: Option<&Path>,
+        share: &Share<'_>,
+    ) -> Command {
         let file = folder.path().join("gateway.toml");
         let is_set = config.contains("[auth]");
         let cheap_passwords =
@@ -207,6 +232,11 @@ impl Server {
         }
         command.arg("--config").arg(&file).arg("--data-dir").arg(folder.path().join("data"));
         command.args(["--listen", listen, "--listen-plain", anywhere, "--metrics", anywhere]);
+        command
+    }
+
+    /// What this command starts, when it is ready.
+    fn started(folder: Folder, command: Command) -> Self {
         let process = Process::start(command, "ringline-gateway ready:");
         let address = |before: &str, after: char| {
             let (_, rest) = process.ready.split_once(before).expect("named");
@@ -223,6 +253,11 @@ impl Server {
     /// The folder of keys and storage.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Everything that it has, for the next one. Whoever still runs is killed.
+    pub fn into_folder(self) -> Folder {
+        self.folder
     }
 
     /// Asks until it is so.

@@ -32,12 +32,10 @@ fn close_code(mut stream: TcpStream) -> Option<u16> {
     })
 }
 
-#[test]
-fn whatever_breaks_rfc_6455_is_closed_with_its_code() {
-    let server = Server::embedded();
-    let ada = server.register("ada");
+/// What breaks RFC 6455, or ends the session in its way: what it is, the bytes, and the code of the close that answers.
+pub fn broken_websocket() -> Vec<(&'static str, Vec<u8>, u16)> {
     let begun = masked(0x02, b"a");
-    let cases: Vec<(&str, Vec<u8>, u16)> = vec![
+    vec![
         ("no mask", b"\x82\x02hi".to_vec(), 1002),
         ("no mask on a ping", b"\x89\x00".to_vec(), 1002),
         ("reserved bit 1", masked(0xc2, b"a"), 1002),
@@ -69,8 +67,14 @@ fn whatever_breaks_rfc_6455_is_closed_with_its_code() {
         ("too many fragments", [begun, masked(0x00, b"").repeat(FRAGMENTS_MAX as usize)].concat(), 1009),
         ("a good close", masked(0x88, &[3, 232]), 1000),
         ("a close with a code of its own", masked(0x88, &[0x0f, 0xa0]), 4000),
-    ];
-    for (what, bytes, code) in cases {
+    ]
+}
+
+#[test]
+fn whatever_breaks_rfc_6455_is_closed_with_its_code() {
+    let server = Server::embedded();
+    let ada = server.register("ada");
+    for (what, bytes, code) in broken_websocket() {
         let mut stream = upgraded(raw(server.plain));
         // Nothing that follows is looked at.
         stream.write_all(&[bytes, masked(0x89, b"ping")].concat()).expect("sent");
@@ -119,13 +123,11 @@ fn nested(tag: &[u8], depth: usize) -> Vec<u8> {
     })
 }
 
-#[test]
-fn frames_that_are_no_requests_are_told_and_closed_also_after_hello() {
-    let server = Server::embedded();
-    let ada = server.register("ada");
+/// Payloads of frames that are no requests: what it is, the bytes, and the code that is told.
+pub fn no_requests() -> Vec<(&'static str, Vec<u8>, ErrorCode)> {
     let malformed = ErrorCode::ErrorMalformedFrame;
     let unexpected = ErrorCode::ErrorUnexpectedFrame;
-    let cases: Vec<(&str, Vec<u8>, ErrorCode)> = vec![
+    vec![
         ("random bytes", (0..200u32).map(|byte| (byte * 167 + 13) as u8).collect(), malformed),
         ("a field without its value", vec![0x08], malformed),
         (
@@ -140,9 +142,15 @@ fn frames_that_are_no_requests_are_told_and_closed_also_after_hello() {
         ("a request without an id", vec![0x4a, 0x00], malformed),
         ("a second hello", vec![0x12, 0x00], unexpected),
         ("too large", vec![0; FRAME_BYTES_MAX + 1], ErrorCode::ErrorFrameTooLarge),
-    ];
+    ]
+}
+
+#[test]
+fn frames_that_are_no_requests_are_told_and_closed_also_after_hello() {
+    let server = Server::embedded();
+    let ada = server.register("ada");
     for way in [Way::NativePlain, Way::WebSocket] {
-        for (what, payload, code) in &cases {
+        for (what, payload, code) in &no_requests() {
             let mut client = Client::connect(&server, way, &ada);
             client.send(payload);
             let closing = client.wait_for_end().unwrap_or_else(|| panic!("{what}: no reason"));

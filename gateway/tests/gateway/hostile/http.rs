@@ -20,7 +20,12 @@ fn statuses(server: &Server, request: &str) -> Vec<u16> {
 }
 
 /// What it is, the bytes, and the status they deserve.
-type Case = (&'static str, String, u16);
+pub type Case = (&'static str, String, u16);
+
+/// Requests that mean two things at once.
+pub fn doubtful() -> Vec<Case> {
+    [disputed_bodies(), doubtful_heads()].concat()
+}
 
 /// Requests whose body ends in two places.
 fn disputed_bodies() -> Vec<Case> {
@@ -102,8 +107,7 @@ fn doubtful_heads() -> Vec<Case> {
 fn no_request_hides_in_another() {
     let server = Server::embedded();
     let ada = server.register("ada");
-    let cases = [disputed_bodies(), doubtful_heads()].concat();
-    for (what, request, status) in cases {
+    for (what, request, status) in doubtful() {
         let answered = statuses(&server, &request);
         let refused = answered == [status] || (answered.is_empty() && request.starts_with("PRI"));
         assert!(refused, "{what}: {answered:?}, not {status}");
