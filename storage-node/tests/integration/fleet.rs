@@ -5,6 +5,7 @@ use crate::process::{Link, PATIENCE, Process, Setup, reserved_address, run};
 use crate::requests::{self, Call, Person};
 use socket2::Socket;
 use std::ffi::OsStr;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -286,9 +287,25 @@ impl<'a> Fleet<'a> {
 
     /// Takes what every node has to say.
     pub fn pump(&mut self) {
-        for link in self.links.iter_mut().flatten() {
-            link.pump(Duration::from_millis(10)).expect("the node lives");
+        for place in 0..self.links.len() {
+            if let Some(link) = &mut self.links[place]
+                && let Err(error) = link.pump(Duration::from_millis(10))
+            {
+                self.open_again(place, &error);
+            }
         }
+    }
+
+    /// A node gives up a link over which it hears nothing, as when this thread waits for another node: whoever has one
+    /// opens it again. What the node told before is kept.
+    fn open_again(&mut self, place: usize, error: &io::Error) {
+        let process = self.processes[place].as_mut().expect("it runs");
+        assert!(!process.has_ended(), "node {} has ended: {error}", place + 1);
+        println!("the link to node {} is opened again: {error}", place + 1);
+        let opened = Link::open(process.address, &self.tls).expect("the node lives");
+        let ended = self.links[place].replace(opened).expect("it was open");
+        let link = self.link(place);
+        (link.deliveries, link.leaders, link.fleet) = (ended.deliveries, ended.leaders, ended.fleet);
     }
 
     /// The place of the node that alone has the shard; nothing if all share it.
@@ -308,7 +325,7 @@ impl<'a> Fleet<'a> {
     /// answer: an election goes by, a copy that was asked too early names another.
     pub fn call(&mut self, call: Call) -> ShardResponse {
         if let Some(place) = self.owner(call.shard) {
-            return self.link(place).call(call).expect("the node lives");
+            return self.ask(place, call);
         }
         let started = clock::now();
         loop {
@@ -317,7 +334,7 @@ impl<'a> Fleet<'a> {
                 self.pump();
                 continue;
             };
-            let response = self.link(place).call(call.clone()).expect("the node lives");
+            let response = self.ask(place, call.clone());
             match &response.result {
                 Some(Reply::Error(error)) => {
                     let may_pass = [shard_error::Kind::NotLeader, shard_error::Kind::Unavailable];
@@ -331,7 +348,12 @@ impl<'a> Fleet<'a> {
 
     /// What the node of this place itself answers, whoever leads.
     pub fn ask(&mut self, place: usize, call: Call) -> ShardResponse {
-        self.link(place).call(call).expect("the node lives")
+        loop {
+            match self.link(place).call(call.clone()) {
+                Ok(response) => return response,
+                Err(error) => self.open_again(place, &error),
+            }
+        }
     }
 
     fn link(&mut self, place: usize) -> &mut Link {
