@@ -49,7 +49,8 @@ impl Replicas {
 }
 
 /// How many voters come before this node when the leader is lost, of how many: of those of before and behind a change, too,
-/// no two have the same turn. Nobody waits for the one that led, if it is known; 0: it is not.
+/// no two have the same turn. Nobody waits for the one that led, if it is known (0: it is not), nor for a preferred one that has
+/// no vote.
 pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32, leader: u32) -> (usize, usize) {
     if own == preferred {
         return (0, 1);
@@ -58,7 +59,8 @@ pub(super) fn turn_of_election(set: &ReplicaSet, own: u32, preferred: u32, leade
     voters.sort_unstable();
     voters.dedup();
     let comes_before = |voter: &&u32| **voter < own && ![preferred, leader].contains(*voter);
-    let before = voters.iter().filter(comes_before).count() + usize::from(leader == 0 || leader != preferred);
+    let is_awaited = preferred != leader && voters.contains(&preferred);
+    let before = voters.iter().filter(comes_before).count() + usize::from(is_awaited);
     // One that does not vote does not stand either: any turn will do.
     let of = voters.len().max(2);
     (before.min(of), of)
@@ -209,6 +211,19 @@ mod tests {
         }
         // Whoever is preferred and has not led is the first all the same.
         assert_eq!(turn_of_election(&first(&nodes), 4, 4, 9), (0, 1));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_preferred_copy_without_a_vote() {
+        let set = ReplicaSet { learners: vec![4], ..first(&[1, 2, 9]) };
+        let turns = |leader| [1, 2, 9].map(|own| turn_of_election(&set, own, 4, leader).0);
+        assert_eq!(
+            (turns(0), turns(1)[1..].to_vec(), turns(9)[..2].to_vec()),
+            ([0, 1, 2], vec![0, 1], vec![0, 1])
+        );
+        // It gets one with the change that is under way.
+        let joint = ReplicaSet { voters: vec![2, 4, 9], voters_outgoing: vec![1, 2, 9], ..first(&[]) };
+        assert_eq!([1, 2, 4, 9].map(|own| turn_of_election(&joint, own, 4, 0).0), [1, 2, 0, 3]);
     }
 
     #[test]

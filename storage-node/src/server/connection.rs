@@ -29,6 +29,8 @@ pub(super) enum Ended {
     ByPeer,
     #[error("closed here")]
     Here,
+    #[error("the peer has opened a newer one")]
+    Replaced,
     #[error("socket or TLS: {0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]
@@ -208,7 +210,7 @@ impl<H: Half> Connection<H> {
                 Ok(()) => self.notify(),
                 Err(fault) => {
                     tracing::warn!("link: {fault}");
-                    self.abort();
+                    self.cut_off();
                 }
             }
         }

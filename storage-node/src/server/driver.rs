@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use super::ending::{Ends, Stage};
+use super::newest::NewestLinks;
 use super::wake::Wake;
 use crate::clock;
 use crate::placement::OtherNode;
@@ -35,11 +36,19 @@ pub(super) struct Driver {
     pub peers: RefCell<HashMap<u32, Rc<Connection<CallerLink>>>>,
     pub wake: Wake,
     pub ends: Ends,
+    /// Of all cores.
+    pub newest_links: NewestLinks,
     pub versions: Versions,
 }
 
 impl Driver {
-    pub fn new(core: StorageCore, wake: Wake, ends: Ends, versions: Versions) -> Rc<Self> {
+    pub fn new(
+        core: StorageCore,
+        wake: Wake,
+        ends: Ends,
+        newest_links: NewestLinks,
+        versions: Versions,
+    ) -> Rc<Self> {
         Rc::new(Self {
             core: RefCell::new(core),
             serving: RefCell::default(),
@@ -47,6 +56,7 @@ impl Driver {
             peers: RefCell::default(),
             wake,
             ends,
+            newest_links,
             versions,
         })
     }

@@ -2,12 +2,13 @@
 
 use super::connection::{Connection, Ended};
 use super::driver::Driver;
+use super::newest::Turn;
 use super::tls_stream::TlsStream;
 use crate::clock;
 use crate::worker::{LinkId, LinkPeer, PeerMessage};
 use monoio::net::{TcpListener, TcpStream};
 use rustls::ServerConfig;
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,9 +64,17 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     let connection = Connection::new(ServingLink::speaking(driver.versions, welcome, clock::now_ms()), tls);
     driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
     let link = Cell::new(None);
-    let peer = Cell::new(None);
+    let (peer, turn) = (Cell::new(None), OnceCell::new());
     let take = |connection: &Rc<Connection<ServingLink>>, events: Vec<ServingEvent>| {
         for event in events {
+            if let ServingEvent::Hello(hello) = &event
+                && hello.role() == link_hello::Role::Storage
+            {
+                turn.get_or_init(|| driver.newest_links.begin(hello));
+            }
+            if turn.get().is_some_and(|turn: &Turn| !turn.is_newest()) {
+                return Err(Ended::Replaced);
+            }
             if is_of_peer(&event, peer.get()) {
                 take_event(&driver, connection, &link, &peer, event);
             }

@@ -13,6 +13,7 @@ mod tls_config;
 mod tls_stream;
 mod connection;
 mod driver;
+mod newest;
 mod links;
 mod peers;
 mod metrics_page;
@@ -25,6 +26,7 @@ use crate::worker::{StartError, StorageCore, StorageNode};
 use driver::Driver;
 use ending::{Ends, Stage};
 use monoio::{IoUringDriver, RuntimeBuilder};
+use newest::NewestLinks;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -119,7 +121,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
     let metrics_listen = config.metrics_listen;
     // Before any thread is pinned: the node's own threads inherit this one's mask.
     let (node, storage_cores) = StorageNode::start(config, cores)?;
-    let ends = Ends::default();
+    let (ends, newest_links) = (Ends::default(), NewestLinks::default());
     let (news, news_of_cores) = channel(cores * NEWS_PER_CORE_MAX);
     let mut threads = Vec::with_capacity(cores);
     let mut wakes = Vec::with_capacity(cores);
@@ -135,6 +137,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
             tls: tls.clone(),
             wake: wake.clone(),
             ends: ends.clone(),
+            newest_links: newest_links.clone(),
             versions,
         };
         threads.push(start_core(parts, cpu, news.clone())?);
@@ -199,6 +202,7 @@ struct CoreThread {
     tls: LinkTlsConfigs,
     wake: Wake,
     ends: Ends,
+    newest_links: NewestLinks,
     versions: Versions,
 }
 
@@ -238,7 +242,7 @@ fn run_core(parts: CoreThread, news: &Sender<CoreNews>) -> io::Result<()> {
         RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).enable_timer().build()?;
     let result = runtime.block_on(async {
         let listener = monoio::net::TcpListener::from_std(parts.listener)?;
-        let driver = Driver::new(parts.core, parts.wake, parts.ends, parts.versions);
+        let driver = Driver::new(parts.core, parts.wake, parts.ends, parts.newest_links, parts.versions);
         monoio::spawn(links::accept(Rc::clone(&driver), listener, Arc::clone(&parts.tls.server)));
         let call = |node| {
             let core = parts.number as u32;

@@ -101,6 +101,10 @@ async fn serve(
         Ok(())
     };
     let ended = Rc::clone(&connection).run(stream, take).await;
+    if !driver.is_stopping() {
+        // There will be another one: what still waits in this one would only be old when it arrives.
+        connection.cut_off();
+    }
     driver.peers.borrow_mut().remove(&node.id);
     driver.core.borrow_mut().peer_link_ended(node.id);
     tracing::info!(node = node.id, "link to {} ended: {ended}", node.address);
@@ -143,6 +147,7 @@ mod tests {
     use super::*;
     use monoio::{IoUringDriver, RuntimeBuilder};
     use std::io::Read;
+    use wire_protocol::limits::LINK_DEAD_MS;
 
     /// How a link ends for the other side that reads nothing before, and how many bytes of how many come.
     fn ended_by(end: fn(&Connection<CallerLink>)) -> (std::io::Result<()>, usize, usize) {
@@ -179,10 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_in_a_link_that_is_cut_off_never_arrives_and_in_one_that_is_closed_it_does() {
-        let (ended, came, sent) = ended_by(Connection::cut_off);
-        assert_eq!(ended.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
-        assert!(came < sent, "{came} of {sent}");
+    fn what_waits_in_a_link_that_is_cut_off_or_dead_never_arrives_and_in_one_that_is_closed_it_does() {
+        for end in [Connection::cut_off, |link: &Connection<CallerLink>| link.look_at_clock(LINK_DEAD_MS)] {
+            let (ended, came, sent) = ended_by(end);
+            assert_eq!(ended.expect_err("a reset").kind(), std::io::ErrorKind::ConnectionReset);
+            assert!(came < sent, "{came} of {sent}");
+        }
         let (ended, came, sent) = ended_by(Connection::close);
         assert!(ended.is_ok() && came > sent, "{came} of {sent}, and the hello: {ended:?}");
     }

@@ -34,7 +34,12 @@ impl Group {
     pub(super) fn asks_to_break_promise(&self, message: &Message) -> bool {
         let is_question =
             matches!(message.msg_type, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        is_question && message.context != CAMPAIGN_TRANSFER && self.promise.holds(self.ticks)
+        let asks = is_question && message.context != CAMPAIGN_TRANSFER && self.promise.holds(self.ticks);
+        if asks {
+            let Message { from, term, .. } = message;
+            tracing::debug!(shard = %self.shard, from, term, "gives no vote: has promised a leader to wait");
+        }
+        asks
     }
 
     /// A message was taken: if it is of this term's leader, the promise is given anew.

@@ -28,8 +28,8 @@ pub(super) struct Pulse {
     answered: BTreeMap<u64, u64>,
     /// Who has answered at all in its term.
     has_answered: BTreeSet<u64>,
-    /// Of a follower: its leader, and what that one's newest heartbeat said of its time.
-    heard: Option<(u64, u64)>,
+    /// Of a follower: its leader, that one's term, and what its newest heartbeat said of its time.
+    heard: Option<(u64, u64, u64)>,
     /// Until then others are to lead, in ticks.
     reluctant_until: u64,
     /// Nodes for which this leader gave way.
@@ -46,7 +46,7 @@ impl Pulse {
     pub fn beat_of(&self, message: &Message, ticks: u64) -> u64 {
         match (message.msg_type, self.heard) {
             (MessageType::MsgHeartbeat, _) => ticks + 1,
-            (MessageType::MsgHeartbeatResponse, Some((leader, beat))) if leader == message.to => beat,
+            (MessageType::MsgHeartbeatResponse, Some((leader, _, beat))) if leader == message.to => beat,
             _ => 0,
         }
     }
@@ -76,7 +76,13 @@ impl Group {
             return;
         }
         match kind {
-            MessageType::MsgHeartbeat if raft.leader_id == from => self.pulse.heard = Some((from, beat)),
+            MessageType::MsgHeartbeat if raft.leader_id == from => {
+                // One that was overtaken on its way is no news.
+                let before =
+                    self.pulse.heard.filter(|(leader, led_in, _)| (*leader, *led_in) == (from, term));
+                let newest = before.map_or(beat, |(_, _, newest)| newest.max(beat));
+                self.pulse.heard = Some((from, term, newest));
+            }
             MessageType::MsgHeartbeatResponse if matches!(self.role, Role::Leader { .. }) => {
                 self.pulse.has_answered.insert(from);
                 // Releases before say nothing of it: theirs counts as one to the heartbeat just before.
