@@ -546,6 +546,7 @@ impl Running {
             epoch: owner.epoch(),
             credits: LINK_CREDITS,
             shard_count: owner.shard_count(),
+            ..LinkWelcome::default()
         };
         let half = ServingLink::speaking(self.versions, welcome, now_ms);
         let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);

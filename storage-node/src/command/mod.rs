@@ -13,7 +13,8 @@ pub const USAGE: &str = "usage: ringline-storage --config FILE [--new-fleet | --
        ringline-storage backup verify [--json] DIR
        ringline-storage backup restore --from DIR --config FILE
 
-  --new-fleet  this node's folder may be empty although other nodes have copies of its shards: none of them ever ran
+  --new-fleet  this node's folder may be empty although other nodes have copies of its shards: none of them ever ran. It
+               begins when all of them are there, and ends if one runs without it
   --join       this node's folder may be empty: the fleet runs, and is to get this node
 
 admin: asks the running node of this configuration, or of this data folder (a gateway's embedded node: DATA/storage)

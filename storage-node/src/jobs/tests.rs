@@ -89,6 +89,7 @@ fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Watched>) {
         Arc::new(NodeShared::new(NodeParts {
             node_id: 1,
             epoch: 1,
+            founders: crate::worker::Founders::default(),
             map,
             fleet: (Fleet::default(), Heard::Once),
             first_copies: Vec::new(),

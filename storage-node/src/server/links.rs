@@ -59,6 +59,8 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
             epoch: core.epoch(),
             credits: LINK_CREDITS,
             shard_count: core.shard_count(),
+            folder: core.folder(),
+            ..LinkWelcome::default()
         }
     };
     let connection = Connection::new(ServingLink::speaking(driver.versions, welcome, clock::now_ms()), tls);
@@ -132,6 +134,9 @@ fn take_event(
                 core: hello.core,
             });
             link.set(Some(opened));
+            if hello.role() == link_hello::Role::Storage {
+                connection.half.borrow_mut().set_caller_folder(core.folder_of(hello.peer_id));
+            }
             peer.set((hello.role() == link_hello::Role::Storage).then_some(hello.peer_id));
             driver.serving.borrow_mut().insert(opened, Rc::clone(connection));
         }

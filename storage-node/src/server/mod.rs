@@ -14,6 +14,7 @@ mod tls_stream;
 mod connection;
 mod driver;
 mod newest;
+mod founding;
 mod links;
 mod peers;
 mod metrics_page;
@@ -116,6 +117,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         cores => cores,
     };
     let versions = versions();
+    founding::found(&config, listen, &tls, versions)?;
     let listeners = bind(listen, cores).map_err(|error| refused(format!("listen at {listen}"), error))?;
     let listen = listeners[0].local_addr().map_err(|error| refused("listen".to_owned(), error))?;
     let metrics_listen = config.metrics_listen;

@@ -108,7 +108,7 @@ async fn serve(
     driver.peers.borrow_mut().remove(&node.id);
     driver.core.borrow_mut().peer_link_ended(node.id);
     tracing::info!(node = node.id, "link to {} ended: {ended}", node.address);
-    connection.half.borrow().welcome().is_some()
+    connection.half.borrow().welcome().is_some_and(|welcome| !welcome.founding)
 }
 
 fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<(), Ended> {
@@ -116,6 +116,9 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
     match event {
         CallerEvent::Welcome(welcome) => {
             check(&welcome, node, core.shard_count())?;
+            if welcome.founding {
+                return Err(Ended::Founding);
+            }
             tracing::info!(node = node.id, version = welcome.version, "link to {} opened", node.address);
             core.peer_link_opened(node.id);
         }

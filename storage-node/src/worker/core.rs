@@ -454,6 +454,16 @@ impl StorageCore {
         self.shared.epoch
     }
 
+    /// The number of this node's folder, if a fleet began with it; or else 0.
+    pub fn folder(&self) -> u64 {
+        self.shared.founders.own()
+    }
+
+    /// The same of another node, as it was when this node's fleet began; 0: it is not known.
+    pub fn folder_of(&self, node: u32) -> u64 {
+        self.shared.founders.of(node)
+    }
+
     /// This node's id.
     pub fn node_id(&self) -> u32 {
         self.shared.node_id

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! node.toml   format, node id, shard count, the first shards: checked at every start
+//! founders.toml   of a fleet's first nodes: their folders (`founders.rs`)
 //! rows/       the store; its LOCK file keeps a second process out of the whole folder
 //! log/        the log
 //! snapshots/  of shards, from their leaders, that are being received and installed
@@ -20,7 +21,7 @@ use wire_protocol::ids::ShardId;
 const FOLDER_FORMAT: u32 = 1;
 
 /// Why an empty folder is refused.
-const LOST: &str = "is missing, and other nodes may count on what this one knew. If the fleet never ran: start each of \
+pub(super) const LOST: &str = "is missing, and other nodes may count on what this one knew. If the fleet never ran: start each of \
                     its nodes with --new-fleet, once. If this is a node that the fleet is to get: --join, once. A node \
                     that lost its folder must not come back: let the fleet remove it, and get a node with a new id";
 
@@ -155,6 +156,11 @@ impl DataFolder {
         Ok(found)
     }
 
+    /// Whether nobody has claimed it before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
     /// Whether the fleet was there before this node.
     pub fn has_joined(&self) -> bool {
         self.is_replicated && self.identity.shards.is_empty()
@@ -175,19 +181,7 @@ impl DataFolder {
         if !self.is_new {
             return Ok(());
         }
-        let file = self.identity_file();
-        let unfinished = self.folder.join("node.toml.new");
-        let text = self.identity.to_text();
-        let write = || {
-            // Everything above the file first: once it is there, no later start looks after that again.
-            if let Some(above) = self.folder.parent().filter(|above| !above.as_os_str().is_empty()) {
-                self.disk.sync_folder(above)?;
-            }
-            self.disk.write_synced(&unfinished, &text)?;
-            self.disk.rename(&unfinished, &file)?;
-            self.disk.sync_folder(&self.folder)
-        };
-        write().map_err(|error| failed("write", &file, error))
+        write_whole(&self.disk, &self.identity_file(), &self.identity.to_text())
     }
 
     fn identity_file(&self) -> PathBuf {
@@ -207,7 +201,23 @@ impl DataFolder {
     }
 }
 
-fn failed(what: &str, file: &Path, error: io::Error) -> StartError {
+/// Writes a file of a data folder so that it is there as a whole or not at all, in a folder that stays.
+pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), StartError> {
+    let folder = file.parent().expect("a file in a folder");
+    let unfinished = file.with_added_extension("new");
+    let write = || {
+        // Everything above the file first: once it is there, no later start looks after that again.
+        if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+            disk.sync_folder(above)?;
+        }
+        disk.write_synced(&unfinished, text)?;
+        disk.rename(&unfinished, file)?;
+        disk.sync_folder(folder)
+    };
+    write().map_err(|error| failed("write", file, error))
+}
+
+pub(super) fn failed(what: &str, file: &Path, error: io::Error) -> StartError {
     StartError::Io { what: format!("{what} {}", file.display()), error }
 }
 

@@ -23,6 +23,7 @@ mod store_thread;
 mod read_threads;
 mod reread;
 mod data_folder;
+mod founders;
 mod node;
 
 pub use self::core::{DELIVERIES_WAITING_MAX, StorageCore};
@@ -34,6 +35,9 @@ pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::core::Threads;
 pub(crate) use data_folder::{DataFolder, Owner};
+#[cfg(test)]
+pub(crate) use founders::Founders;
+pub(crate) use founders::Founding;
 pub(crate) use link::{Origin, SessionKey};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use node::{OpenedShards, open_node, report_synced};

@@ -2,6 +2,7 @@
 
 use super::core::{StorageCore, Threads};
 use super::data_folder::{DataFolder, Owner};
+use super::founders::Founders;
 use super::read_threads::{READ_THREADS, ReadRequest, run_read_thread};
 use super::reread::open_source;
 use super::shared::{Completion, NodeParts, NodeShared, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX};
@@ -247,6 +248,7 @@ pub(crate) fn open_node(
     let map = ShardMap::new(config, cores)?;
     let owner = Owner::of(config, &map);
     let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
+    let founders = Founders::read(disk, &config.data_dir)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
@@ -264,6 +266,7 @@ pub(crate) fn open_node(
     let parts = NodeParts {
         node_id: config.node_id,
         epoch,
+        founders,
         map,
         fleet,
         first_copies,

@@ -1,6 +1,7 @@
 //! What the cores and threads of a node share: immutable tables, engines, atomics, and a bounded inbox for each
 //! core.
 
+use super::founders::Founders;
 use crate::domain::fleet::SHARD_OF_FLEET;
 use crate::engine::Store;
 use crate::observe::NodeMetrics;
@@ -138,6 +139,8 @@ pub(crate) struct NodeShared {
     pub node_id: u32,
     /// Made at random at the start.
     pub epoch: u64,
+    /// With whom its folder began.
+    pub founders: Founders,
     pub map: ShardMap,
     /// Of shards with several copies.
     pub leaders: Leaders,
@@ -169,6 +172,7 @@ pub(crate) struct NodeShared {
 pub(crate) struct NodeParts {
     pub node_id: u32,
     pub epoch: u64,
+    pub founders: Founders,
     pub map: ShardMap,
     pub fleet: (Fleet, Heard),
     pub first_copies: Vec<Vec<u32>>,
@@ -186,6 +190,7 @@ impl NodeShared {
         Self {
             node_id: parts.node_id,
             epoch: parts.epoch,
+            founders: parts.founders,
             marks: parts.map.shards().map(|_| Arc::default()).collect(),
             leaders: Leaders::new(parts.map.shard_count()),
             balance: Mutex::new(Balance::new(Pace::default())),

@@ -74,6 +74,16 @@ impl<'a> Fleet<'a> {
         fleet
     }
 
+    /// Nodes with copies of all shards that were never started.
+    pub fn prepared(folder: &'a Path, shards: u32, nodes: usize) -> Self {
+        Self::prepare(folder, shards, nodes, |_| Vec::new())
+    }
+
+    /// Starts one of a new fleet without waiting.
+    pub fn begin(&self, place: usize) -> Child {
+        self.with_setup(place, Process::start_first)
+    }
+
     fn prepare(folder: &'a Path, shards: u32, nodes: usize, owned: impl Fn(usize) -> Vec<u32>) -> Self {
         let mut fleet = Self::empty(folder, shards, (0..nodes).all(|place| owned(place).is_empty()));
         (0..nodes).for_each(|place| fleet.add(owned(place)));
@@ -218,7 +228,8 @@ impl<'a> Fleet<'a> {
         self.metrics[place]
     }
 
-    fn is_ready(&mut self, place: usize, process: Process) {
+    /// A node that was started has said that it is ready.
+    pub fn is_ready(&mut self, place: usize, process: Process) {
         self.links[place] = Some(Link::open(process.address, &self.tls).expect("it is ready"));
         self.processes[place] = Some(process);
     }
@@ -233,6 +244,15 @@ impl<'a> Fleet<'a> {
         std::fs::remove_dir_all(self.data(place)).expect("its disk is lost");
         let process = self.with_setup(place, Process::start_joining);
         self.is_ready(place, process);
+    }
+
+    /// Starts a node with the word of a new fleet once more. `Err`: it has ended, and complained of this.
+    pub fn begin_again(&mut self, place: usize) -> Result<(), String> {
+        let (started, complaint) =
+            self.with_setup(place, |setup| (Process::try_start_first(setup), setup.complaint()));
+        let process = started.map_err(|_| complaint)?;
+        self.is_ready(place, process);
+        Ok(())
     }
 
     /// What the node of this place answers to a command, once it is as wanted.

@@ -11,6 +11,7 @@ mod durable;
 mod feed;
 mod refusals;
 mod moves;
+mod new_fleet;
 mod catch_up;
 mod three_nodes;
 mod hibernation;

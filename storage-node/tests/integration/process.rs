@@ -194,6 +194,13 @@ impl Process {
         Self::ready_or_ended(Self::spawn_by(Self::heard(Command::new(PROGRAM), setup), setup))
     }
 
+    /// The same with the word of a new fleet.
+    pub fn try_start_first(setup: &Setup<'_>) -> Result<Self, ExitStatus> {
+        let mut program = Self::heard(Command::new(PROGRAM), setup);
+        program.arg("--new-fleet");
+        Self::ready_or_ended(Self::spawn_by(program, setup))
+    }
+
     fn heard(mut program: Command, setup: &Setup<'_>) -> Command {
         program.stderr(File::create(setup.complaints_file()).expect("it makes"));
         program

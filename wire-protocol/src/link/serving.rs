@@ -122,6 +122,11 @@ impl ServingLink {
         }
     }
 
+    /// With its hello it is known who calls: what the welcome says of the caller's data folder.
+    pub fn set_caller_folder(&mut self, folder: u64) {
+        self.welcome.caller_folder = folder;
+    }
+
     /// Takes a received frame. After a fault the link is over; [`Self::poll_frame`] may have one last frame for the peer.
     pub fn handle_frame(
         &mut self,

@@ -60,6 +60,7 @@ pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
         epoch: 0x1112_1314_1516_1718,
         credits: LINK_CREDITS,
         shard_count: 64,
+        ..LinkWelcome::default()
     };
     let attached = SessionAttached { device_known: true, feed_version: 5 << 40 };
     let attached = vec![shard_response::Result::Attached(attached)];

@@ -34,7 +34,14 @@ pub(super) fn hello() -> LinkHello {
 
 /// A node's.
 pub(super) fn welcome() -> LinkWelcome {
-    LinkWelcome { version: LINK_VERSION, node_id: 1, epoch: 7, credits: CREDITS, shard_count: 8 }
+    LinkWelcome {
+        version: LINK_VERSION,
+        node_id: 1,
+        epoch: 7,
+        credits: CREDITS,
+        shard_count: 8,
+        ..LinkWelcome::default()
+    }
 }
 
 fn sendable(frame: &impl prost::Message) {

@@ -83,6 +83,7 @@ pub fn node_with(store: Box<dyn Store>, log: Arc<Log>, folder: &Path) -> NodeSha
     NodeShared::new(NodeParts {
         node_id: config.node_id,
         epoch: 1,
+        founders: crate::worker::Founders::default(),
         map: ShardMap::new(&config, 1).expect("a map"),
         fleet: (Fleet::default(), Heard::Once),
         first_copies: Vec::new(),

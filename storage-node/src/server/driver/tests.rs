@@ -70,7 +70,14 @@ impl Counts {
 fn open_link(node_id: u32) -> CallerLink {
     let mut link = CallerLink::new(LinkHello::default(), 0);
     link.poll_frame(0).expect("hello");
-    let welcome = LinkWelcome { version: LINK_VERSION, node_id, epoch: 1, credits: 1, shard_count: SHARDS };
+    let welcome = LinkWelcome {
+        version: LINK_VERSION,
+        node_id,
+        epoch: 1,
+        credits: 1,
+        shard_count: SHARDS,
+        ..LinkWelcome::default()
+    };
     let frame = LinkResponseFrame { welcome: Some(welcome), ..LinkResponseFrame::default() };
     link.handle_frame(0, frame, &mut |_| ()).expect("it is open");
     link

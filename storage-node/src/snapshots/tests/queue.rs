@@ -31,6 +31,7 @@ impl Sender {
         let shared = Arc::new(NodeShared::new(NodeParts {
             node_id: 1,
             epoch: 1,
+            founders: crate::worker::Founders::default(),
             map: ShardMap::new(&config, 1).unwrap(),
             fleet: (Fleet::default(), Heard::Once),
             first_copies: Vec::new(),

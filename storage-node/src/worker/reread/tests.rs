@@ -66,6 +66,7 @@ fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
     NodeShared::new(NodeParts {
         node_id: 1,
         epoch: 1,
+        founders: crate::worker::Founders::default(),
         map,
         fleet: (Fleet::default(), Heard::Once),
         first_copies: Vec::new(),

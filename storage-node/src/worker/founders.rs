@@ -1,0 +1,277 @@
+//! Who was there when the fleet began. A node of a new fleet begins with copies of shards in an empty folder, which only a
+//! node may do that never had another one: one that lost its folder has forgotten whom it voted for and what it
+//! acknowledged. Nothing in an empty folder says which of both it is, so the other nodes do.
+//!
+//! ```text
+//! folder drawn (founders.toml) -> every other first node asked -> their folders written down -> node.toml -> copies
+//! ```
+//!
+//! Each folder has a number, drawn when it began and on disk before anybody is told. A node begins once it has been told the
+//! number of each of the others, by one that has not begun yet, or by one that has and knows this node's folder. So whoever has
+//! begun knows all others' folders before it votes or acknowledges anything, and as long as one of them is left nobody
+//! begins again in another folder. The price is that all first nodes must be there when a fleet begins.
+
+use super::data_folder::{DataFolder, LOST, Owner, failed, write_whole};
+use super::node::StartError;
+use crate::config::{Beginning, StorageConfig};
+use crate::disk::Disk;
+use crate::placement::{OtherNode, ShardMap};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use wire_protocol::internal::LinkWelcome;
+
+/// Format of the file.
+const FORMAT: u32 = 1;
+
+/// The folders with which a fleet began, as one of its first nodes wrote them down. A node that was none of them, and one
+/// that began with a release before, know of nobody.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Founders {
+    own: u64,
+    others: BTreeMap<u32, u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    format: u32,
+    folder: u64,
+    #[serde(default)]
+    others: Vec<(u32, u64)>,
+}
+
+impl Founders {
+    /// As the folder says.
+    pub fn read(disk: &Disk, folder: &Path) -> Result<Self, StartError> {
+        let file = file_in(folder);
+        let text = match disk.read_text(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(failed("read", &file, error)),
+        };
+        let wrong = |detail: String| StartError::DataFolder { file: file.clone(), detail };
+        let Written { format, folder, others } =
+            toml::from_str(&text).map_err(|error| wrong(format!("does not say who began: {error}")))?;
+        match format {
+            FORMAT => Ok(Self { own: folder, others: others.into_iter().collect() }),
+            _ => Err(wrong(format!("format {format}, this program reads {FORMAT}"))),
+        }
+    }
+
+    fn write(&self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
+        let Self { own, others } = self;
+        let others: Vec<String> = others.iter().map(|(node, folder)| format!("[{node}, {folder}]")).collect();
+        let text = format!("format = {FORMAT}\nfolder = {own}\nothers = [{}]\n", others.join(", "));
+        write_whole(disk, &file_in(folder), &text)
+    }
+
+    /// This node's folder; 0: it has no number.
+    pub fn own(&self) -> u64 {
+        self.own
+    }
+
+    /// The folder with which another node began; 0: it is not known here.
+    pub fn of(&self, node: u32) -> u64 {
+        self.others.get(&node).copied().unwrap_or(0)
+    }
+}
+
+fn file_in(folder: &Path) -> PathBuf {
+    folder.join("founders.toml")
+}
+
+/// A first node of a fleet that has not begun yet.
+pub(crate) struct Founding {
+    disk: Disk,
+    folder: PathBuf,
+    founders: Founders,
+    welcome: LinkWelcome,
+    awaited: Vec<OtherNode>,
+}
+
+impl Founding {
+    /// Nothing: this node begins without asking, or has begun. `draw` makes a number at random.
+    pub fn begin(
+        disk: Disk,
+        config: &StorageConfig,
+        draw: impl FnOnce() -> Result<u64, StartError>,
+    ) -> Result<Option<Self>, StartError> {
+        let map = ShardMap::new(config, 1)?;
+        if config.beginning != Beginning::NewFleet || !map.is_replicated() || map.others().is_empty() {
+            return Ok(None);
+        }
+        let folder = config.data_dir.clone();
+        if !DataFolder::open(disk.clone(), &folder, Owner::of(config, &map), config.beginning)?.is_new() {
+            return Ok(None);
+        }
+        let mut founders = Founders::read(&disk, &folder)?;
+        if founders.own == 0 {
+            // A number of TOML, and none that stands for another thing.
+            founders.own = (draw()? >> 1) | 1;
+            founders.write(&disk, &folder)?;
+        }
+        let mut awaited = map.others().to_vec();
+        awaited.retain(|other| founders.of(other.id) == 0);
+        let (node_id, shard_count) = (config.node_id, config.shard_count);
+        let welcome = LinkWelcome {
+            node_id,
+            shard_count,
+            founding: true,
+            folder: founders.own,
+            ..LinkWelcome::default()
+        };
+        Ok(Some(Self { disk, folder, founders, welcome, awaited }))
+    }
+
+    /// What this node says to those who ask it.
+    pub fn welcome(&self) -> LinkWelcome {
+        self.welcome
+    }
+
+    /// Nodes that are still to be asked.
+    pub fn awaited(&self) -> &[OtherNode] {
+        &self.awaited
+    }
+
+    /// One of them has answered. An error if it has begun with another folder of this node, or without this node.
+    pub fn take(&mut self, node: OtherNode, welcome: &LinkWelcome) -> Result<(), StartError> {
+        if (welcome.node_id, welcome.shard_count) != (node.id, self.welcome.shard_count) {
+            let detail = format!(
+                "{} says it is node {} of {} shards, the configuration says node {} of {}",
+                node.address, welcome.node_id, welcome.shard_count, node.id, self.welcome.shard_count
+            );
+            return Err(StartError::DataFolder { file: self.folder.clone(), detail });
+        }
+        if !welcome.founding && welcome.caller_folder != self.founders.own {
+            let file = self.folder.join("node.toml");
+            let detail =
+                format!("{LOST}. Node {} at {} runs, and not with this folder", node.id, node.address);
+            return Err(StartError::DataFolder { file, detail });
+        }
+        self.founders.others.insert(node.id, welcome.folder);
+        self.awaited.retain(|other| other.id != node.id);
+        Ok(())
+    }
+
+    /// All have answered: writes down who they are. The node may begin.
+    pub fn finish(self) -> Result<(), StartError> {
+        assert!(self.awaited.is_empty(), "all were asked");
+        self.founders.write(&self.disk, &self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::NodeConfig;
+    use crate::sim::{Crash, Random, SimDisk, real_folder};
+    use std::sync::Arc;
+
+    fn config(data_dir: &Path, node_id: u32) -> StorageConfig {
+        let node = |id: u32| NodeConfig {
+            id,
+            address: ([127, 0, 0, 1], 7_000 + id as u16).into(),
+            shards: Vec::new(),
+            zone: String::new(),
+        };
+        StorageConfig {
+            data_dir: data_dir.to_owned(),
+            node_id,
+            shard_count: 4,
+            replicas: 3,
+            nodes: (1..=3).map(node).collect(),
+            beginning: Beginning::NewFleet,
+            ..StorageConfig::default()
+        }
+    }
+
+    fn drawn(number: u64) -> impl FnOnce() -> Result<u64, StartError> {
+        move || Ok(number)
+    }
+
+    fn founding(disk: &Arc<SimDisk>, config: &StorageConfig, number: u64) -> Founding {
+        let disk = Disk::Simulated(Arc::clone(disk));
+        Founding::begin(disk, config, drawn(number)).expect("it can").expect("it asks")
+    }
+
+    #[test]
+    fn a_fleet_begins_when_all_know_each_others_folders() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let configs = [1, 2, 3].map(|id| config(&folder.path().join(format!("{id}")), id));
+        let mut nodes: Vec<Founding> =
+            configs.iter().zip([2, 4, 6]).map(|(config, number)| founding(&disk, config, number)).collect();
+        let welcomes: Vec<LinkWelcome> = nodes.iter().map(Founding::welcome).collect();
+        for node in &mut nodes {
+            for other in node.awaited().to_vec() {
+                node.take(other, &welcomes[other.id as usize - 1]).expect("it has not begun either");
+            }
+        }
+        nodes.into_iter().for_each(|node| node.finish().expect("it writes"));
+        for config in &configs {
+            let read =
+                Founders::read(&Disk::Simulated(Arc::clone(&disk)), &config.data_dir).expect("it reads");
+            let others = (1..=3).filter(|id| *id != config.node_id);
+            others.for_each(|id| assert_eq!(read.of(id), welcomes[id as usize - 1].folder));
+            assert_eq!((read.own(), read.of(9)), (welcomes[config.node_id as usize - 1].folder, 0));
+        }
+        // Started again before it had claimed its folder, it asks nobody twice.
+        let again = founding(&disk, &configs[0], 100);
+        assert_eq!((again.awaited().len(), again.welcome()), (0, welcomes[0]));
+    }
+
+    #[test]
+    fn what_was_told_is_kept_and_a_lost_folder_is_another_one() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let config = config(&folder.path().join("data"), 2);
+        let told = founding(&disk, &config, 8).welcome().folder;
+        assert_eq!(founding(&disk, &config, 10).welcome().folder, told);
+        disk.crash(Crash::PowerKeepsNothing, &mut Random::new(1));
+        assert_eq!(founding(&disk, &config, 10).welcome().folder, told, "it is on disk before it is told");
+        let lost = StorageConfig { data_dir: folder.path().join("another"), ..config };
+        assert_ne!(founding(&disk, &lost, 10).welcome().folder, told);
+    }
+
+    #[test]
+    fn nobody_begins_again_beside_one_that_knew_another_folder_or_nobody() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let mut node = founding(&disk, &config(&folder.path().join("data"), 2), 8);
+        let [first, third] = node.awaited().try_into().expect("two others");
+        let runs = LinkWelcome { node_id: 1, shard_count: 4, folder: 77, ..LinkWelcome::default() };
+        for caller_folder in [0, 5] {
+            let refusal = node.take(first, &LinkWelcome { caller_folder, ..runs }).expect_err("it runs");
+            let refusal = refusal.to_string();
+            assert!(
+                refusal.contains("node.toml") && refusal.contains("Node 1 at 127.0.0.1:7001"),
+                "{refusal}"
+            );
+        }
+        let own = node.welcome().folder;
+        node.take(first, &LinkWelcome { caller_folder: own, ..runs }).expect("it began with this folder");
+        assert_eq!(node.awaited(), [third]);
+        for wrong in [LinkWelcome { node_id: 1, ..runs }, LinkWelcome { node_id: 3, shard_count: 8, ..runs }]
+        {
+            let refusal = node.take(third, &LinkWelcome { caller_folder: own, ..wrong });
+            assert!(refusal.expect_err("another").to_string().contains("the configuration says node 3 of 4"));
+        }
+    }
+
+    #[test]
+    fn whoever_has_nobody_to_ask_asks_nobody() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let asks = |config: &StorageConfig| {
+            let disk = Disk::Simulated(Arc::clone(&disk));
+            Founding::begin(disk, config, drawn(8)).expect("it can").is_some()
+        };
+        let config = config(&folder.path().join("data"), 2);
+        assert!(asks(&config));
+        assert!(!asks(&StorageConfig { beginning: Beginning::Join, ..config.clone() }));
+        let alone = StorageConfig { nodes: Vec::new(), replicas: 1, node_id: 1, ..config };
+        assert!(!asks(&alone));
+    }
+}
