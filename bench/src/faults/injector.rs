@@ -42,7 +42,7 @@ pub struct Observed {
     pub elected_us: Option<u64>,
     /// Begin, healing's begin, and the end, in microseconds of this process.
     pub moments_us: [u64; 3],
-    /// What the probes saw.
+    /// What the probes saw, each at the gateway that it was at when the fault began.
     pub streams: Vec<Stream>,
     /// Whether everything answered again.
     pub whole: bool,
@@ -61,6 +61,7 @@ impl Injector<'_> {
         let victims = self.kind.victims(fleet, leaders::busiest(&before));
         let led: Vec<u32> =
             victims.storages.iter().flat_map(|node| leaders::led_by(&before, *node)).collect();
+        let places: Vec<usize> = self.probes.look().iter().map(|stream| stream.gateway).collect();
         let begin_us = clock::now_us();
         let begun = self.kind.begin(fleet, &victims);
         let elected_us = if begun.is_ok() { self.hold(fleet, &victims, &led, begin_us) } else { None };
@@ -80,7 +81,7 @@ impl Injector<'_> {
             led,
             elected_us,
             moments_us: [begin_us, heal_us, clock::now_us()],
-            streams: self.probes.look(),
+            streams: at_places(self.probes.look(), &places),
             whole,
             missing: fleet.missing(),
             link_versions: fleet.link_versions(),
@@ -128,7 +129,25 @@ impl Injector<'_> {
     }
 }
 
+/// Who lost a gateway is at another one by now, and it is the lost one's doing all the same.
+fn at_places(streams: Vec<Stream>, places: &[usize]) -> Vec<Stream> {
+    streams.into_iter().zip(places).map(|(stream, gateway)| Stream { gateway: *gateway, ..stream }).collect()
+}
+
 fn names(fleet: &Fleet, victims: &Victims) -> Vec<String> {
     let names = fleet.names(victims);
     if names.is_empty() { vec!["all, in turn".into()] } else { names }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_moved_counts_where_it_was() {
+        let moved = Stream { acks_us: vec![7], ..Stream::new(3, 1) };
+        let streams = at_places(vec![moved, Stream::new(5, 1)], &[0, 1]);
+        let seen: Vec<_> = streams.iter().map(|it| (it.shard, it.gateway, it.acks_us.len())).collect();
+        assert_eq!(seen, [(3, 0, 1), (5, 1, 0)]);
+    }
 }

@@ -19,7 +19,7 @@ const KNOWN_SLOW_MS: u64 = 1_000;
 pub struct Interruption {
     /// The stream's shard: of its conversation and of its user's sessions.
     pub shard: u32,
-    /// The gateway that it began at, by index.
+    /// The gateway that it was at when the fault began, by index.
     pub gateway: usize,
     /// The last acknowledgement before, or the fault if that came later: milliseconds from the fault on.
     pub begun_ms: u64,

@@ -35,7 +35,7 @@ const SET_UP_MS: u64 = 30_000;
 pub struct Stream {
     /// Where its conversation is.
     pub shard: u32,
-    /// The gateway that it begins at, by index.
+    /// The gateway that it is at, by index, or was at last.
     pub gateway: usize,
     /// When each of its messages was acknowledged first, in microseconds of [`clock::now_us`].
     pub acks_us: Vec<u64>,
@@ -202,7 +202,7 @@ impl Client {
     async fn run(mut self, streams: &Mutex<Vec<Stream>>, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             let Some(device) = &mut self.device else {
-                self.connect().await;
+                self.connect(streams).await;
                 continue;
             };
             let Ok(connection) = device.connection() else {
@@ -229,11 +229,14 @@ impl Client {
         }
     }
 
-    async fn connect(&mut self) {
+    async fn connect(&mut self, streams: &Mutex<Vec<Stream>>) {
         let target = &self.targets[self.gateway];
         let opening = Device::connect(target, Route::Native, self.identity.clone());
         match tokio::time::timeout(Duration::from_millis(CONNECT_MS), opening).await {
-            Ok(Ok(device)) => self.device = Some(device),
+            Ok(Ok(device)) => {
+                lock(streams)[self.index].gateway = self.gateway;
+                self.device = Some(device);
+            }
             Ok(Err(_)) | Err(_) => {
                 self.gateway = (self.gateway + 1) % self.targets.len();
                 tokio::time::sleep(Duration::from_millis(CONNECT_PAUSE_MS)).await;
