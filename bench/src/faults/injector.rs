@@ -1,11 +1,12 @@
 //! One fault, from quiet to quiet: waits until everything answers, breaks, looks who leads, heals, and waits until
-//! everything answers again.
+//! everything answers again, a gateway that was hit by itself: its probes may be at another one by then.
 
 use super::FaultsError;
 use super::fleet::Fleet;
 use super::kinds::{Kind, Length, Victims};
 use super::leaders;
 use super::probe::{Probes, Stream, longest_gap_us};
+use crate::agent::Target;
 use crate::clock;
 use std::time::Duration;
 
@@ -40,6 +41,9 @@ pub struct Observed {
     pub led: Vec<u32>,
     /// Begin → each of them has another leader, in microseconds; `None`: not so, or there was none.
     pub elected_us: Option<u64>,
+    /// Healing's begin → each gateway that was hit serves each shard again, in microseconds; `None`: not so, or there was
+    /// none.
+    pub gateways_back_us: Option<u64>,
     /// Begin, healing's begin, and the end, in microseconds of this process.
     pub moments_us: [u64; 3],
     /// What the probes saw, each at the gateway that it was at when the fault began.
@@ -73,6 +77,7 @@ impl Injector<'_> {
         }
         let zones_meanwhile = begun?;
         healed?;
+        let gateways_back_us = self.await_gateways(fleet, &victims).map(|at_us| at_us - heal_us);
         let whole = self.await_quiet();
         Ok(Observed {
             victims: names(fleet, &victims),
@@ -80,6 +85,7 @@ impl Injector<'_> {
             zones_min: zones_meanwhile.or(zones_before),
             led,
             elected_us,
+            gateways_back_us,
             moments_us: [begin_us, heal_us, clock::now_us()],
             streams: at_places(self.probes.look(), &places),
             whole,
@@ -105,6 +111,22 @@ impl Injector<'_> {
                 elected_us = led.iter().all(is_elsewhere).then(|| clock::now_us() - begin_us);
             }
             std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until somebody new has a conversation in each shard through each gateway that was hit. Gives when that was.
+    fn await_gateways(&self, fleet: &Fleet, victims: &Victims) -> Option<u64> {
+        if victims.gateways.is_empty() {
+            return None;
+        }
+        let targets = &fleet.cluster.targets;
+        let hit: Vec<Target> = victims.gateways.iter().map(|index| targets[*index].clone()).collect();
+        match Probes::start(&hit, &fleet.bench_key_pem) {
+            Ok(_) => Some(clock::now_us()),
+            Err(error) => {
+                eprintln!("faults: {}: the gateway does not serve again: {error}", self.kind.name());
+                None
+            }
         }
     }
 

@@ -48,6 +48,9 @@ pub struct Outcome {
     pub after_healing_ms: u64,
     /// Longest wait of whoever was at the gateway that was hit, over both.
     pub at_hit_gateway_ms: Option<u64>,
+    /// Healing → the gateway that was hit serves each shard to clients that come new, in milliseconds; none if it does not
+    /// within half a minute.
+    pub gateway_back_ms: Option<u64>,
     /// Streams, of those at gateways that were not hit, that waited longer than half a second.
     pub streams_interrupted: u32,
     /// Of so many.
@@ -112,6 +115,7 @@ impl Outcome {
             without_service_ms: longest(false, begin_us, until_us),
             after_healing_ms: longest(false, heal_us, end_us),
             at_hit_gateway_ms: (!observed.gateways.is_empty()).then(|| longest(true, begin_us, end_us)),
+            gateway_back_ms: observed.gateways_back_us.map(|us| us / 1_000),
             streams_interrupted: interrupted.count() as u32,
             streams: others.len() as u32,
             interruptions: interruptions(&observed.streams, begin_us, end_us),
@@ -155,6 +159,10 @@ impl Outcome {
         claim(
             !takes_leader || self.shards_led == 0 || self.elected_ms.is_some(),
             "nobody else led before it was healed".into(),
+        );
+        claim(
+            self.at_hit_gateway_ms.is_none() || self.gateway_back_ms.is_some(),
+            "the gateway that was hit did not serve again".into(),
         );
         let worst_ms = self.without_service_ms.max(self.after_healing_ms);
         // A leader whose link is slow is lost once that is known.
@@ -236,8 +244,11 @@ pub fn table(outcomes: &[Outcome]) -> String {
             format!("  shard {} by gateway-{gateway}: {lasted}, from {begun} on", it.shard)
         });
         let waits: Vec<String> = waits.collect();
-        let _ =
-            writeln!(text, "\n{}, held for {:.1} s:\n{}", outcome.fault, outcome.held_s, waits.join("\n"));
+        let back = outcome.gateway_back_ms.map_or_else(String::new, |ms| {
+            format!(", its gateway served again {} after it was healed", seconds(ms))
+        });
+        let (fault, held_s) = (&outcome.fault, outcome.held_s);
+        let _ = writeln!(text, "\n{fault}, held for {held_s:.1} s{back}:\n{}", waits.join("\n"));
     }
     text
 }
@@ -263,8 +274,10 @@ mod tests {
         let told = interruptions(&streams, 1_000_000, 4_700_001);
         let wait = |shard, gateway, begun_ms, lasted_ms| Interruption { shard, gateway, begun_ms, lasted_ms };
         assert_eq!(told, [wait(3, 1, 400, 2_600), wait(5, 0, 2_800, 900), wait(3, 1, 3_000, 700)]);
-        let outcome = Outcome { interruptions: told, ..fine() };
-        assert!(table(&[outcome]).contains("shard 3 by gateway-2: 2.60 s, from 0.40 s on"));
+        let outcome = Outcome { interruptions: told, gateway_back_ms: Some(310), held_s: 4.04, ..fine() };
+        let text = table(&[outcome]);
+        assert!(text.contains("shard 3 by gateway-2: 2.60 s, from 0.40 s on"), "{text}");
+        assert!(text.contains("kill, held for 4.0 s, its gateway served again 0.31 s after it"), "{text}");
     }
 
     #[test]
@@ -274,6 +287,8 @@ mod tests {
         assert!(slow.broken(3_000).is_empty() && !slow.broken(2_999).is_empty());
         assert!(Outcome { shards_led: 1, elected_ms: Some(9), ..fine() }.broken(3_000).is_empty());
         assert!(Outcome { shards_led: 1, fault: "clock-ahead".into(), ..fine() }.broken(3_000).is_empty());
+        let cut_off = Outcome { at_hit_gateway_ms: Some(9_000), gateway_back_ms: Some(40), ..fine() };
+        assert!(cut_off.broken(3_000).is_empty(), "who is at a gateway that is hit waits as long as that is");
         let wrong = [
             (Outcome { lost: 1, ..fine() }, "balance"),
             (Outcome { doubled: 1, ..fine() }, "balance"),
@@ -284,6 +299,7 @@ mod tests {
             (Outcome { whole: false, ..fine() }, "served again"),
             (Outcome { missing: vec!["storage-1".into()], ..fine() }, "storage-1"),
             (Outcome { shards_led: 1, ..fine() }, "nobody else led"),
+            (Outcome { at_hit_gateway_ms: Some(9), ..fine() }, "gateway that was hit"),
             (Outcome { without_service_ms: 3_001, ..fine() }, "3001 ms"),
             (Outcome { after_healing_ms: 3_002, ..fine() }, "3002 ms"),
         ];
