@@ -39,6 +39,18 @@ fn whatever_happens_to_a_leader_another_one_serves_and_nothing_is_lost() {
     assert_eq!(names, Kind::ALL.map(Kind::name));
     let of = |kind: Kind| outcomes.iter().find(|outcome| outcome.fault == kind.name()).expect("named above");
     zones_are_apart(of(Kind::ZoneLoss), of(Kind::ShardMoves));
+    for kind in [Kind::GatewayStop, Kind::GatewayCut, Kind::GatewayOneWay, Kind::GatewayLeaderCut] {
+        one_gateway_is_hit(of(kind));
+    }
+    assert!(of(Kind::GatewayLeaderCut).shards_led > 0, "no shard was out of the gateway's reach: {said}");
+}
+
+/// Whoever is at a gateway that cannot serve waits. That nobody else does for long, and that it serves again, the command
+/// has judged.
+fn one_gateway_is_hit(outcome: &Outcome) {
+    assert!(outcome.victims.contains(&"gateway-1".to_owned()), "{outcome:?}");
+    assert!(outcome.at_hit_gateway_ms.is_some_and(|ms| ms > 2_000), "it broke nothing: {outcome:?}");
+    assert!(outcome.streams > 0, "nobody was at the other gateway: {outcome:?}");
 }
 
 /// A zone is lost with all that stands in it, and takes one copy of a shard at most, also where there are more nodes than

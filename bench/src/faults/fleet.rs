@@ -155,6 +155,12 @@ impl Fleet {
         Ok(self.network.cut(server, Direction::To)?)
     }
 
+    /// Nothing passes between two servers any more, in either direction; all others reach both.
+    pub fn cut_apart(&self, one: &str, other: &str) -> Result<(), FaultsError> {
+        self.network.cut_between(one, other)?;
+        Ok(self.network.cut_between(other, one)?)
+    }
+
     /// A storage node's file system has no room.
     pub fn fill_disk(&self, index: usize) -> Result<(), FaultsError> {
         let path = self.ballast(index);

@@ -4,7 +4,7 @@
 use super::FaultsError;
 use super::fleet::Fleet;
 use super::kinds::{Kind, Length, Victims};
-use super::leaders;
+use super::leaders::{self, Leaders};
 use super::probe::{Probes, Stream, longest_gap_us};
 use crate::agent::Target;
 use crate::clock;
@@ -35,6 +35,8 @@ pub struct Observed {
     pub victims: Vec<String>,
     /// Gateways that were hit, by index.
     pub gateways: Vec<usize>,
+    /// Shards that these could not reach; `None`: all, or their clients could not reach them.
+    pub out_of_reach: Option<Vec<u32>>,
     /// Zones that the copies of each shard were in at the least; `None`: it was not looked at.
     pub zones_min: Option<u32>,
     /// Shards that hit nodes led.
@@ -56,19 +58,28 @@ pub struct Observed {
     pub link_versions: Vec<u32>,
 }
 
+impl Observed {
+    /// Whether a stream was at a gateway that was hit, and its shard out of that one's reach: what it waited is the fault's
+    /// own. Nobody else was to notice.
+    pub fn is_hit(&self, stream: &Stream) -> bool {
+        let is_out = self.out_of_reach.as_ref().is_none_or(|shards| shards.contains(&stream.shard));
+        is_out && self.gateways.contains(&stream.gateway)
+    }
+}
+
 impl Injector<'_> {
     /// Does it. What was begun is healed also where it broke in part only.
     pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
         let zones_before = self.kind.prepare(fleet)?;
         self.await_quiet();
         let before = leaders::of(&fleet.cluster.storages);
-        let victims = self.kind.victims(fleet, leaders::busiest(&before));
-        let led: Vec<u32> =
-            victims.storages.iter().flat_map(|node| leaders::led_by(&before, *node)).collect();
+        let victims = self.kind.victims(leaders::busiest(&before), |storage| fleet.zone_of(storage));
+        let led = led_by(&before, &victims);
         let places: Vec<usize> = self.probes.look().iter().map(|stream| stream.gateway).collect();
         let begin_us = clock::now_us();
         let begun = self.kind.begin(fleet, &victims);
         let elected_us = if begun.is_ok() { self.hold(fleet, &victims, &led, begin_us) } else { None };
+        let led_since = led_by(&leaders::of(&fleet.cluster.storages), &victims);
         let heal_us = clock::now_us();
         let healed = self.kind.heal(fleet, &victims);
         if let (Err(_), Err(error)) = (&begun, &healed) {
@@ -81,6 +92,8 @@ impl Injector<'_> {
         let whole = self.await_quiet();
         Ok(Observed {
             victims: names(fleet, &victims),
+            // A shard that was handed to the node meanwhile got out of reach then.
+            out_of_reach: self.kind.is_of_one_link().then(|| [&led[..], &led_since].concat()),
             gateways: victims.gateways,
             zones_min: zones_meanwhile.or(zones_before),
             led,
@@ -149,6 +162,11 @@ impl Injector<'_> {
         }
         false
     }
+}
+
+/// Shards that hit nodes lead.
+fn led_by(leaders: &Leaders, victims: &Victims) -> Vec<u32> {
+    victims.storages.iter().flat_map(|node| leaders::led_by(leaders, *node)).collect()
 }
 
 /// Who lost a gateway is at another one by now, and it is the lost one's doing all the same.

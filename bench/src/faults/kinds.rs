@@ -33,6 +33,15 @@ pub enum Kind {
     ClocksBehindKill,
     /// kill -9 of a gateway; started again.
     KillGateway,
+    /// SIGSTOP of a gateway; SIGCONT. Its clients' connections stand, and nobody is told.
+    GatewayStop,
+    /// A gateway's packets vanish, both ways: those of storage nodes and those of its clients.
+    GatewayCut,
+    /// What storage nodes send to a gateway vanishes: they do what it asks, and it hears no answer. Clients reach it.
+    GatewayOneWay,
+    /// Nothing passes between a gateway and the storage node that leads most shards. The followers hear their leader, so
+    /// that no other copy comes to lead; clients reach the gateway, and the other gateway reaches all.
+    GatewayLeaderCut,
     /// All servers of a zone are cut off at once: its storage nodes, and the gateway where it has one.
     ZoneLoss,
     /// Each process is told to end (SIGTERM), and started again once it has; storage nodes first.
@@ -77,7 +86,7 @@ impl Victims {
 
 impl Kind {
     /// All that need one release alone, in the order of a long run.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 19] = [
         Self::Kill,
         Self::Stop,
         Self::Cut,
@@ -90,6 +99,10 @@ impl Kind {
         Self::ClocksBehindKill,
         Self::DiskFull,
         Self::KillGateway,
+        Self::GatewayStop,
+        Self::GatewayCut,
+        Self::GatewayOneWay,
+        Self::GatewayLeaderCut,
         Self::ZoneLoss,
         Self::RollingRestart,
         Self::ShardMoves,
@@ -110,6 +123,10 @@ impl Kind {
             Self::ClockBehind => "clock-behind",
             Self::ClocksBehindKill => "clocks-behind-kill",
             Self::KillGateway => "kill-gateway",
+            Self::GatewayStop => "gateway-stop",
+            Self::GatewayCut => "gateway-cut",
+            Self::GatewayOneWay => "gateway-one-way",
+            Self::GatewayLeaderCut => "gateway-leader-cut",
             Self::ZoneLoss => "zone-loss",
             Self::RollingRestart => "rolling-restart",
             Self::ShardMoves => "shard-moves",
@@ -138,17 +155,30 @@ impl Kind {
             | Self::ClockAhead
             | Self::ClockBehind
             | Self::KillGateway
+            | Self::GatewayStop
+            | Self::GatewayCut
+            | Self::GatewayOneWay
+            | Self::GatewayLeaderCut
             | Self::RollingRestart
             | Self::ShardMoves
             | Self::RollingUpgrade => false,
         }
     }
 
-    /// Whom it hits: the storage node that leads most shards, where it is one, and all of its zone, where it is that.
-    pub fn victims(self, fleet: &Fleet, busiest: usize) -> Victims {
+    /// Whether a gateway that is hit still reaches all but the hit node: whose shard another one leads has service there.
+    pub fn is_of_one_link(self) -> bool {
+        self == Self::GatewayLeaderCut
+    }
+
+    /// Whom it hits: the storage node that leads most shards, where it is one, and all of its zone, where it is that; the
+    /// first gateway, where it is one.
+    pub fn victims(self, busiest: usize, zone_of: impl FnOnce(usize) -> Victims) -> Victims {
         match self {
-            Self::KillGateway => Victims { storages: Vec::new(), gateways: vec![0] },
-            Self::ZoneLoss => fleet.zone_of(busiest),
+            Self::KillGateway | Self::GatewayStop | Self::GatewayCut | Self::GatewayOneWay => {
+                Victims { storages: Vec::new(), gateways: vec![0] }
+            }
+            Self::GatewayLeaderCut => Victims { storages: vec![busiest], gateways: vec![0] },
+            Self::ZoneLoss => zone_of(busiest),
             Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => Victims::default(),
             _ => Victims { storages: vec![busiest], gateways: Vec::new() },
         }
@@ -167,7 +197,7 @@ impl Kind {
 
     /// Breaks it. Gives what [`Self::prepare`] does.
     pub fn begin(self, fleet: &mut Fleet, victims: &Victims) -> Result<Option<u32>, FaultsError> {
-        let storage = victims.storage();
+        let (storage, gateway) = (victims.storage(), victims.gateway());
         match self {
             Self::Kill => fleet.cluster.storages[storage].kill(),
             Self::Stop => fleet.cluster.storages[storage].signal(Signal::STOP)?,
@@ -175,8 +205,7 @@ impl Kind {
             Self::CutPeers => {
                 let own = fleet.storage(storage);
                 for other in (0..fleet.cluster.storages.len()).filter(|other| *other != storage) {
-                    fleet.network.cut_between(&own, &fleet.storage(other))?;
-                    fleet.network.cut_between(&fleet.storage(other), &own)?;
+                    fleet.cut_apart(&own, &fleet.storage(other))?;
                 }
             }
             Self::CutOut => fleet.network.cut(&fleet.storage(storage), Direction::From)?,
@@ -188,7 +217,16 @@ impl Kind {
             Self::ClockAhead => fleet.set_clock(storage, CLOCK_JUMP_S)?,
             Self::ClockBehind => fleet.set_clock(storage, -CLOCK_JUMP_S)?,
             Self::ClocksBehindKill => fleet.cluster.storages[storage].kill(),
-            Self::KillGateway => fleet.cluster.gateways[victims.gateway()].kill(),
+            Self::KillGateway => fleet.cluster.gateways[gateway].kill(),
+            Self::GatewayStop => fleet.cluster.gateways[gateway].signal(Signal::STOP)?,
+            Self::GatewayCut => fleet.cut_off(&fleet.gateway(gateway))?,
+            Self::GatewayOneWay => {
+                let own = fleet.gateway(gateway);
+                for storage in 0..fleet.cluster.storages.len() {
+                    fleet.network.cut_between(&fleet.storage(storage), &own)?;
+                }
+            }
+            Self::GatewayLeaderCut => fleet.cut_apart(&fleet.gateway(gateway), &fleet.storage(storage))?,
             Self::ZoneLoss => fleet.names(victims).iter().try_for_each(|server| fleet.cut_off(server))?,
             Self::RollingRestart => fleet.restart_in_turn()?,
             Self::ShardMoves => return fleet.move_shards().map(Some),
@@ -199,20 +237,27 @@ impl Kind {
 
     /// Mends it.
     pub fn heal(self, fleet: &mut Fleet, victims: &Victims) -> Result<(), FaultsError> {
-        let storage = victims.storage();
+        let (storage, gateway) = (victims.storage(), victims.gateway());
         match self {
             Self::Kill => drop(fleet.cluster.storages[storage].restart()?),
             Self::Stop => fleet.cluster.storages[storage].signal(Signal::CONT)?,
-            Self::Cut | Self::CutPeers | Self::CutOut | Self::CutIn | Self::SlowLink | Self::ZoneLoss => {
-                fleet.network.heal()?
-            }
+            Self::Cut
+            | Self::CutPeers
+            | Self::CutOut
+            | Self::CutIn
+            | Self::SlowLink
+            | Self::GatewayCut
+            | Self::GatewayOneWay
+            | Self::GatewayLeaderCut
+            | Self::ZoneLoss => fleet.network.heal()?,
             Self::DiskFull => fleet.free_disk(storage)?,
             Self::ClockAhead | Self::ClockBehind => fleet.set_clock(storage, 0)?,
             Self::ClocksBehindKill => {
                 fleet.cluster.storages[storage].restart()?;
                 fleet.set_clocks(0)?;
             }
-            Self::KillGateway => drop(fleet.cluster.gateways[victims.gateway()].restart()?),
+            Self::KillGateway => drop(fleet.cluster.gateways[gateway].restart()?),
+            Self::GatewayStop => fleet.cluster.gateways[gateway].signal(Signal::CONT)?,
             Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => {}
         }
         Ok(())
@@ -265,6 +310,27 @@ mod tests {
             assert_eq!(Kind::named(kind.name()), Some(kind));
         }
         assert_eq!(Kind::named("flood"), None);
+    }
+
+    #[test]
+    fn a_gateways_fault_hits_one_gateway_and_a_storage_node_only_where_it_is_of_their_link() {
+        fn no_zone(_: usize) -> Victims {
+            unreachable!("no zone is lost")
+        }
+        let alone = Victims { storages: Vec::new(), gateways: vec![0] };
+        let both = Victims { storages: vec![2], gateways: vec![0] };
+        for (kind, hit) in [
+            (Kind::KillGateway, &alone),
+            (Kind::GatewayStop, &alone),
+            (Kind::GatewayCut, &alone),
+            (Kind::GatewayOneWay, &alone),
+            (Kind::GatewayLeaderCut, &both),
+        ] {
+            assert_eq!(kind.victims(2, no_zone), *hit, "{}", kind.name());
+            assert!(!kind.takes_leader(), "{}: its followers hear it", kind.name());
+            assert_eq!(kind.is_of_one_link(), !hit.storages.is_empty());
+        }
+        assert_eq!(Kind::ZoneLoss.victims(1, |node| Victims::of_zone(node, &[], &[])).storages, [1]);
     }
 
     #[test]

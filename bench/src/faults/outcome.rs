@@ -42,16 +42,17 @@ pub struct Outcome {
     pub shards_led: u32,
     /// Begin → another node leads each of them, in milliseconds; none if none did.
     pub elected_ms: Option<u64>,
-    /// Longest wait of a stream between begin and healing, in milliseconds, for whoever is at a gateway that was not hit.
+    /// Longest wait of a stream between begin and healing, in milliseconds, for whoever is at a gateway that was not hit, or,
+    /// where that one was cut off from one node alone, has a shard that another node led.
     pub without_service_ms: u64,
     /// The same from healing to the end.
     pub after_healing_ms: u64,
-    /// Longest wait of whoever was at the gateway that was hit, over both.
+    /// Longest wait of the others, who were at the gateway that was hit, over both.
     pub at_hit_gateway_ms: Option<u64>,
     /// Healing → the gateway that was hit serves each shard to clients that come new, in milliseconds; none if it does not
     /// within half a minute.
     pub gateway_back_ms: Option<u64>,
-    /// Streams, of those at gateways that were not hit, that waited longer than half a second.
+    /// Streams, of those that were not hit, that waited longer than half a second.
     pub streams_interrupted: u32,
     /// Of so many.
     pub streams: u32,
@@ -93,7 +94,7 @@ impl Outcome {
     /// From what was seen, and the load's result.
     pub fn of(kind: Kind, observed: Observed, result: &RunResult) -> Self {
         let [begin_us, heal_us, end_us] = observed.moments_us;
-        let is_hit = |stream: &&Stream| observed.gateways.contains(&stream.gateway);
+        let is_hit = |stream: &&Stream| observed.is_hit(stream);
         let longest = |hit: bool, from_us: u64, to_us: u64| {
             let streams = observed.streams.iter().filter(|stream| is_hit(stream) == hit);
             let gaps = streams.map(|stream| longest_gap_us(&stream.acks_us, from_us, to_us));
@@ -236,7 +237,8 @@ pub fn table(outcomes: &[Outcome]) -> String {
     text.push_str(
         "\nelected: until another node leads all shards of the hit one. without: longest wait for an acknowledgement from the\n\
          fault to its healing, at gateways that were not hit; healing: from there to the end; gateway: of whoever was at the\n\
-         gateway that was hit. streams: how many waited over half a second. no ans: messages without an answer for 5 s.\n",
+         gateway that was hit (gateway-leader-cut: in shards that it could not reach; those in others count as not hit).\n\
+         streams: how many waited over half a second. no ans: messages without an answer for 5 s.\n",
     );
     for outcome in outcomes.iter().filter(|outcome| !outcome.interruptions.is_empty()) {
         let waits = outcome.interruptions.iter().map(|it| {
@@ -278,6 +280,46 @@ mod tests {
         let text = table(&[outcome]);
         assert!(text.contains("shard 3 by gateway-2: 2.60 s, from 0.40 s on"), "{text}");
         assert!(text.contains("kill, held for 4.0 s, its gateway served again 0.31 s after it"), "{text}");
+    }
+
+    /// Shards 3 and 5 through both gateways, each stream with a pause of its own from 1 s on.
+    fn observed(gateways: Vec<usize>, out_of_reach: Option<Vec<u32>>) -> Observed {
+        let pauses = [(3, 0, 7_000), (5, 0, 900), (3, 1, 80), (5, 1, 60)];
+        let streams = pauses.map(|(shard, gateway, pause_ms)| {
+            let answered = (0..=10).map(|number| number * 100_000);
+            let again = (1_000 + pause_ms..20_000).step_by(50).map(|at_ms| at_ms * 1_000);
+            Stream { acks_us: answered.chain(again).collect(), ..Stream::new(shard, gateway) }
+        });
+        Observed {
+            victims: vec!["gateway-1".into()],
+            gateways,
+            out_of_reach,
+            zones_min: None,
+            led: Vec::new(),
+            elected_us: None,
+            gateways_back_us: Some(250_000),
+            moments_us: [1_000_000, 16_000_000, 19_000_000],
+            streams: streams.into(),
+            whole: true,
+            missing: Vec::new(),
+            link_versions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_is_at_the_gateway_that_was_hit_counts_apart_as_far_as_shards_were_out_of_its_reach() {
+        let result = crate::report::example::run("ringline", 1);
+        for (kind, gateways, out_of_reach, without_ms, at_hit_ms, of_others) in [
+            (Kind::GatewayCut, vec![0], None, 80, Some(7_000), (0, 2)),
+            (Kind::GatewayLeaderCut, vec![0], Some(vec![3]), 900, Some(7_000), (1, 3)),
+            (Kind::GatewayLeaderCut, vec![0], Some(vec![5]), 7_000, Some(900), (1, 3)),
+            (Kind::Cut, vec![], None, 7_000, None, (2, 4)),
+        ] {
+            let outcome = Outcome::of(kind, observed(gateways, out_of_reach), &result);
+            assert_eq!((outcome.without_service_ms, outcome.at_hit_gateway_ms), (without_ms, at_hit_ms));
+            assert_eq!((outcome.streams_interrupted, outcome.streams), of_others);
+            assert_eq!((outcome.after_healing_ms, outcome.gateway_back_ms), (50, Some(250)));
+        }
     }
 
     #[test]
