@@ -4,7 +4,7 @@
 //! Nothing here knows what Kubernetes makes of it.
 
 use crate::nodes::shipped;
-use crate::server::{Folder, Server};
+use crate::server::{Folder, Server, run_to_end};
 use gateway::config::flags::{Invocation, parse};
 use gateway::config::{GatewayConfig, StorageMode};
 use serde_json::Value;
@@ -207,8 +207,9 @@ fn storage_nodes_of_the_manifest_understand_what_they_are_told() {
     assert_eq!(first_alone, "--new-fleet");
     for (words, missing) in [(args.as_slice(), "ca.pem"), (later, "ca.pem"), (probe, "admin.sock")] {
         let words = manifest.given(words, "POD_NAME", &pods[0]);
-        let ended = Command::new(shipped()).args(&words).env("RUST_LOG", "off").output();
-        let ended = ended.expect("it starts");
+        let mut command = Command::new(shipped());
+        command.args(&words).env("RUST_LOG", "off");
+        let ended = run_to_end(command);
         let said = String::from_utf8_lossy(&ended.stderr);
         assert!(!ended.status.success(), "{words:?}");
         assert!(said.contains(missing) && !said.contains("usage:"), "{words:?}: {said}");

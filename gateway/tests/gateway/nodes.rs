@@ -1,7 +1,7 @@
 //! Storage nodes as processes of their own. Each is this test's own binary, started with a variable that makes
 //! one of its tests serve; or, where it matters what a node tells, the program itself.
 
-use crate::server::{Folder, Process, Server};
+use crate::server::{Folder, Process, Server, run_to_end};
 use gateway::listen::reserve;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use socket2::Socket;
@@ -164,8 +164,8 @@ impl Cluster {
     /// What an operator sees who asks a running node.
     pub fn admin(&self, node: usize, words: &[&str]) -> String {
         let mut command = Command::new(shipped());
-        let asked = command.args(["admin", "--config"]).arg(self.config(node)).args(words).output();
-        let asked = asked.expect("it starts");
+        command.args(["admin", "--config"]).arg(self.config(node)).args(words);
+        let asked = run_to_end(command);
         let seen = [asked.stdout, asked.stderr].map(|bytes| String::from_utf8(bytes).expect("text")).concat();
         assert!(asked.status.success(), "{seen}");
         seen

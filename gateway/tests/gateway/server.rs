@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Nothing here takes longer than this, in seconds, even on a busy machine.
 pub const PATIENCE_S: u64 = 60;
@@ -57,20 +58,29 @@ pub struct Process {
 impl Process {
     pub fn start(mut command: Command, ready: &str) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut printed = String::new();
-        let ready = lines.find_map(|line| {
-            let line = line.ok()?;
-            printed.extend([line.as_str(), "\n"]);
-            line.contains(ready).then_some(line)
-        });
-        let ready = ready.unwrap_or_else(|| panic!("it ended: {:?}", child.wait()));
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (said, hears) = mpsc::channel();
+        let wanted = ready.to_owned();
         // Its output is read on, so that it never waits for us.
         let listener = std::thread::spawn(move || {
-            lines.for_each(|line| printed.extend(line.map(|line| line + "\n")));
+            let mut printed = String::new();
+            lines.for_each(|line| {
+                let line = line.unwrap_or_default();
+                printed.extend([line.as_str(), "\n"]);
+                if line.contains(&wanted) {
+                    // The first one is waited for.
+                    let _ = said.send(line);
+                }
+            });
             printed
         });
-        Self { child, ready, listener: Some(listener) }
+        let mut process = Self { child, ready: String::new(), listener: Some(listener) };
+        match hears.recv_timeout(Duration::from_secs(PATIENCE_S)) {
+            Ok(line) => process.ready = line,
+            Err(RecvTimeoutError::Timeout) => panic!("it never said {ready:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("it ended: {}", process.wait()),
+        }
+        process
     }
 
     /// All that it printed. To be asked once, when it has ended.
@@ -92,7 +102,7 @@ impl Process {
     /// Asks it to end, and waits until it has.
     pub fn terminate(&mut self) -> ExitStatus {
         self.ask_to_end();
-        self.child.wait().expect("it ran")
+        self.wait()
     }
 
     /// Asks it to end.
@@ -108,7 +118,14 @@ impl Process {
 
     /// Waits until it has ended.
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().expect("it ran")
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it ran") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }
 
@@ -118,6 +135,21 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What comes of a program that is to end by itself.
+pub fn run_to_end(mut command: Command) -> Output {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    let id = child.id().to_string();
+    let (ended, end) = mpsc::channel();
+    // Nobody listens any more when it has taken too long.
+    std::thread::spawn(move || drop(ended.send(child.wait_with_output())));
+    let Ok(output) = end.recv_timeout(Duration::from_secs(PATIENCE_S)) else {
+        let killed = Command::new("kill").args(["-s", "KILL", &id]).status();
+        panic!("it does not end: {command:?}, killed: {killed:?}");
+    };
+    output.expect("it ran")
 }
 
 /// What of the machine a server may have.
@@ -262,9 +294,9 @@ impl Server {
 
     /// Asks until it is so.
     pub fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(PATIENCE_S);
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
         while !is_so() {
-            assert!(std::time::Instant::now() < deadline, "never: {what}");
+            assert!(Instant::now() < deadline, "never: {what}");
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }
