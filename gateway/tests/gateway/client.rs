@@ -7,7 +7,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,6 +111,7 @@ impl Client {
 
     fn over(server: &Server, stream: TcpStream, way: Way) -> Self {
         stream.set_nodelay(true).expect("a socket");
+        stream.set_write_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
         let (socket, framing): (Box<dyn Socket>, _) = match way {
             Way::NativeTls => (Box::new(secured(tls_config(server), stream)), native()),
             Way::NativePlain => (Box::new(stream), native()),
@@ -319,23 +320,30 @@ pub fn secured(config: ClientConfig, stream: TcpStream) -> StreamOwned<ClientCon
 }
 
 /// Asks for a WebSocket and reads the answer.
-pub fn upgraded(mut stream: TcpStream) -> TcpStream {
-    let host = stream.peer_addr().expect("connected").to_string();
+pub fn upgraded(stream: TcpStream) -> TcpStream {
+    try_upgraded(stream).expect("upgraded")
+}
+
+/// As [`upgraded`]; or why not.
+pub fn try_upgraded(mut stream: TcpStream) -> io::Result<TcpStream> {
+    let host = stream.peer_addr()?.to_string();
     let (request, expected) = websocket::upgrade_request(&host, [7; 16]);
-    stream.write_all(&request).expect("written");
+    stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S)))?;
+    stream.write_all(&request)?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).expect("an answer");
+        stream.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    let head = String::from_utf8(head).expect("text");
+    let head = String::from_utf8(head).map_err(io::Error::other)?;
     let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
+    let status: Option<u16> = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let headers =
         lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name, value.as_bytes()));
-    websocket::check_upgraded(status.parse().expect("a number"), headers, &expected).expect("upgraded");
-    stream
+    // 0: there is no status.
+    websocket::check_upgraded(status.unwrap_or(0), headers, &expected).map_err(io::Error::other)?;
+    Ok(stream)
 }
 
 /// 16 bytes from the REST interface's hexadecimal.
