@@ -32,6 +32,8 @@ impl MemoryGroup {
     pub fn new(limit_bytes: u64) -> Option<Self> {
         let group = INTERFACES.iter().find_map(|interface| {
             let folder = Path::new(interface.root).join(format!("ringline-test-{}", std::process::id()));
+            // One that a killed process of the same number has left: where nobody is in it, it goes.
+            let _ = fs::remove_dir(&folder);
             fs::create_dir(&folder).ok()?;
             let group = Self { interface, folder };
             // Never made: a folder in which the kernel has not put it is no group.
