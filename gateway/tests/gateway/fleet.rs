@@ -23,12 +23,15 @@ use wire_protocol::v1::session_closing::Reason;
 const ADMITS_PER_S: u32 = 20;
 /// And at once: more than any test has.
 const ADMITS_AT_ONCE: u32 = 60;
-const SLOT_MS: u64 = 2 * 1_000 / ADMITS_PER_S as u64;
+/// Between two clients that it sends away.
+pub const SLOT_MS: u64 = 2 * 1_000 / ADMITS_PER_S as u64;
 
 /// The nodes, and two gateways with one certificate, one set of keys, one secret.
-struct Fleet {
-    first: Server,
-    second: Server,
+pub struct Fleet {
+    pub first: Server,
+    pub second: Server,
+    configs: [String; 2],
+    ports: [u16; 2],
     secret: PathBuf,
     _secrets: Folder,
     /// Keep the ports from others.
@@ -37,7 +40,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    fn start(drain_s: u32) -> Self {
+    pub fn start(drain_s: u32) -> Self {
         let cluster = Cluster::start();
         let reserved = [(); 2].map(|()| reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port"));
         let ports = reserved.each_ref().map(|(_, address)| address.port());
@@ -49,7 +52,7 @@ impl Fleet {
             format!("gateways = ['127.0.0.1:{}', '127.0.0.1:{}']", ports[0], ports[1]),
             format!("dns = 'localhost:{}'", ports[0]),
         ];
-        let config = |number: usize| {
+        let configs = [0, 1].map(|number: usize| {
             format!(
                 "cores = 1\ngateway_id = {}\n[tls]\nticket_secret = {secret:?}\n\
                  [limits]\nhellos_per_core = '{ADMITS_PER_S} per second, burst {ADMITS_AT_ONCE}'\n\
@@ -60,21 +63,35 @@ impl Fleet {
                 ports[number],
                 cluster.gateway_config(),
             )
-        };
-        let first = Server::start_at(Folder::new(), &config(0), ports[0]);
+        });
+        let first = Server::start_at(Folder::new(), &configs[0], ports[0]);
         let folder = Folder::new();
         share_keys(&first.data(), &folder.path().join("data"));
-        let second = Server::start_at(folder, &config(1), ports[1]);
+        let second = Server::start_at(folder, &configs[1], ports[1]);
         let _reserved = reserved.map(|(socket, _)| socket);
-        Self { first, second, secret, _secrets: secrets, _reserved, _cluster: cluster }
+        Self { first, second, configs, ports, secret, _secrets: secrets, _reserved, _cluster: cluster }
+    }
+
+    /// The first one again, with all that it had.
+    pub fn with_first_again(self) -> Self {
+        let first = Server::start_at(self.first.into_folder(), &self.configs[0], self.ports[0]);
+        Self { first, ..self }
     }
 
     /// Until each hands out both.
-    fn wait_until_known(&self, account: &Account) {
+    pub fn wait_until_known(&self, account: &Account) {
         for gateway in [&self.first, &self.second] {
             wait_until_handed_out(gateway, account, &[&self.first, &self.second]);
         }
     }
+}
+
+/// What a gateway hands out to an account, best first.
+pub fn handed_out(gateway: &Server, account: &Account) -> Vec<String> {
+    let (status, answer) = gateway.get_as(account, "/v1/gateways");
+    assert_eq!(status, 200, "{answer}");
+    let list = answer["gateways"].as_array().expect("a list");
+    list.iter().map(|address| address.as_str().expect("text").to_owned()).collect()
 }
 
 /// Until a gateway hands out these, and no others.
@@ -82,10 +99,7 @@ fn wait_until_handed_out(gateway: &Server, account: &Account, wanted: &[&Server]
     let mut wanted: Vec<String> = wanted.iter().map(|gateway| gateway.tls.to_string()).collect();
     wanted.sort_unstable();
     gateway.wait_until("it hands out those that can be gone to", || {
-        let (status, answer) = gateway.get_as(account, "/v1/gateways");
-        assert_eq!(status, 200, "{answer}");
-        let list = answer["gateways"].as_array().expect("a list");
-        let mut known: Vec<_> = list.iter().map(|address| address.as_str().expect("text")).collect();
+        let mut known = handed_out(gateway, account);
         known.sort_unstable();
         known == wanted
     });
@@ -104,7 +118,7 @@ fn accounts(server: &Server, count: usize) -> Vec<Account> {
 }
 
 /// Waits for the moment that a server named.
-fn wait_until(moment: Instant) {
+pub fn wait_until(moment: Instant) {
     while let Some(left) = moment.checked_duration_since(Instant::now()) {
         std::thread::park_timeout(left);
     }

@@ -5,7 +5,7 @@
 //! and processes.
 
 use crate::client::{Client, Way};
-use crate::fleet::share_keys;
+use crate::fleet::{handed_out, share_keys};
 use crate::name_server::{Answer, NameServer};
 use crate::nodes::Cluster;
 use crate::right::{Right, refused};
@@ -108,10 +108,7 @@ impl Fleet {
         let wanted: Vec<String> = listed.iter().map(|listed| address(*listed).to_string()).collect();
         let server = &self.gateways[gateway].server;
         server.wait_until(&format!("{} hands out {wanted:?}", address(gateway)), || {
-            let (status, answer) = server.get_as(&self.account, "/v1/gateways");
-            assert_eq!(status, 200, "{answer}");
-            let list = answer["gateways"].as_array().expect("a list");
-            let mut list: Vec<_> = list.iter().map(|address| address.as_str().expect("text")).collect();
+            let mut list = handed_out(server, &self.account);
             list.sort_unstable();
             list == wanted
         });

@@ -16,6 +16,7 @@ mod sessions;
 mod storage_away;
 mod bad_disk;
 mod fleet;
+mod roaming;
 mod name_server;
 mod fleet_by_name;
 mod manifest;
