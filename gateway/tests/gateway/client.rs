@@ -8,7 +8,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use wire_protocol::frame::{FrameDecoder, encode_frame};
@@ -88,11 +88,18 @@ impl Client {
     }
 
     fn say_hello(&mut self, proof: Proof, heartbeat_s: u32) {
+        self.begin_hello(proof, heartbeat_s);
+        self.pump_until("ready or closing", |client| client.is_ready() || client.closing.is_some());
+    }
+
+    fn begin_hello(&mut self, proof: Proof, heartbeat_s: u32) {
         let mut out = BytesMut::new();
         self.session.hello(proof, heartbeat_s, "test", &mut out);
         self.send(&out);
-        let what = "ready or closing";
-        self.pump_until(what, |client| !client.ready.user_id.is_empty() || client.closing.is_some());
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.ready.user_id.is_empty()
     }
 
     /// As [`Self::connect`], over a socket that was made elsewhere.
@@ -101,6 +108,14 @@ impl Client {
         client.say_hello(Proof::AccessToken(account.access_token.clone()), 0);
         assert_eq!(client.closing, None);
         client
+    }
+
+    /// As [`Self::connect_over`]; `None`: the server closed instead, as it does with whoever takes too long.
+    pub fn try_connect_over(server: &Server, stream: TcpStream, way: Way, account: &Account) -> Option<Self> {
+        let mut client = Self::over(server, stream, way);
+        client.begin_hello(Proof::AccessToken(account.access_token.clone()), 0);
+        client.pump_until("ready or the end", |client| client.is_ready() || client.is_over);
+        client.is_ready().then_some(client)
     }
 
     /// Connects only.
@@ -220,6 +235,12 @@ impl Client {
     /// From now on writes what the kernel takes and no more.
     pub fn never_wait(&mut self) {
         self.socket.tcp().set_nonblocking(true).expect("a socket");
+    }
+
+    /// Sends nothing more; what the server still says can be read.
+    pub fn half_close(&self) {
+        // A server that is quicker has closed it already.
+        let _ = self.socket.tcp().shutdown(Shutdown::Write);
     }
 
     /// Leaves without a word.

@@ -1,8 +1,8 @@
 //! All of it at once, while people go on talking.
 
-use super::{connected, frames, http, private_kib, raw, read_to_end};
+use super::{connected, frames, half_close, http, private_kib, raw, read_to_end};
 use crate::chat::{created, direct, text};
-use crate::client::{Client, Way, upgraded};
+use crate::client::{Client, Way, try_upgraded};
 use crate::memory_group::MemoryGroup;
 use crate::server::{Account, EMBEDDED, Folder, PATIENCE_S, Server, Share};
 use bytes::Bytes;
@@ -10,8 +10,8 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::time::{Duration, Instant};
 use wire_protocol::v1::{self, client_frame, server_frame};
 
@@ -113,28 +113,52 @@ struct Mallory {
     friend: Account,
 }
 
-type Attack = fn(&Server, &Mallory, &AtomicBool);
+/// An attacker's time, and what came of it.
+struct Turn<'a> {
+    stop: &'a AtomicBool,
+    has_begun: bool,
+    /// How often it attacked.
+    attacks: u64,
+}
 
-/// A session of an attacker who has an account, and an address that has not used up its connections.
-fn session_of(server: &Server, mallory: &Mallory) -> Client {
-    Client::connect_over(server, connected([127, 0, 0, 9], server.plain), Way::NativePlain, &mallory.account)
+impl Turn<'_> {
+    /// Once in any case: on a busy machine people may be done before.
+    fn goes_on(&mut self) -> bool {
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        is_first || goes_on(self.stop)
+    }
+
+    /// An attack that went through, or not.
+    fn count(&mut self, went_through: bool) {
+        self.attacks += u64::from(went_through);
+    }
+}
+
+type Attack = fn(&Server, &Mallory, &mut Turn<'_>);
+
+/// A session of an attacker who has an account, and an address that has not used up its connections. `None`: the attacker
+/// came by its CPU so seldom that the server gave it up.
+fn session_of(server: &Server, mallory: &Mallory) -> Option<Client> {
+    let stream = connected([127, 0, 0, 9], server.plain);
+    Client::try_connect_over(server, stream, Way::NativePlain, &mallory.account)
 }
 
 fn goes_on(stop: &AtomicBool) -> bool {
     !stop.load(Ordering::Relaxed)
 }
 
-fn half_open(server: &Server, _: &Mallory, stop: &AtomicBool) {
+fn half_open(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
     let mut held: Vec<TcpStream> = Vec::new();
-    while goes_on(stop) {
+    while turn.goes_on() {
         if held.len() < HALF_OPEN {
             if let Ok(mut stream) = TcpStream::connect(server.tls) {
                 // The beginning of a hello that promises 16 KiB.
-                let _ = stream.write_all(if held.len().is_multiple_of(2) {
+                let sent = stream.write_all(if held.len().is_multiple_of(2) {
                     b""
                 } else {
                     b"\x16\x03\x01\x40\x00\x01\0\x3f\xfc\x03\x03"
                 });
+                turn.count(sent.is_ok());
                 held.push(stream);
             }
         } else {
@@ -146,30 +170,35 @@ fn half_open(server: &Server, _: &Mallory, stop: &AtomicBool) {
     }
 }
 
-fn never_read(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
-    let mut clients: Vec<Client> = (0..NEVER_READ).map(|_| session_of(server, mallory)).collect();
+fn never_read(server: &Server, mallory: &Mallory, turn: &mut Turn<'_>) {
+    let mut clients: Vec<Client> = (0..NEVER_READ).filter_map(|_| session_of(server, mallory)).collect();
     // Each would be answered, and none of the answers is read.
     let mut pings = bytes::BytesMut::new();
     let frame = v1::ClientFrame { request_id: 7, body: Some(client_frame::Body::Ping(v1::Ping {})) };
     wire_protocol::frame::encode_frame(&prost::Message::encode_to_vec(&frame), &mut pings);
     let many = pings.repeat(2_000);
     clients.iter_mut().for_each(Client::never_wait);
-    while goes_on(stop) {
-        clients.iter_mut().for_each(|client| client.send_raw(&many));
+    while turn.goes_on() {
+        for client in &mut clients {
+            client.send_raw(&many);
+            turn.count(true);
+        }
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 
-fn drip(server: &Server, _: &Mallory, stop: &AtomicBool) {
+fn drip(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
     let open = || {
         let stream = raw(server.plain);
         (stream, b"GET / HTTP/1.1\r\nHost: a\r\nX: ".iter().chain([b'y'; 60].iter()))
     };
     let mut dripping: Vec<_> = (0..DRIPPING).map(|_| open()).collect();
-    while goes_on(stop) {
+    while turn.goes_on() {
         for (stream, bytes) in &mut dripping {
             let sent = bytes.next().map(|byte| stream.write_all(&[*byte]));
-            if !matches!(sent, Some(Ok(()))) {
+            let is_sent = matches!(sent, Some(Ok(())));
+            turn.count(is_sent);
+            if !is_sent {
                 (*stream, *bytes) = open();
             }
         }
@@ -177,69 +206,71 @@ fn drip(server: &Server, _: &Mallory, stop: &AtomicBool) {
     }
 }
 
-fn open_and_close(server: &Server, _: &Mallory, stop: &AtomicBool) {
-    while goes_on(stop) {
-        let _ = (TcpStream::connect(server.tls), TcpStream::connect(server.plain));
+fn open_and_close(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
+    while turn.goes_on() {
+        let opened = (TcpStream::connect(server.tls), TcpStream::connect(server.plain));
+        turn.count(matches!(opened, (Ok(_), Ok(_))));
         std::thread::park_timeout(Duration::from_millis(1));
     }
 }
 
-fn garbage(server: &Server, _: &Mallory, stop: &AtomicBool) {
+fn garbage(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
     let mut byte = 1u32;
-    while goes_on(stop) {
+    while turn.goes_on() {
         byte = byte.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let bytes: Vec<u8> = (0..4_000u32).map(|place| (byte.wrapping_mul(place) >> 13) as u8).collect();
-        for address in [server.plain, server.tls] {
+        let frame = vec![0xff; wire_protocol::limits::FRAME_BYTES_MAX + 1];
+        for (address, bytes) in [(server.plain, &bytes), (server.tls, &bytes), (server.plain, &frame)] {
             if let Ok(mut stream) = TcpStream::connect(address) {
-                let _ = stream.write_all(&bytes);
+                // The server may be quicker to close than we to write all.
+                let _ = stream.write_all(bytes);
+                turn.count(true);
             }
-        }
-        let frame = wire_protocol::limits::FRAME_BYTES_MAX + 1;
-        if let Ok(mut stream) = TcpStream::connect(server.plain) {
-            let _ = stream.write_all(&vec![0xff; frame]);
         }
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 
-/// Guesses a password, which costs a hash if it is looked at.
-fn guess_once(server: &Server, from: [u8; 4], username: &str) {
+/// Guesses a password, which costs a hash if it is looked at. Whether it was sent.
+fn guess_once(server: &Server, from: [u8; 4], username: &str) -> bool {
     let body = format!("{{\"username\":\"{username}\",\"password\":\"guess guess\",\"device_name\":\"x\"}}");
     let mut stream = connected(from, server.plain);
-    let _ = write!(
+    let sent = write!(
         stream,
         "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
     let _ = stream.read(&mut [0; 512]);
+    sent.is_ok()
 }
 
 /// One account's, from an address whose connections the other attacks do not use up.
-fn guess_one(server: &Server) {
-    guess_once(server, [127, 0, 0, 8], "pair0a");
+fn guess_one(server: &Server) -> bool {
+    guess_once(server, [127, 0, 0, 8], "pair0a")
 }
 
 /// One account's from one address, and in turn anybody's from everywhere.
-fn guess(server: &Server, _: &Mallory, stop: &AtomicBool) {
+fn guess(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
     for number in 0u16.. {
-        if !goes_on(stop) {
+        if !turn.goes_on() {
             break;
         }
         let [high, low] = number.to_be_bytes();
-        match number % 2 {
+        let sent = match number % 2 {
             0 => guess_one(server),
             _ => guess_once(server, [127, 1, high, low], &format!("anybody{number}")),
-        }
+        };
+        turn.count(sent);
     }
 }
 
 /// Sends as fast as it goes; most of it is throttled.
-fn flood(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
-    let mut client = session_of(server, mallory);
+fn flood(server: &Server, mallory: &Mallory, turn: &mut Turn<'_>) {
+    let Some(mut client) = session_of(server, mallory) else { return };
     let conversation = created(client.ask(direct(&mallory.friend))).conversation_id;
     let mut number = 0;
-    while goes_on(stop) {
+    while turn.goes_on() {
         let asked: Vec<u32> = (0..60)
             .map(|_| {
                 number += 1;
@@ -252,40 +283,53 @@ fn flood(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
                 server_frame::Body::Error(error) => assert_eq!(error.code(), v1::ErrorCode::ErrorThrottled),
                 other => panic!("{other:?}"),
             }
+            turn.count(true);
         }
     }
 }
 
 /// What other tests try one by one, and judge: requests that mean two things, WebSocket frames that break its rules, and in
-/// sessions frames that are no requests.
-fn nonsense(server: &Server, mallory: &Mallory, stop: &AtomicBool) {
-    for (_, payload, _) in frames::no_requests() {
-        session_of(server, mallory).send(&payload);
-    }
-    let (requests, breaches) = (http::doubtful(), frames::broken_websocket());
+/// sessions frames that are no requests. All that the server says to them is read: it would be lost to a reset.
+fn nonsense(server: &Server, mallory: &Mallory, turn: &mut Turn<'_>) {
+    let (payloads, requests, breaches) =
+        (frames::no_requests(), http::doubtful(), frames::broken_websocket());
+    let open = || {
+        let stream = connected([127, 0, 0, 7], server.plain);
+        stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
+        stream
+    };
+    let hear_out = |mut stream: TcpStream| {
+        half_close(&stream);
+        read_to_end(&mut stream);
+    };
     for number in 0.. {
-        if !goes_on(stop) {
+        if !turn.goes_on() {
             break;
         }
-        let open = || {
-            let stream = connected([127, 0, 0, 7], server.plain);
-            stream.set_read_timeout(Some(Duration::from_secs(PATIENCE_S))).expect("a socket");
-            stream
-        };
-        let mut asking = open();
-        let _ = asking.write_all(requests[number % requests.len()].1.as_bytes());
-        let mut breaking = upgraded(open());
-        let _ = breaking.write_all(&breaches[number % breaches.len()].1);
-        for stream in [&mut asking, &mut breaking] {
-            super::half_close(stream);
-            read_to_end(stream);
+        let session = session_of(server, mallory);
+        let has_session = session.is_some();
+        if let Some(mut client) = session {
+            client.send(&payloads[number % payloads.len()].1);
+            client.half_close();
+            client.wait_for_end();
         }
+        let mut asking = open();
+        let has_asked = asking.write_all(requests[number % requests.len()].1.as_bytes()).is_ok();
+        hear_out(asking);
+        // An attacker that seldom comes by its CPU is closed before it has asked.
+        let web_socket = try_upgraded(open());
+        let is_upgraded = web_socket.is_ok();
+        if let Ok(mut breaking) = web_socket {
+            let _ = breaking.write_all(&breaches[number % breaches.len()].1);
+            hear_out(breaking);
+        }
+        turn.count(has_session && has_asked && is_upgraded);
         std::thread::park_timeout(Duration::from_millis(10));
     }
 }
 
-/// Bodies that never end.
-fn slow_bodies(server: &Server, _: &Mallory, stop: &AtomicBool) {
+/// Bodies that never end. That the server ends them is seen in `http.rs`: it takes longer than a round.
+fn slow_bodies(server: &Server, _: &Mallory, turn: &mut Turn<'_>) {
     const HEAD: &[u8] =
         b"POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 60\r\n\r\n";
     let open = || {
@@ -294,9 +338,11 @@ fn slow_bodies(server: &Server, _: &Mallory, stop: &AtomicBool) {
         stream
     };
     let mut slow: Vec<TcpStream> = (0..DRIPPING).map(|_| open()).collect();
-    while goes_on(stop) {
+    while turn.goes_on() {
         for stream in &mut slow {
-            if stream.write_all(b" ").is_err() {
+            let is_sent = stream.write_all(b" ").is_ok();
+            turn.count(is_sent);
+            if !is_sent {
                 *stream = open();
             }
         }
@@ -304,8 +350,17 @@ fn slow_bodies(server: &Server, _: &Mallory, stop: &AtomicBool) {
     }
 }
 
-const ATTACKS: [Attack; 9] =
-    [half_open, never_read, drip, open_and_close, garbage, guess, flood, nonsense, slow_bodies];
+const ATTACKS: [(&str, Attack); 9] = [
+    ("half-open handshakes", half_open),
+    ("clients that never read", never_read),
+    ("bytes that drip", drip),
+    ("connections opened and closed", open_and_close),
+    ("garbage", garbage),
+    ("guesses", guess),
+    ("floods", flood),
+    ("nonsense", nonsense),
+    ("bodies that never end", slow_bodies),
+];
 
 /// Attackers are on other machines than people, elsewhere: here they take what people leave of a CPU. A low priority would
 /// not do: such a thread keeps its CPU for a slice of some milliseconds, whoever else wants it.
@@ -315,47 +370,95 @@ fn give_way() {
     assert!(outcome.expect("util-linux is there").success(), "anybody may give way");
 }
 
-/// A CPU that the server has to itself, as attackers have theirs on other machines; this thread, and those that it starts,
-/// stay away from it. `None`: there is only one.
-fn a_cpu_for_the_server() -> Option<usize> {
-    let permitted = sched_getaffinity(None).expect("Linux tells");
-    let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| permitted.is_set(*cpu));
-    let servers = cpus.next()?;
-    let mut others = CpuSet::new();
-    cpus.for_each(|cpu| others.set(cpu));
-    sched_setaffinity(None, &others).ok().map(|()| servers)
+/// A CPU that the server has to itself, as attackers have theirs on other machines: the thread that asks for it, and those
+/// that it starts, stay away from it as long as this lives.
+struct ServersCpu {
+    cpu: usize,
+    before: CpuSet,
 }
 
-/// One round: what the pairs met, and the most private memory, in KiB.
-fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<u64>, u64) {
-    let stop = AtomicBool::new(false);
-    // Asking for another priority starts a program, which is nobody's attack.
-    let given_way = Barrier::new(ATTACKS.len() + 1);
+impl ServersCpu {
+    /// `None`: there is only one.
+    fn new() -> Option<Self> {
+        let before = sched_getaffinity(None).expect("Linux tells");
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| before.is_set(*cpu));
+        let cpu = cpus.next()?;
+        let mut others = CpuSet::new();
+        cpus.for_each(|cpu| others.set(cpu));
+        sched_setaffinity(None, &others).ok()?;
+        Some(Self { cpu, before })
+    }
+}
+
+impl Drop for ServersCpu {
+    fn drop(&mut self) {
+        // Tests that run one after the other may do so in one thread.
+        let _ = sched_setaffinity(None, &self.before);
+    }
+}
+
+/// Stops attackers and whoever watches when people are done, or have failed: a scope waits for all of its threads.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Everything at once, until it is stopped; how often each attacked. Tells when all have begun.
+fn attack(server: &Server, mallory: &Mallory, stop: &AtomicBool, begun: Sender<()>) -> Vec<u64> {
+    // Threads have the priority of who starts them. Asking for one starts a program, which is nobody's attack.
+    give_way();
     std::thread::scope(|scope| {
         let attackers: Vec<_> = ATTACKS
             .iter()
-            .map(|attack| {
-                scope.spawn(|| {
-                    give_way();
-                    given_way.wait();
-                    attack(server, mallory, &stop);
+            .map(|(_, attack)| {
+                scope.spawn(move || {
+                    let mut turn = Turn { stop, has_begun: false, attacks: 0 };
+                    attack(server, mallory, &mut turn);
+                    turn.attacks
                 })
             })
             .collect();
-        let watcher = scope.spawn(|| {
-            let mut most_kib = 0;
-            while goes_on(&stop) {
-                most_kib = most_kib.max(private_kib(server));
-                std::thread::park_timeout(Duration::from_millis(100));
-            }
-            most_kib
-        });
-        given_way.wait();
-        let latencies = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| talk(pairs)));
-        stop.store(true, Ordering::Relaxed);
-        attackers.into_iter().for_each(|attacker| attacker.join().expect("an attack goes through"));
-        let most_kib = watcher.join().expect("it looks");
-        (latencies.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), most_kib)
+        // Whoever waited in vain has failed.
+        let _ = begun.send(());
+        attackers.into_iter().map(|attacker| attacker.join().expect("an attack goes through")).collect()
+    })
+}
+
+/// The most private memory until it is stopped, in KiB.
+fn watch(server: &Server, stop: &AtomicBool) -> u64 {
+    let mut most_kib = 0;
+    while goes_on(stop) {
+        most_kib = most_kib.max(private_kib(server));
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    most_kib
+}
+
+/// What came of one round.
+struct Round {
+    /// What the pairs met, in microseconds.
+    latencies: Vec<u64>,
+    /// The most private memory.
+    most_kib: u64,
+    /// How often each attacked.
+    attacks: Vec<u64>,
+}
+
+fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> Round {
+    let stop = &AtomicBool::new(false);
+    let (begun, begin) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let stops = Stops(stop);
+        let attackers = scope.spawn(move || attack(server, mallory, stop, begun));
+        let watcher = scope.spawn(move || watch(server, stop));
+        begin.recv_timeout(Duration::from_secs(PATIENCE_S)).expect("attackers begin");
+        let latencies = talk(pairs);
+        drop(stops);
+        let attacks = attackers.join().expect("they could give way, and all attacks go through");
+        Round { latencies, most_kib: watcher.join().expect("it looks"), attacks }
     })
 }
 
@@ -363,17 +466,20 @@ fn under_attack(server: &Server, mallory: &Mallory, pairs: &mut [Pair]) -> (Vec<
 fn people_are_served_while_everything_is_tried_at_once() {
     let group = MemoryGroup::new(GROUP_MIB << 20);
     let config = format!("[limits]\nconnections_per_address = 3000\n[auth]\n{EMBEDDED}");
-    let share = Share { memory: group.as_ref(), cpu: a_cpu_for_the_server() };
+    let cpu = ServersCpu::new();
+    let share = Share { memory: group.as_ref(), cpu: cpu.as_ref().map(|cpu| cpu.cpu) };
     let server = Server::start_within(&share, Folder::new(), &config);
     let mallory = Mallory { account: server.register("mallory"), friend: server.register("friend") };
     let mut pairs: Vec<Pair> = (0..PAIRS).map(|number| Pair::new(&server, number)).collect();
     let before_kib = private_kib(&server);
     let (mut quiet, mut attacked, mut most_kib) = (Vec::new(), Vec::new(), Vec::new());
+    let mut attacks = [0u64; ATTACKS.len()];
     for _ in 0..ROUNDS {
         quiet.extend(talk(&mut pairs));
-        let (latencies, kib) = under_attack(&server, &mallory, &mut pairs);
-        attacked.extend(latencies);
-        most_kib.push(kib);
+        let round = under_attack(&server, &mallory, &mut pairs);
+        attacked.extend(round.latencies);
+        most_kib.push(round.most_kib);
+        attacks.iter_mut().zip(round.attacks).for_each(|(all, more)| *all += more);
     }
     let quiet_ms = print_latencies("quiet", &mut quiet);
     let attacked_ms = print_latencies("attacked", &mut attacked);
@@ -389,6 +495,10 @@ fn people_are_served_while_everything_is_tried_at_once() {
         "ringline_http_throttled_total",
     ] {
         println!("{name} {}", server.metric(name));
+    }
+    for ((name, _), times) in ATTACKS.iter().zip(attacks) {
+        println!("{name}: {times} times");
+        assert!(times > 0, "{name}: not once");
     }
     pairs.iter().for_each(|pair| pair.check(&server));
     assert!(server.metric("ringline_throttled_users_total") > 0.0, "the flood was throttled");
