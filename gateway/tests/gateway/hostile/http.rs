@@ -2,12 +2,21 @@
 
 use super::{assert_serves, half_close, raw, read_to_end};
 use crate::server::{PATIENCE_S, Server};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
+use wire_protocol::limits::HTTP_BODY_BYTES_MAX;
 
 /// A request that must never be answered: it is in the body of another one, if that has one.
 const SMUGGLED: &str = "GET /v1/health/live HTTP/1.1\r\nHost: smuggled\r\n\r\n";
 const POST: &str = "POST /v1/login HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n";
+
+/// Connections whose bodies do not end.
+const SLOW_BODIES: usize = 20;
+/// The time that a body has, as `http/routes.rs` says in `BODY_MS_MAX`.
+const BODY_TIME: Duration = Duration::from_secs(8);
+/// How much later its end may be seen: a busy machine does everything later.
+const LATE_MAX: Duration = Duration::from_secs(10);
 
 /// The statuses of all answers to these bytes.
 fn statuses(server: &Server, request: &str) -> Vec<u16> {
@@ -139,6 +148,68 @@ fn heads_have_a_largest_size_and_a_time() {
             .filter_map(|stream| stream.write_all(b"GET / HTTP/1.1\r\nX: y"[..1].as_ref()).ok())
             .count();
         std::thread::park_timeout(Duration::from_millis(500));
+    }
+    assert_serves(&server, &ada);
+}
+
+/// A request whose body does not end.
+struct SlowBody {
+    stream: TcpStream,
+    began: Instant,
+    answer: Vec<u8>,
+    /// From before its head to the first of its answer.
+    answered: Option<Duration>,
+    is_closed: bool,
+}
+
+impl SlowBody {
+    fn new(server: &Server) -> Self {
+        let began = Instant::now();
+        let mut stream = raw(server.plain);
+        stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a socket");
+        write!(stream, "{POST}Content-Length: {HTTP_BODY_BYTES_MAX}\r\n\r\n{{").expect("sent");
+        Self { stream, began, answer: Vec::new(), answered: None, is_closed: false }
+    }
+
+    /// Says the next byte of its body unless that was answered, and waits for a moment for what the server says.
+    fn drip(&mut self) {
+        if self.is_closed {
+            return;
+        }
+        if self.answered.is_none() {
+            // A server that has closed is found by the read.
+            let _ = self.stream.write_all(b" ");
+        }
+        let mut buffer = [0; 1_024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.is_closed = true,
+            Ok(bytes) => {
+                self.answered.get_or_insert_with(|| self.began.elapsed());
+                self.answer.extend(&buffer[..bytes]);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => self.is_closed = true,
+        }
+    }
+}
+
+#[test]
+fn a_body_that_does_not_end_is_answered_when_its_time_is_over() {
+    let server = Server::embedded();
+    let ada = server.register("ada");
+    let mut slow: Vec<SlowBody> = (0..SLOW_BODIES).map(|_| SlowBody::new(&server)).collect();
+    assert_serves(&server, &ada);
+    let began = Instant::now();
+    while slow.iter().any(|body| !body.is_closed) {
+        assert!(began.elapsed() < Duration::from_secs(PATIENCE_S), "some are never given up");
+        slow.iter_mut().for_each(SlowBody::drip);
+    }
+    for SlowBody { answer, answered, .. } in &slow {
+        let answer = String::from_utf8_lossy(answer);
+        let is_right = answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"ERROR_TIMED_OUT\"");
+        assert!(is_right, "{answer:?}");
+        let answered = answered.expect("it has an answer");
+        assert!((BODY_TIME..BODY_TIME + LATE_MAX).contains(&answered), "{answered:?}");
     }
     assert_serves(&server, &ada);
 }
