@@ -1,8 +1,9 @@
 //! Creating, sending, live delivery, and that the same send is stored once.
 
 use crate::client::{Client, Way, id};
-use crate::server::{Account, Server};
+use crate::server::{Account, PATIENCE_S, Server};
 use bytes::Bytes;
+use std::time::{Duration, Instant};
 use wire_protocol::v1::{self, ConversationKind, ErrorCode, client_frame, server_frame};
 
 pub fn direct(other: &Account) -> client_frame::Body {
@@ -45,15 +46,18 @@ pub fn accepted(body: server_frame::Body) -> v1::MessageAccepted {
     }
 }
 
-/// Sends until it is accepted: a refusal that may pass is repeated under the same id, as a client does.
+/// Sends until it is accepted: a refusal that may pass is repeated under the same id when it says, as a client does.
 pub fn accepted_at_last(client: &mut Client, body: &client_frame::Body) -> v1::MessageAccepted {
-    for _ in 0..10 {
+    let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
+    loop {
         match client.ask(body.clone()) {
-            server_frame::Body::Error(error) if error.retryable => {}
+            server_frame::Body::Error(error) if error.retryable => {
+                assert!(Instant::now() < deadline, "refused again and again: {error:?}");
+                std::thread::park_timeout(Duration::from_millis(error.retry_after_ms.into()));
+            }
             answer => return accepted(answer),
         }
     }
-    panic!("refused again and again")
 }
 
 pub fn refused(body: server_frame::Body) -> v1::Error {
