@@ -6,7 +6,7 @@ mod answers;
 
 use super::cast;
 use super::history::Seen;
-use super::network::{ConnectionId, Side};
+use super::network::{ConnectionId, Line, Side};
 use super::outside::Outside;
 use super::story::{self, Story};
 use super::tried::Tried;
@@ -299,7 +299,8 @@ impl Device {
         let gateways = self.gateways.len() as u64;
         let gateway = named.unwrap_or_else(|| self.gateways.start + outside.random.below(gateways) as usize);
         let decoder = FrameDecoder::new(FRAME_BYTES_MAX);
-        let (id, is_named) = (outside.connect(self.host, gateway), named.is_some());
+        let line = Line { from: self.host, to: gateway, number: 0 };
+        let (id, is_named) = (outside.connect(line), named.is_some());
         let asked = BTreeMap::new();
         self.seat = Some(Seat { id, gateway, is_named, session: None, decoder, server_time_ms: 0, asked });
     }
@@ -455,6 +456,11 @@ impl Device {
 
 fn client_message_id(message: usize) -> u64 {
     message as u64 + 1
+}
+
+/// The message that its device has given this id, which is not 0.
+pub fn message_of(client_message_id: u64) -> usize {
+    client_message_id as usize - 1
 }
 
 /// How far the entries go without a gap, from the first one.

@@ -2,7 +2,7 @@
 
 use super::HOSTS;
 use super::clock::Clock;
-use super::network::{ConnectionId, Parcel, Side};
+use super::network::{ConnectionId, Line, Parcel, Side};
 use super::outside::Outside;
 use gateway::admission::rate::Rate;
 use gateway::fleet::FleetView;
@@ -188,7 +188,7 @@ impl GatewayHost {
 impl Running {
     fn flush(&mut self, host: usize, outside: &mut Outside) {
         while let Some((node, wire)) = self.gateway.take_connecting() {
-            let id = outside.connect(host, HOSTS.host_of_node(node));
+            let id = outside.connect(Line { from: host, to: HOSTS.host_of_node(node), number: 0 });
             self.wires.insert(id, wire);
         }
         self.wires.retain(|id, wire| {

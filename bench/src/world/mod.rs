@@ -34,6 +34,7 @@
 
 mod agenda;
 mod aimed;
+mod arrivals;
 mod cast;
 mod clock;
 mod device;
@@ -69,11 +70,12 @@ pub use tried::Tried;
 use self::gateway::{GatewayHost, GatewaySetup};
 use agenda::{Agenda, Due};
 use aimed::Watch;
+use arrivals::Arrivals;
 use device::{Device, Mood};
 use doors::Doors;
 use hosts::Hosts;
 use moves::FleetWatch;
-use network::{Going, Network, Parcel};
+use network::{Going, Network, Parcel, Side};
 use node::NodeHost;
 use operator::Operator;
 use outside::{End, Outside};
@@ -155,6 +157,7 @@ struct World {
     /// What was seen that must not be, whatever becomes of it.
     amiss: BTreeSet<String>,
     tried: Tried,
+    arrivals: Arrivals,
     look_at_ms: u64,
     /// By shard: how far every copy has to come.
     applied: Vec<u64>,
@@ -215,6 +218,7 @@ impl World {
             at_rest: [false; HOSTS.nodes + 1],
             amiss: BTreeSet::new(),
             tried: Tried::default(),
+            arrivals: Arrivals::default(),
             look_at_ms: START_MS,
             applied: vec![0; shard_count as usize],
             outside,
@@ -297,6 +301,9 @@ impl World {
             self.nodes[place].arrived(end, parcel, &mut self.outside);
             self.see_to(host);
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes) {
+            if let (Side::Accepter, Parcel::Bytes(bytes)) = (end.1, &parcel) {
+                self.tried.doubled += self.arrivals.doubled(end.0, bytes, &self.story);
+            }
             gateway.arrived(end, parcel, &mut self.outside);
         } else {
             let number = host - HOSTS.nodes - HOSTS.gateways;
@@ -532,6 +539,7 @@ impl World {
         let mut tried = self.tried;
         self.devices.iter().for_each(|device| tried += device.tried);
         tried.starts_refused = self.nodes.iter().map(|node| node.starts_refused).sum();
+        tried.overtaken = self.outside.network.overtaken;
         tried
     }
 }

@@ -26,7 +26,18 @@ const RESEND_MS: u64 = 300;
 /// A connection that is not made by then fails, in milliseconds.
 const CONNECT_MS_MAX: u64 = 3_000;
 
-/// One connection. Never used twice.
+/// Connections of one host to another that take each other's place: there is one at a time, for the caller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Line {
+    /// Who connects.
+    pub from: usize,
+    /// To whom.
+    pub to: usize,
+    /// Which of several lines between the two.
+    pub number: usize,
+}
+
+/// One connection. Never used twice; later ones have higher numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct ConnectionId(u64);
 
@@ -71,7 +82,7 @@ pub enum Going {
 }
 
 struct Connection {
-    hosts: [usize; 2],
+    line: Line,
     /// On their way to each side.
     parcels: [VecDeque<Parcel>; 2],
     /// When the last of them arrives.
@@ -82,9 +93,20 @@ struct Connection {
     asked_ms: u64,
 }
 
+impl Connection {
+    /// By side.
+    fn hosts(&self) -> [usize; 2] {
+        [self.line.from, self.line.to]
+    }
+}
+
 /// All connections.
 pub struct Network {
     connections: BTreeMap<ConnectionId, Connection>,
+    /// The newest connection of each line over which bytes have come to its accepter.
+    newest: BTreeMap<Line, ConnectionId>,
+    /// Parcels of bytes that came to an accepter after some of a later connection of the same line.
+    pub overtaken: u64,
     number_last: u64,
     cuts: BTreeSet<(usize, usize)>,
     is_up: Vec<bool>,
@@ -97,6 +119,8 @@ impl Network {
     pub fn new(hosts: usize) -> Self {
         Self {
             connections: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            overtaken: 0,
             number_last: 0,
             cuts: BTreeSet::new(),
             is_up: vec![false; hosts],
@@ -143,7 +167,7 @@ impl Network {
         for id in self.connections_of(host) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             for side in [Side::Caller, Side::Accepter] {
-                if connection.hosts[side as usize] == host {
+                if connection.hosts()[side as usize] == host {
                     connection.is_owned[side as usize] = false;
                     connection.parcels[side as usize].clear();
                     if random.below(2) == 0 {
@@ -163,15 +187,14 @@ impl Network {
     pub fn connect(
         &mut self,
         now_ms: u64,
-        from: usize,
-        to: usize,
+        line: Line,
         random: &mut Random,
         agenda: &mut Agenda,
     ) -> ConnectionId {
         self.number_last += 1;
         let id = ConnectionId(self.number_last);
         let connection = Connection {
-            hosts: [from, to],
+            line,
             parcels: Default::default(),
             last_ms: [now_ms; 2],
             is_owned: [true, false],
@@ -193,7 +216,7 @@ impl Network {
         agenda: &mut Agenda,
     ) -> Option<(usize, Side, Parcel)> {
         let connection = self.connections.get_mut(&id)?;
-        let [from, to] = connection.hosts;
+        let [from, to] = connection.hosts();
         if !connection.is_owned[Side::Caller as usize] {
             self.connections.remove(&id);
             return None;
@@ -256,7 +279,7 @@ impl Network {
 
     /// Connections with an end at this host.
     pub fn connections_of(&self, host: usize) -> Vec<ConnectionId> {
-        let of_host = self.connections.iter().filter(|(_, connection)| connection.hosts.contains(&host));
+        let of_host = self.connections.iter().filter(|(_, connection)| connection.hosts().contains(&host));
         of_host.map(|(id, _)| *id).collect()
     }
 
@@ -269,7 +292,7 @@ impl Network {
         agenda: &mut Agenda,
     ) -> Option<(usize, Parcel)> {
         let connection = self.connections.get_mut(&id)?;
-        let (to, from) = (connection.hosts[side as usize], connection.hosts[side.other() as usize]);
+        let (to, from) = (connection.hosts()[side as usize], connection.hosts()[side.other() as usize]);
         if self.cuts.contains(&(from, to)) && from != to {
             agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Arrive(id, side));
             return None;
@@ -288,6 +311,10 @@ impl Network {
             connection.is_owned[side as usize] = false;
             connection.parcels[side as usize].clear();
             self.forget(id);
+        } else if side == Side::Accepter && matches!(parcel, Parcel::Bytes(_)) {
+            let newest = self.newest.entry(connection.line).or_insert(id);
+            self.overtaken += u64::from(id < *newest);
+            *newest = id.max(*newest);
         }
         Some((to, parcel))
     }
@@ -311,7 +338,7 @@ impl Network {
         let side = from.other();
         let rarely = random.below(DELAY_RARE) == 0;
         let delay_ms = random.below(if rarely { DELAY_MS_MAX } else { DELAY_MS_USUAL });
-        let slowness = connection.hosts.iter().filter_map(|host| self.slowness.get(host)).max();
+        let slowness = connection.hosts().iter().filter_map(|host| self.slowness.get(host)).max();
         let more_ms = slowness.map_or(0, |more_ms| random.below(more_ms + 1));
         let last_ms = &mut connection.last_ms[side as usize];
         *last_ms = (*last_ms).max(now_ms + DELAY_MS_MIN + delay_ms + more_ms);
@@ -330,7 +357,8 @@ mod tests {
         let (mut network, mut random, mut agenda) = (Network::new(2), Random::new(seed), Agenda::default());
         network.host_came(1);
         network.cut(1, 0);
-        let id = network.connect(0, 0, 1, &mut random, &mut agenda);
+        let line = Line { from: 0, to: 1, number: 0 };
+        let id = network.connect(0, line, &mut random, &mut agenda);
         let mut has_failed = false;
         while let Some((now_ms, due)) = agenda.next() {
             if now_ms >= fails_at_ms && !std::mem::replace(&mut has_failed, true) {
@@ -347,6 +375,44 @@ mod tests {
             assert!(now_ms < 2 * CONNECT_MS_MAX, "tried for ever");
         }
         None
+    }
+
+    /// All that is due. Over which connections bytes came to their accepters, in their order.
+    fn pass(network: &mut Network, random: &mut Random, agenda: &mut Agenda) -> Vec<ConnectionId> {
+        let mut came = Vec::new();
+        while let Some((now_ms, due)) = agenda.next() {
+            match due {
+                Due::Connect(id) => drop(network.try_connect(now_ms, id, random, agenda)),
+                Due::Arrive(id, side) => {
+                    let arrived = network.arrive(now_ms, (id, side), random, agenda);
+                    came.extend(arrived.filter(|(_, parcel)| matches!(parcel, Parcel::Bytes(_))).map(|_| id));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        came
+    }
+
+    #[test]
+    fn bytes_are_overtaken_by_those_of_the_next_connection_of_their_line_and_of_no_other() {
+        let mut orders = [0; 2];
+        for (seed, number) in (0..40).zip([0, 1].into_iter().cycle()) {
+            let (mut network, mut random, mut agenda) =
+                (Network::new(2), Random::new(seed), Agenda::default());
+            network.host_came(1);
+            let first = network.connect(0, Line { from: 0, to: 1, number: 0 }, &mut random, &mut agenda);
+            let next = network.connect(0, Line { from: 0, to: 1, number }, &mut random, &mut agenda);
+            assert!(pass(&mut network, &mut random, &mut agenda).is_empty(), "both are made");
+            for (id, more_ms) in [(first, 100), (next, 0)] {
+                network.slow(0, more_ms);
+                let bytes = Bytes::from_static(b"sent");
+                network.send_bytes(1_000, (id, Side::Caller), bytes, &mut random, &mut agenda);
+            }
+            let is_overtaken = pass(&mut network, &mut random, &mut agenda) == [next, first];
+            assert_eq!(network.overtaken, u64::from(is_overtaken && number == 0), "seed {seed}");
+            orders[usize::from(is_overtaken)] += 1;
+        }
+        assert!(orders[1] > 10, "{orders:?}");
     }
 
     #[test]

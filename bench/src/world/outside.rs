@@ -1,7 +1,7 @@
 //! What a host sees of the world: the time, the network, and when it wants to be called again.
 
 use super::agenda::{Agenda, Due, Thread};
-use super::network::{ConnectionId, Network, Side};
+use super::network::{ConnectionId, Line, Network, Side};
 use crate::workload::random::Random;
 use bytes::BytesMut;
 
@@ -22,8 +22,8 @@ pub struct Outside {
 
 impl Outside {
     /// Begins to connect.
-    pub fn connect(&mut self, from: usize, to: usize) -> ConnectionId {
-        self.network.connect(self.now_ms, from, to, &mut self.random, &mut self.agenda)
+    pub fn connect(&mut self, line: Line) -> ConnectionId {
+        self.network.connect(self.now_ms, line, &mut self.random, &mut self.agenda)
     }
 
     /// Sends bytes.

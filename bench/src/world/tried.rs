@@ -6,6 +6,10 @@ use std::ops::AddAssign;
 /// Counts of one run, or of many.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tried {
+    /// Messages of devices that came to a gateway and had come before, over a connection that was lost since.
+    pub doubled: u64,
+    /// Parcels that came after some of the connection that had taken the place of theirs.
+    pub overtaken: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
@@ -30,6 +34,8 @@ pub struct Tried {
 
 impl AddAssign for Tried {
     fn add_assign(&mut self, other: Self) {
+        self.doubled += other.doubled;
+        self.overtaken += other.overtaken;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
         self.forgotten += other.forgotten;
@@ -45,8 +51,9 @@ impl AddAssign for Tried {
 
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { disks_lost, starts_refused, forgotten, drained, sent_on, followed, .. } = self;
-        let Self { put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
+        let Self { doubled, overtaken, disks_lost, starts_refused, forgotten, drained, .. } = self;
+        let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
+        write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
         write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;

@@ -3,7 +3,7 @@
 
 use super::{Caller, RECONNECT_MS_MAX, RECONNECT_MS_MIN, Running, Serving, Wanted};
 use crate::world::HOSTS;
-use crate::world::network::{ConnectionId, Side};
+use crate::world::network::{ConnectionId, Line, Side};
 use crate::world::outside::Outside;
 use bytes::{Bytes, BytesMut};
 use storage_node::{LinkOutput, LinkPeer, PeerMessage, StorageConfig};
@@ -44,7 +44,7 @@ impl Running {
             if let Some(wanted) = self.wanted.get_mut(&(core, node)) {
                 wanted.at_ms = u64::MAX;
             }
-            let id = outside.connect(host, HOSTS.host_of_node(node));
+            let id = outside.connect(Line { from: host, to: HOSTS.host_of_node(node), number: core });
             let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
             self.callers.insert(id, Caller { core, node, half: None, decoder });
         }
