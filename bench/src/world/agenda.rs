@@ -29,6 +29,8 @@ pub enum Due {
     Arrive(ConnectionId, Side),
     /// A host is started.
     Start(usize),
+    /// The process of a host goes on that pauses until now.
+    Resume(usize),
     /// The numbered fault begins.
     Fault(usize),
     /// The numbered fault ends.

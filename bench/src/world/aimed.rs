@@ -46,7 +46,7 @@ struct Vote {
 
 impl World {
     /// Who leads a shard; of two that think so, the one of the newer term.
-    fn leader(&mut self, shard: u32) -> Option<usize> {
+    pub(super) fn leader(&mut self, shard: u32) -> Option<usize> {
         let standings = self.nodes.iter_mut().map(|node| (node.host, node.standing(shard)));
         let leading =
             standings.filter_map(|(host, standing)| Some((standing.filter(|it| it.leads)?.term, host)));
@@ -96,6 +96,12 @@ impl World {
                 self.turn_devices_to(Mood::Hasty);
             }
             Aim::Unreached(gateway) => self.cut(number, between(leader, *gateway)),
+            Aim::Paused { gateway, for_ms } => {
+                self.cut_off_with(number, leader, *gateway);
+                self.turn_devices_to(Mood::Hasty);
+                let left_ms = ends_ms.saturating_sub(self.outside.now_ms);
+                self.pause(leader, left_ms.min(*for_ms));
+            }
             Aim::Voter(crash) => self.watch_voter(number, shard, leader, *crash),
         }
     }

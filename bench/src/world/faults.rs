@@ -70,6 +70,8 @@ pub enum Fault {
         /// For so long it serves those whose turn to go has not come, in milliseconds.
         window_ms: u64,
     },
+    /// The process of a storage node or a gateway does nothing for a while: see `pauses.rs`.
+    Pause(usize),
     /// A storage node or a gateway of the release before this one is asked to stop, and started afterwards as one of this.
     Upgrade(usize),
     /// Devices ask for nothing by themselves.
@@ -141,6 +143,13 @@ pub enum Aim {
     Alone,
     /// It and one gateway do not hear each other; everybody else does.
     Unreached(usize),
+    /// It pauses, and is cut off as by [`Aim::Apart`] for longer.
+    Paused {
+        /// Who is cut off with it.
+        gateway: usize,
+        /// How long it does nothing, in milliseconds.
+        for_ms: u64,
+    },
     /// Its disk has room for so many more bytes: it ends when it needs more, and whenever it is started meanwhile.
     Full(usize),
     /// While devices only read, one of the others hears nothing of it. Shortly before that one stands for election the third
@@ -308,6 +317,7 @@ mod tests {
                     Aim::Full(_) => 3,
                     Aim::Voter(_) => 4,
                     Aim::Forgotten(_) => 5,
+                    Aim::Paused { .. } => panic!("it is planned elsewhere"),
                 }] += 1;
             }
         }

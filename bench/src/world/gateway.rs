@@ -99,6 +99,20 @@ impl GatewayHost {
         self.running = None;
     }
 
+    /// The process pauses for so long: if it was asked to stop, it ends later by that.
+    pub fn pause(&mut self, for_ms: u64) {
+        let running = self.running.iter_mut();
+        running.filter_map(|running| running.leaves_by_ms.as_mut()).for_each(|by_ms| *by_ms += for_ms);
+    }
+
+    /// The process goes on.
+    pub fn resume(&mut self, outside: &mut Outside) {
+        if let Some(running) = &mut self.running {
+            running.turn_at_ms = None;
+            self.plan(outside, true);
+        }
+    }
+
     /// The process is asked to stop: `fleet` is what it knows of the gateways. One that was asked before goes on as it was.
     pub fn leave(&mut self, fleet: FleetView, window_ms: u64, outside: &mut Outside) {
         let Some(running) = self.running.as_mut().filter(|running| running.leaves_by_ms.is_none()) else {
@@ -192,10 +206,12 @@ impl Running {
             self.wires.insert(id, wire);
         }
         self.wires.retain(|id, wire| {
-            outside.send((*id, Side::Caller), wire.take_sent());
-            let is_closed = wire.is_closed();
+            let (end, is_closed) = ((*id, Side::Caller), wire.is_closed());
+            if is_closed || outside.has_room(end) {
+                outside.send(end, wire.take_sent());
+            }
             if is_closed {
-                outside.close((*id, Side::Caller));
+                outside.close(end);
             }
             !is_closed
         });

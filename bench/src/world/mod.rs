@@ -8,7 +8,8 @@
 //!  aimed.rs   and to which leader        operator.rs  which nodes join and leave, in half of all runs
 //!  zones.rs   and where servers stand    lost.rs      and which one loses its disk and is replaced
 //!  quiet.rs   when nobody asks           doors.rs     whom gateways let in, and when they leave
-//!  plan.rs    all of it, from the seed   releases.rs  which server is of the release before
+//!  pauses.rs  which process stands still releases.rs  which server is of the release before
+//!  plan.rs    all of it, from the seed
 //!        \             |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
@@ -49,6 +50,7 @@ mod network;
 mod node;
 mod operator;
 mod outside;
+mod pauses;
 mod plan;
 pub mod promises;
 mod quiet;
@@ -79,6 +81,7 @@ use network::{Going, Network, Parcel, Side};
 use node::NodeHost;
 use operator::Operator;
 use outside::{End, Outside};
+use pauses::Pause;
 use plan::Plan;
 use quiet::REST_MS_MAX;
 use std::collections::BTreeSet;
@@ -144,6 +147,8 @@ struct World {
     torn: [(Crash, u64); HOSTS.count()],
     /// How long a server that was asked to stop stays away.
     away_ms: [u64; HOSTS.count()],
+    /// By host: its process does nothing.
+    paused: [Option<Pause>; HOSTS.count()],
     zones: Zones,
     operator: Operator,
     doors: Doors,
@@ -208,6 +213,7 @@ impl World {
             faults,
             torn: [(Crash::Process, 0); HOSTS.count()],
             away_ms: [0; HOSTS.count()],
+            paused: [const { None }; HOSTS.count()],
             zones: Zones::plan(seed),
             operator,
             doors,
@@ -244,6 +250,13 @@ impl World {
     }
 
     fn happen(&mut self, due: Due) {
+        if let Some(until_ms) = self.paused_until(due) {
+            // Its next turn is planned when it goes on.
+            if !matches!(due, Due::Turn { .. }) {
+                self.outside.agenda.plan(until_ms, due);
+            }
+            return;
+        }
         match due {
             Due::Turn { host, life } => self.turn(host, life),
             Due::Work { host, life, thread } => {
@@ -266,6 +279,7 @@ impl World {
                 }
             }
             Due::Start(host) => self.start(host),
+            Due::Resume(host) => self.resume(host),
             Due::Fault(number) => self.begin(number),
             Due::Heal(number) => self.end(number),
             Due::Wish(number) => self.ask_for(number),
@@ -351,6 +365,7 @@ impl World {
     }
 
     fn went(&mut self, host: usize, going: Going, away_ms: u64) {
+        self.paused[host] = None;
         let Outside { now_ms, network, agenda, random } = &mut self.outside;
         network.host_went(*now_ms, host, going, random, agenda);
         agenda.plan(*now_ms + away_ms, Due::Start(host));
@@ -397,6 +412,7 @@ impl World {
             Fault::DiskLost { host, back } => self.lose_disk(number, host, back),
             Fault::Drain { host, window_ms } => self.drain(host, window_ms, lasts_ms),
             Fault::Upgrade(host) => self.upgrade(host, lasts_ms),
+            Fault::Pause(host) => self.pause(host, lasts_ms),
             Fault::Quiet => self.turn_devices_to(Mood::Silent),
             Fault::Full(host, room_bytes) => self.fill(number, host, room_bytes),
             Fault::Aimed { shard, aim } => self.aim(number, shard, &aim),

@@ -8,6 +8,8 @@
 //! - **reset**: what is on its way is lost, or still arrives, for each direction by itself, and each end learns of the
 //!   end at its own time. Its owner connects again and says again what was not answered: so over two connections
 //!   messages are **lost, doubled, and overtake each other**.
+//! - **a process that pauses**: what comes to it waits at its machine, and arrives when it goes on, whatever is cut by then.
+//!   A link holds only so much in one direction: beyond, its sender waits.
 //! - **a host that goes**: its process dies and its peers hear so; or its power fails, and they hear nothing.
 
 use super::agenda::{Agenda, Due};
@@ -25,6 +27,8 @@ const DELAY_MS_MAX: u64 = 120;
 const RESEND_MS: u64 = 300;
 /// A connection that is not made by then fails, in milliseconds.
 const CONNECT_MS_MAX: u64 = 3_000;
+/// Bytes under way in one direction of a link, in both machines and between them, at which its sender has to wait.
+const UNDER_WAY_BYTES_MAX: usize = 256 << 10;
 
 /// Connections of one host to another that take each other's place: there is one at a time, for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -72,6 +76,15 @@ pub enum Parcel {
     Closed,
 }
 
+impl Parcel {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Accepted | Self::Connected | Self::Closed => 0,
+        }
+    }
+}
+
 /// How a host goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Going {
@@ -81,12 +94,45 @@ pub enum Going {
     Power,
 }
 
+/// What is for one side of a connection.
+struct Way {
+    /// On their way to it.
+    parcels: VecDeque<Parcel>,
+    /// Its machine has them; its process pauses.
+    taken: VecDeque<Parcel>,
+    /// In all of these.
+    bytes: usize,
+    /// When the last of them arrives.
+    last_ms: u64,
+}
+
+impl Way {
+    fn new(now_ms: u64) -> Self {
+        Self { parcels: VecDeque::new(), taken: VecDeque::new(), bytes: 0, last_ms: now_ms }
+    }
+
+    fn push(&mut self, parcel: Parcel) {
+        self.bytes += parcel.bytes();
+        self.parcels.push_back(parcel);
+    }
+
+    /// Nobody is there any more whom it is for.
+    fn clear(&mut self) {
+        self.taken.clear();
+        self.lose(|_| false);
+    }
+
+    /// What is on its way is lost, but for some.
+    fn lose(&mut self, is_kept: impl FnMut(&Parcel) -> bool) {
+        self.parcels.retain(is_kept);
+        self.bytes = self.parcels.iter().chain(&self.taken).map(Parcel::bytes).sum();
+    }
+}
+
 struct Connection {
     line: Line,
-    /// On their way to each side.
-    parcels: [VecDeque<Parcel>; 2],
-    /// When the last of them arrives.
-    last_ms: [u64; 2],
+    /// By the side that each is for.
+    ways: [Way; 2],
     /// Whether the end still has an owner.
     is_owned: [bool; 2],
     is_reset: bool,
@@ -110,6 +156,8 @@ pub struct Network {
     number_last: u64,
     cuts: BTreeSet<(usize, usize)>,
     is_up: Vec<bool>,
+    /// Hosts whose processes pause, and until when.
+    paused: BTreeMap<usize, u64>,
     /// Milliseconds that each parcel from or to a host takes longer.
     slowness: BTreeMap<usize, u64>,
 }
@@ -124,6 +172,7 @@ impl Network {
             number_last: 0,
             cuts: BTreeSet::new(),
             is_up: vec![false; hosts],
+            paused: BTreeMap::new(),
             slowness: BTreeMap::new(),
         }
     }
@@ -149,6 +198,30 @@ impl Network {
         self.slowness.insert(host, more_ms);
     }
 
+    /// The host's process does nothing until then, or until it goes: its machine takes connections and bytes for it.
+    pub fn pause(&mut self, host: usize, until_ms: u64) {
+        self.paused.insert(host, until_ms);
+    }
+
+    /// It goes on, and what its machine has taken is there for it.
+    pub fn resume(&mut self, now_ms: u64, host: usize, agenda: &mut Agenda) {
+        self.paused.remove(&host);
+        for (id, connection) in &self.connections {
+            for side in [Side::Caller, Side::Accepter] {
+                if connection.hosts()[side as usize] == host {
+                    let waiting = connection.ways[side as usize].taken.len();
+                    (0..waiting).for_each(|_| agenda.plan(now_ms, Due::Arrive(*id, side)));
+                }
+            }
+        }
+    }
+
+    /// Whether one side of a link may send more at present.
+    pub fn has_room(&self, (id, from): (ConnectionId, Side)) -> bool {
+        let connection = self.connections.get(&id);
+        connection.is_none_or(|it| it.ways[from.other() as usize].bytes < UNDER_WAY_BYTES_MAX)
+    }
+
     /// The host takes connections.
     pub fn host_came(&mut self, host: usize) {
         self.is_up[host] = true;
@@ -164,15 +237,16 @@ impl Network {
         agenda: &mut Agenda,
     ) {
         self.is_up[host] = false;
+        self.paused.remove(&host);
         for id in self.connections_of(host) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             for side in [Side::Caller, Side::Accepter] {
                 if connection.hosts()[side as usize] == host {
                     connection.is_owned[side as usize] = false;
-                    connection.parcels[side as usize].clear();
+                    connection.ways[side as usize].clear();
                     if random.below(2) == 0 {
                         // Who waits for a connection hears of it: a try that nobody answers would end by itself.
-                        connection.parcels[side.other() as usize].retain(|it| *it == Parcel::Connected);
+                        connection.ways[side.other() as usize].lose(|it| *it == Parcel::Connected);
                     }
                     if going == Going::Process {
                         self.send(now_ms, id, side, Parcel::Closed, random, agenda);
@@ -195,8 +269,7 @@ impl Network {
         let id = ConnectionId(self.number_last);
         let connection = Connection {
             line,
-            parcels: Default::default(),
-            last_ms: [now_ms; 2],
+            ways: [Way::new(now_ms), Way::new(now_ms)],
             is_owned: [true, false],
             is_reset: false,
             asked_ms: now_ms,
@@ -207,7 +280,8 @@ impl Network {
     }
 
     /// A try to connect. What comes of it at once, and at which host: the other end accepts, or the caller's own machine
-    /// tells it that there is no connection, which nothing on the way can keep from it.
+    /// tells it that there is no connection, which nothing on the way can keep from it. Where the process pauses that is
+    /// for later.
     pub fn try_connect(
         &mut self,
         now_ms: u64,
@@ -227,12 +301,20 @@ impl Network {
             return None;
         }
         if is_cut || connection.is_reset || !self.is_up[to] {
+            if let Some(until_ms) = self.paused.get(&from) {
+                agenda.plan(*until_ms, Due::Connect(id));
+                return None;
+            }
             self.connections.remove(&id);
             return Some((from, Side::Caller, Parcel::Closed));
         }
         connection.is_owned = [true; 2];
+        let is_paused = self.paused.contains_key(&to);
+        if is_paused {
+            connection.ways[Side::Accepter as usize].taken.push_back(Parcel::Accepted);
+        }
         self.send(now_ms, id, Side::Accepter, Parcel::Connected, random, agenda);
-        Some((to, Side::Accepter, Parcel::Accepted))
+        (!is_paused).then_some((to, Side::Accepter, Parcel::Accepted))
     }
 
     /// Sends bytes from one side to the other.
@@ -259,7 +341,7 @@ impl Network {
     ) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.is_owned[side as usize] = false;
-        connection.parcels[side as usize].clear();
+        connection.ways[side as usize].clear();
         self.send(now_ms, id, side, Parcel::Closed, random, agenda);
     }
 
@@ -271,7 +353,7 @@ impl Network {
             if random.below(2) == 0
                 && let Some(connection) = self.connections.get_mut(&id)
             {
-                connection.parcels[side as usize].clear();
+                connection.ways[side as usize].lose(|_| false);
             }
             self.send(now_ms, id, side.other(), Parcel::Closed, random, agenda);
         }
@@ -283,7 +365,7 @@ impl Network {
         of_host.map(|(id, _)| *id).collect()
     }
 
-    /// What arrives now, and at which host. `None`: nothing, or it has to be sent again.
+    /// What arrives now, and at which host. `None`: nothing, it has to be sent again, or it waits for a process that pauses.
     pub fn arrive(
         &mut self,
         now_ms: u64,
@@ -293,11 +375,21 @@ impl Network {
     ) -> Option<(usize, Parcel)> {
         let connection = self.connections.get_mut(&id)?;
         let (to, from) = (connection.hosts()[side as usize], connection.hosts()[side.other() as usize]);
-        if self.cuts.contains(&(from, to)) && from != to {
+        let way = &mut connection.ways[side as usize];
+        let is_paused = self.paused.contains_key(&to);
+        let parcel = if !is_paused && let Some(taken) = way.taken.pop_front() {
+            taken
+        } else if self.cuts.contains(&(from, to)) && from != to {
             agenda.plan(now_ms + 1 + random.below(RESEND_MS), Due::Arrive(id, side));
             return None;
+        } else {
+            way.parcels.pop_front()?
+        };
+        if is_paused && connection.is_owned[side as usize] {
+            way.taken.push_back(parcel);
+            return None;
         }
-        let parcel = connection.parcels[side as usize].pop_front()?;
+        way.bytes -= parcel.bytes();
         if !connection.is_owned[side as usize] {
             // The machine says that nobody is there, if there is a machine.
             let is_heard = connection.is_owned[side.other() as usize] && self.is_up[to];
@@ -309,7 +401,7 @@ impl Network {
         }
         if parcel == Parcel::Closed {
             connection.is_owned[side as usize] = false;
-            connection.parcels[side as usize].clear();
+            connection.ways[side as usize].clear();
             self.forget(id);
         } else if side == Side::Accepter && matches!(parcel, Parcel::Bytes(_)) {
             let newest = self.newest.entry(connection.line).or_insert(id);
@@ -340,10 +432,10 @@ impl Network {
         let delay_ms = random.below(if rarely { DELAY_MS_MAX } else { DELAY_MS_USUAL });
         let slowness = connection.hosts().iter().filter_map(|host| self.slowness.get(host)).max();
         let more_ms = slowness.map_or(0, |more_ms| random.below(more_ms + 1));
-        let last_ms = &mut connection.last_ms[side as usize];
-        *last_ms = (*last_ms).max(now_ms + DELAY_MS_MIN + delay_ms + more_ms);
-        connection.parcels[side as usize].push_back(parcel);
-        agenda.plan(*last_ms, Due::Arrive(id, side));
+        let way = &mut connection.ways[side as usize];
+        way.last_ms = way.last_ms.max(now_ms + DELAY_MS_MIN + delay_ms + more_ms);
+        way.push(parcel);
+        agenda.plan(way.last_ms, Due::Arrive(id, side));
     }
 }
 
@@ -413,6 +505,34 @@ mod tests {
             orders[usize::from(is_overtaken)] += 1;
         }
         assert!(orders[1] > 10, "{orders:?}");
+    }
+
+    #[test]
+    fn what_came_while_a_process_paused_waits_for_it_whatever_is_cut_since_and_is_bounded() {
+        let (mut network, mut random, mut agenda) = (Network::new(2), Random::new(1), Agenda::default());
+        network.host_came(1);
+        let line = Line { from: 0, to: 1, number: 0 };
+        let first = network.connect(0, line, &mut random, &mut agenda);
+        assert!(pass(&mut network, &mut random, &mut agenda).is_empty(), "it is made");
+        network.pause(1, 5_000);
+        let next = network.connect(900, line, &mut random, &mut agenda);
+        let bytes = Bytes::from(vec![0; UNDER_WAY_BYTES_MAX / 2]);
+        for _ in 0..2 {
+            assert!(network.has_room((first, Side::Caller)));
+            network.send_bytes(1_000, (first, Side::Caller), bytes.clone(), &mut random, &mut agenda);
+        }
+        assert!(pass(&mut network, &mut random, &mut agenda).is_empty(), "it pauses");
+        assert!(!network.has_room((first, Side::Caller)) && network.has_room((first, Side::Accepter)));
+        network.cut(0, 1);
+        network.resume(5_000, 1, &mut agenda);
+        let mut came = Vec::new();
+        while let Some((now_ms, Due::Arrive(id, side))) = agenda.next() {
+            let arrived = network.arrive(now_ms, (id, side), &mut random, &mut agenda);
+            came.extend(arrived.map(|(_, parcel)| (id, parcel)));
+        }
+        let sent = Parcel::Bytes(bytes);
+        assert_eq!(came, [(first, sent.clone()), (first, sent), (next, Parcel::Accepted)]);
+        assert!(network.has_room((first, Side::Caller)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::outside::Outside;
 use super::releases::Releases;
 use super::zones::Zones;
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -384,17 +385,36 @@ impl NodeHost {
 
     /// The loops' turn, if this is the one that was planned.
     pub fn turn(&mut self, outside: &mut Outside) {
-        let Some(running) = &mut self.running else { return };
-        if running.turn_at_ms != Some(outside.now_ms) {
-            return;
+        if self.running.as_ref().and_then(|running| running.turn_at_ms) == Some(outside.now_ms) {
+            self.take_turn(outside.now_ms, outside);
         }
+    }
+
+    /// The process goes on after a pause since this time: it was in the middle of a turn, or it was not.
+    pub fn resume(&mut self, since_ms: u64, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        running.turn_at_ms = None;
+        running.woken.store(true, Ordering::Relaxed);
+        if outside.one_in(2) {
+            self.take_turn(since_ms, outside);
+        } else {
+            self.settle(outside);
+        }
+    }
+
+    /// A turn that began at this time, which it has read.
+    fn take_turn(&mut self, begun_ms: u64, outside: &mut Outside) {
+        let begun_ms = self.clock.at(begun_ms);
+        let Some(running) = &mut self.running else { return };
         running.turn_at_ms = None;
         running.woken.store(false, Ordering::Relaxed);
         let now_ms = self.clock.at(outside.now_ms);
         running.follow_fleet(outside.now_ms);
         running.connect(self.host, outside);
         for core in 0..running.node.core_count() {
-            running.node.core(core).turn(now_ms);
+            // It reads the clock twice.
+            let reading_ms = Cell::new(begun_ms);
+            running.node.core(core).turn_by(|| reading_ms.replace(now_ms));
             running.cut_off_late(core, outside);
             running.take_outputs(core);
         }

@@ -7,6 +7,7 @@
 use super::agenda::Due;
 use super::faults::{Planned, at_joiner};
 use super::lost::Replacement;
+use super::node::NodeHost;
 use super::zones::Zones;
 use super::{HOSTS, World};
 use crate::workload::random::Random;
@@ -133,7 +134,9 @@ impl World {
         if self.newest_fleet().is_some_and(|fleet| wish.is_of(&fleet)) {
             return;
         }
-        let running: Vec<usize> = (0..self.nodes.len()).filter(|place| self.nodes[*place].is_up()).collect();
+        let answers = |node: &NodeHost| node.is_up() && self.paused[node.host].is_none();
+        let places = 0..self.nodes.len();
+        let running: Vec<usize> = places.filter(|place| answers(&self.nodes[*place])).collect();
         if !running.is_empty() {
             let place = running[self.operator.random.below(running.len() as u64) as usize];
             self.nodes[place].ask_for(&wish.asked(&self.zones), &mut self.outside);

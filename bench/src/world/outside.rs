@@ -31,6 +31,11 @@ impl Outside {
         self.network.send_bytes(self.now_ms, end, bytes.freeze(), &mut self.random, &mut self.agenda);
     }
 
+    /// Whether this end of a link may send at present.
+    pub fn has_room(&self, end: End) -> bool {
+        self.network.has_room(end)
+    }
+
     /// Gives a connection up.
     pub fn close(&mut self, end: End) {
         self.network.close(self.now_ms, end, &mut self.random, &mut self.agenda);

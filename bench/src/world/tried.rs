@@ -10,6 +10,10 @@ pub struct Tried {
     pub doubled: u64,
     /// Parcels that came after some of the connection that had taken the place of theirs.
     pub overtaken: u64,
+    /// Processes that paused.
+    pub pauses: u64,
+    /// Those that led a shard which another one led when they went on.
+    pub leaders_replaced: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
@@ -36,6 +40,8 @@ impl AddAssign for Tried {
     fn add_assign(&mut self, other: Self) {
         self.doubled += other.doubled;
         self.overtaken += other.overtaken;
+        self.pauses += other.pauses;
+        self.leaders_replaced += other.leaders_replaced;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
         self.forgotten += other.forgotten;
@@ -51,9 +57,11 @@ impl AddAssign for Tried {
 
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { doubled, overtaken, disks_lost, starts_refused, forgotten, drained, .. } = self;
+        let Self { doubled, overtaken, pauses, leaders_replaced, disks_lost, .. } = self;
+        let Self { starts_refused, forgotten, drained, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
+        write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
         write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;

@@ -244,6 +244,9 @@ impl Running {
 
     pub(super) fn flush(&mut self, now_ms: u64, outside: &mut Outside) {
         for (id, serving) in &mut self.serving {
+            if !outside.has_room((*id, Side::Accepter)) {
+                continue;
+            }
             let mut bytes = BytesMut::new();
             while let Some(frame) = serving.half.poll_frame(now_ms) {
                 encode_message(&frame, &mut bytes);
@@ -252,6 +255,9 @@ impl Running {
         }
         for (id, caller) in &mut self.callers {
             let Some(half) = &mut caller.half else { continue };
+            if !outside.has_room((*id, Side::Caller)) {
+                continue;
+            }
             let mut bytes = BytesMut::new();
             while let Some(frame) = half.poll_frame(now_ms) {
                 encode_message(&frame, &mut bytes);
