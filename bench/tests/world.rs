@@ -40,6 +40,7 @@ fn comes_about(seeds: u64, tried: &Tried) {
     // Connections are lost in nearly every run.
     assert!(tried.doubled >= rounds && tried.overtaken >= rounds, "{tried}");
     assert!(tried.pauses >= 6 * rounds && tried.leaders_replaced >= rounds, "{tried}");
+    assert!(tried.syncs_failed >= rounds, "{tried}");
     assert!(tried.disks_lost >= 3 * rounds, "{tried}");
     // What is done with such a node is one of three things.
     assert!(tried.starts_refused >= rounds / 4 && tried.forgotten >= rounds / 4, "{tried}");

@@ -4,7 +4,7 @@
 use super::hosts::Hosts;
 use crate::workload::random::Random;
 use std::ops::Range;
-use storage_node::sim::Crash;
+use storage_node::sim::{Crash, SyncKind};
 
 /// Before the first fault, in milliseconds: by then every shard has a leader.
 const CALM_MS: u64 = 3_000;
@@ -51,6 +51,19 @@ pub enum Fault {
         steps: u64,
         /// What its disk keeps.
         crash: Crash,
+    },
+    /// Syncs of the log of a storage node fail, so that it ends, whenever it is started meanwhile: see `failing.rs`.
+    SyncsFail {
+        /// Which host.
+        host: usize,
+        /// Which syncs.
+        kind: SyncKind,
+        /// From so many steps of its disk on.
+        steps: u64,
+        /// What its disk keeps.
+        crash: Crash,
+        /// How long the node stays away each time, in milliseconds.
+        away_ms: u64,
     },
     /// A storage node is asked to stop, as for a new version: it hands over, ends, and is started again afterwards.
     Leave(usize),

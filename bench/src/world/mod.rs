@@ -9,7 +9,7 @@
 //!  zones.rs   and where servers stand    lost.rs      and which one loses its disk and is replaced
 //!  quiet.rs   when nobody asks           doors.rs     whom gateways let in, and when they leave
 //!  pauses.rs  which process stands still releases.rs  which server is of the release before
-//!  plan.rs    all of it, from the seed
+//!  failing.rs and whose syncs fail       plan.rs      all of it, from the seed
 //!        \             |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
@@ -40,6 +40,7 @@ mod cast;
 mod clock;
 mod device;
 mod doors;
+mod failing;
 mod faults;
 mod gateway;
 mod history;
@@ -381,6 +382,10 @@ impl World {
                     self.crash(host, crash, lasts_ms);
                 }
             }
+            Fault::SyncsFail { host, kind, steps, crash, away_ms } => {
+                self.torn[host] = (crash, away_ms);
+                self.node_mut(host).fail_syncs(Some((kind, steps)));
+            }
             Fault::Leave(host) => {
                 self.away_ms[host] = lasts_ms;
                 let place = HOSTS.node_place(host).expect("a host of a storage node");
@@ -426,6 +431,7 @@ impl World {
             Fault::SlowMachine(host, _) => self.slow_machine(host, 0),
             Fault::Torn { host, .. } => self.node_mut(host).stop_within(None),
             Fault::Full(..) => self.empty(number),
+            Fault::SyncsFail { host, .. } => self.mend_syncs(host),
             Fault::Aimed { .. } => self.end_aim(number),
             Fault::Quiet => self.end_quiet(),
             _ => {}
@@ -555,6 +561,7 @@ impl World {
         let mut tried = self.tried;
         self.devices.iter().for_each(|device| tried += device.tried);
         tried.starts_refused = self.nodes.iter().map(|node| node.starts_refused).sum();
+        tried.syncs_failed = self.nodes.iter().map(|node| node.syncs_failed).sum();
         tried.overtaken = self.outside.network.overtaken;
         tried
     }

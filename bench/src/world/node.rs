@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use storage_node::admin::FleetWish;
 use storage_node::config::Beginning;
-use storage_node::sim::{Crash, SimDisk, SimNode, SimStore, Standing};
+use storage_node::sim::{Crash, SYNC_ERROR, SimDisk, SimNode, SimStore, Standing, SyncKind};
 use storage_node::{LinkId, LogConfig, NodeConfig, StorageConfig};
 use tempfile::TempDir;
 use wire_protocol::frame::FrameDecoder;
@@ -47,6 +47,8 @@ const MAINTENANCE_MS: u64 = 8_000;
 
 /// As `server/mod.rs`: a node that is asked to stop hands over for so long at most, in milliseconds.
 const LEAVE_MS_MAX: u64 = 5_000;
+/// A node whose sync failed has ended after so long, in milliseconds: its cores learn of it turn by turn.
+const ENDS_MS_MAX: u64 = 200;
 /// What a node says of an empty disk that is not the beginning of anything.
 const REFUSAL: &str = "must not come back";
 
@@ -70,13 +72,17 @@ pub struct NodeHost {
     pub slow_ms: u64,
     /// Its disk may be full.
     is_full: bool,
+    /// Syncs of its disk may fail.
+    is_failing: bool,
+    /// Ends, and starts that came to nothing, for that.
+    pub syncs_failed: u64,
     /// What is done with it since its disk was lost.
     lost: Option<Back>,
     /// Starts that it refused for that.
     pub starts_refused: u64,
     /// What the program on the machine speaks: that of the next start.
     installed: Versions,
-    /// Why it did not start, or ended by itself: only a full disk is a good reason.
+    /// Why it did not start, or ended by itself: only a full disk and a failed sync are good reasons.
     pub failure: Option<String>,
 }
 
@@ -89,6 +95,10 @@ struct Running {
     turn_at_ms: Option<u64>,
     /// It was asked to stop, and does by then.
     leaves_by_ms: Option<u64>,
+    /// A sync has failed, and it ends then.
+    ends_at_ms: Option<u64>,
+    /// Syncs of its disk that had failed before.
+    failed_syncs: u64,
     /// Rounds that are planned already.
     planned: BTreeMap<Thread, ()>,
     callers: BTreeMap<ConnectionId, Caller>,
@@ -170,6 +180,8 @@ impl NodeHost {
             clock: Clock::default(),
             slow_ms: 0,
             is_full: false,
+            is_failing: false,
+            syncs_failed: 0,
             lost: None,
             starts_refused: 0,
             installed: Releases::plan(seed).of(host),
@@ -263,11 +275,12 @@ impl NodeHost {
             return;
         }
         let cores = 1 + outside.up_to(1) as usize;
+        let failed_syncs = self.disk.failed_syncs();
         self.life += 1;
         self.clock = self.wall;
         let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
             Ok(_) if self.lost == Some(Back::AsBefore) => {
-                return self.failed("starts from an empty disk, and does not say so".to_owned());
+                return self.failed("starts from an empty disk, and does not say so".to_owned(), outside);
             }
             Ok(node) => node,
             Err(_) if self.disk.is_stopped() => return,
@@ -275,7 +288,7 @@ impl NodeHost {
                 self.starts_refused += 1;
                 return;
             }
-            Err(error) => return self.failed(format!("does not start: {error}")),
+            Err(error) => return self.failed(format!("does not start: {error}"), outside),
         };
         self.config.beginning = Beginning::Known;
         let woken = Arc::new(AtomicBool::new(true));
@@ -293,6 +306,8 @@ impl NodeHost {
             woken,
             turn_at_ms: None,
             leaves_by_ms: None,
+            ends_at_ms: None,
+            failed_syncs,
             planned: BTreeMap::new(),
             callers: BTreeMap::new(),
             serving: BTreeMap::new(),
@@ -319,13 +334,33 @@ impl NodeHost {
         self.disk.set_bytes_max(room_bytes.map(|room_bytes| self.disk.bytes() + room_bytes));
     }
 
-    /// The process ends by itself; while its disk may be full that is taken for the reason.
-    fn failed(&mut self, why: String) {
-        if self.is_full {
-            self.disk.stop();
-        } else {
-            self.failure = Some(format!("node {}: {why}", self.config.node_id));
+    /// Syncs of this kind fail from so many steps on; `None`: none does.
+    pub fn fail_syncs(&mut self, failing: Option<(SyncKind, u64)>) {
+        self.is_failing = failing.is_some();
+        self.disk.fail(failing);
+    }
+
+    /// Whether a sync has failed, and its process is not about to end.
+    pub fn goes_on_unsynced(&self) -> bool {
+        let goes_on = |it: &Running| it.ends_at_ms.is_none() && self.disk.failed_syncs() > it.failed_syncs;
+        self.running.as_ref().is_some_and(goes_on)
+    }
+
+    /// The process ends by itself; while its disk may be full that is taken for the reason. After a failed sync its cores
+    /// take some turns more.
+    fn failed(&mut self, why: String, outside: &mut Outside) {
+        let is_unsynced = self.is_failing && why.contains(SYNC_ERROR);
+        match &mut self.running {
+            Some(Running { ends_at_ms: Some(_), .. }) => return,
+            Some(running) if is_unsynced && !self.is_full => {
+                running.node.fail(why);
+                running.ends_at_ms = Some(outside.now_ms + 1 + outside.up_to(ENDS_MS_MAX));
+                self.settle(outside);
+            }
+            _ if is_unsynced || self.is_full => self.disk.stop(),
+            _ => self.failure = Some(format!("node {}: {why}", self.config.node_id)),
         }
+        self.syncs_failed += u64::from(is_unsynced);
     }
 
     /// The machine's clock jumps.
@@ -355,7 +390,7 @@ impl NodeHost {
         self.config.data_dir = root.path().join("data");
         self.config.beginning = if back == Back::Joining { Beginning::Join } else { Beginning::Known };
         self._root = root;
-        self.is_full = false;
+        (self.is_full, self.is_failing) = (false, false);
         self.lost = Some(back);
     }
 
@@ -423,6 +458,9 @@ impl NodeHost {
             running.look_at_clock(now_ms, outside);
         }
         running.flush(now_ms, outside);
+        if running.ends_at_ms.is_some_and(|at_ms| at_ms <= outside.now_ms) {
+            return self.disk.stop();
+        }
         self.settle(outside);
     }
 
@@ -446,7 +484,7 @@ impl NodeHost {
             return;
         }
         if let Err(error) = done {
-            return self.failed(error);
+            return self.failed(error, outside);
         }
         self.settle(outside);
     }
@@ -482,8 +520,10 @@ impl NodeHost {
             return;
         }
         let Some(running) = &mut self.running else { return };
-        if let Some(failure) = running.node.failure().map(str::to_owned) {
-            return self.failed(failure);
+        if running.ends_at_ms.is_none()
+            && let Some(failure) = running.node.failure().map(str::to_owned)
+        {
+            return self.failed(failure, outside);
         }
         for (thread, most_ms) in running.work_to_plan(outside.now_ms) {
             running.planned.insert(thread, ());
@@ -500,6 +540,7 @@ impl NodeHost {
         if running.woken.load(Ordering::Relaxed) {
             due_ms = outside.now_ms + outside.up_to(1 + self.slow_ms);
         }
+        due_ms = due_ms.min(running.ends_at_ms.unwrap_or(u64::MAX)).max(outside.now_ms);
         if running.turn_at_ms.is_none_or(|planned_ms| due_ms < planned_ms) {
             running.turn_at_ms = Some(due_ms);
             outside.plan_turn(due_ms, self.host, self.life);
@@ -513,7 +554,8 @@ impl Running {
         let stores = (0..self.node.core_count())
             .map(|core| (Thread::Store(core), THREAD_MS, self.node.has_entries(core)));
         let threads = [
-            (Thread::Log, SYNC_MS, self.node.has_writes()),
+            // The log thread ends with its error.
+            (Thread::Log, SYNC_MS, self.ends_at_ms.is_none() && self.node.has_writes()),
             (Thread::Reads, THREAD_MS, self.node.has_reads()),
             (Thread::Snapshots, SYNC_MS, self.node.has_snapshots(now_ms)),
         ];

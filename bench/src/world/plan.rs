@@ -4,7 +4,7 @@ use super::doors::Doors;
 use super::faults::{self, Planned};
 use super::operator::Operator;
 use super::releases::Releases;
-use super::{HOSTS, pauses, quiet};
+use super::{HOSTS, failing, pauses, quiet};
 use crate::workload::random::Random;
 
 /// What is to come.
@@ -33,6 +33,7 @@ impl Plan {
         faults.append(&mut releases.faults);
         faults.extend(quiet::plan(seed));
         faults.extend(pauses::plan(seed));
+        faults.extend(failing::plan(seed));
         let ends_ms = faults.iter().map(|planned| planned.at_ms + planned.lasts_ms);
         let over_ms = ends_ms.max().unwrap_or(0).max(wishes_ms);
         Self { faults, over_ms, operator, doors, releases }

@@ -14,6 +14,8 @@ pub struct Tried {
     pub pauses: u64,
     /// Those that led a shard which another one led when they went on.
     pub leaders_replaced: u64,
+    /// Storage nodes that ended, or did not start, since a sync of their log failed.
+    pub syncs_failed: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
@@ -42,6 +44,7 @@ impl AddAssign for Tried {
         self.overtaken += other.overtaken;
         self.pauses += other.pauses;
         self.leaders_replaced += other.leaders_replaced;
+        self.syncs_failed += other.syncs_failed;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
         self.forgotten += other.forgotten;
@@ -58,10 +61,11 @@ impl AddAssign for Tried {
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { doubled, overtaken, pauses, leaders_replaced, disks_lost, .. } = self;
-        let Self { starts_refused, forgotten, drained, .. } = self;
+        let Self { syncs_failed, starts_refused, forgotten, drained, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
+        write!(formatter, "{syncs_failed} ends by a failed sync, ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
         write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;

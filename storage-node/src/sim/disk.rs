@@ -166,6 +166,8 @@ struct State {
     failing: Option<(SyncKind, u64)>,
     /// The last sync did.
     has_failed: bool,
+    /// Syncs that did so far.
+    failed: u64,
     bytes_max: Option<usize>,
     trace: Vec<String>,
 }
@@ -209,6 +211,7 @@ impl State {
         }
         let goes_on = self.step(|| format!("sync {kind:?}"))?;
         self.has_failed = self.failing.is_some_and(|(failing, from)| failing == kind && from <= self.steps);
+        self.failed += u64::from(self.has_failed);
         match (goes_on, self.has_failed) {
             (false, _) => Err(stopped_error()),
             (true, true) => Err(io::Error::other(SYNC_ERROR)),
@@ -287,6 +290,11 @@ impl SimDisk {
     pub fn fail(&self, failing: Option<(SyncKind, u64)>) {
         let mut state = self.state();
         state.failing = failing.map(|(kind, steps)| (kind, state.steps + steps));
+    }
+
+    /// Syncs that failed so far.
+    pub fn failed_syncs(&self) -> u64 {
+        self.state().failed
     }
 
     /// All files together have no more bytes than this.

@@ -268,6 +268,11 @@ impl SimNode {
         misplaced
     }
 
+    /// One of its threads ended with this error: what is left is for its cores to notice.
+    pub fn fail(&self, detail: String) {
+        self.shared.fail(detail);
+    }
+
     /// Why the node stopped by itself.
     pub fn failure(&self) -> Option<&str> {
         self.shared.failure()

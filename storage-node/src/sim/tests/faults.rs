@@ -30,6 +30,7 @@ fn a_failed_sync_stops_the_node_and_loses_nothing() {
             Ended::Failed(detail) => {
                 failed += 1;
                 assert!(detail.contains(SYNC_ERROR), "seed {seed}: {detail}");
+                assert!(world.disk.failed_syncs() > 0, "seed {seed}: {detail}");
                 let names_file = detail.contains("/data/log/0");
                 assert!(names_file || kind == SyncKind::Rows, "seed {seed}, {kind:?}: {detail}");
             }
