@@ -16,11 +16,11 @@ const ASSERTIONS: &str = "assertions";
 fn expected(plant: Plant) -> (&'static [&'static str], u64) {
     match plant {
         // The acknowledged message is gone, so that its number is another one's, it is stored again when it is repeated, or
-        // whoever reads misses it.
-        Plant::AckBeforeQuorum => (&["order", "repeat", "fresh", "durable"], 120),
+        // whoever reads misses it; or it is a cursor that falls.
+        Plant::AckBeforeQuorum => (&["order", "repeat", "fresh", "durable", "cursors"], 120),
         // The repeat has another number than the first, behind what its device wrote meanwhile.
         Plant::NoDedupAfterFailover => (&["repeat", "order"], 40),
-        Plant::StaleRead => (&["fresh"], 240),
+        Plant::StaleRead => (&["fresh", "cursors"], 240),
         Plant::LostVote => (&["elections"], 240),
         // A node does not start: its log begins behind its rows.
         Plant::CutWithoutSync => (&["heals"], 60),

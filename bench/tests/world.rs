@@ -47,6 +47,7 @@ fn comes_about(seeds: u64, tried: &Tried) {
     assert!(tried.drained >= rounds && tried.sent_on >= rounds, "{tried}");
     assert!(tried.followed >= tried.sent_on / 4, "{tried}");
     assert!(tried.put_off >= rounds / 2, "{tried}");
+    assert!(tried.cursors >= 50 * rounds, "{tried}");
     assert!(tried.old_links >= 2 * rounds, "{tried}");
     assert!(tried.rests_under_faults >= rounds && tried.rests_afterwards >= 2 * seeds, "{tried}");
 }

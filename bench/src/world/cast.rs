@@ -17,6 +17,11 @@ pub fn user(number: usize) -> UserId {
     UserId(id)
 }
 
+/// The number of this user.
+pub fn user_of(id: &[u8]) -> Option<usize> {
+    DEVICE_USERS.into_iter().find(|number| user(*number).0[..] == *id)
+}
+
 /// The device of this number.
 pub fn device(number: usize) -> DeviceId {
     DeviceId([number as u8 + 0x41; 16])

@@ -3,13 +3,15 @@
 //! stores what it is given (`device/answers.rs`).
 
 mod answers;
+mod cursors;
 
 use super::cast;
-use super::history::Seen;
+use super::history::{Cursors, Seen};
 use super::network::{ConnectionId, Line, Side};
 use super::outside::Outside;
 use super::story::{self, Story};
 use super::tried::Tried;
+use crate::workload::random::Random;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
@@ -60,6 +62,8 @@ enum Wish {
     Sync,
     Read { room: usize, after: u64 },
     Whole { room: usize, entries: Vec<Seen> },
+    Advance { room: usize, to: Cursors },
+    Look(usize),
 }
 
 /// Something that was asked, and when.
@@ -116,13 +120,17 @@ pub struct Device {
     stored: BTreeMap<usize, BTreeSet<u64>>,
     heads: BTreeMap<usize, u64>,
     wholes: BTreeSet<usize>,
+    /// Of what it says of cursors, if it does.
+    chance: Option<Random>,
+    /// By room and a member's ordinal there.
+    users: BTreeMap<(usize, u32), usize>,
     /// What gateways said to it.
     pub tried: Tried,
 }
 
 impl Device {
     /// A device that never connected.
-    pub fn new(number: usize, host: usize, gateways: Range<usize>, token: String) -> Self {
+    pub fn new(number: usize, host: usize, gateways: Range<usize>, token: String, seed: u64) -> Self {
         let creates = (0..cast::ROOMS.len()).filter(|room| {
             let first = cast::DEVICE_USERS.iter().position(|user| *user == cast::ROOMS[*room][0]);
             first == Some(number)
@@ -146,6 +154,8 @@ impl Device {
             stored: BTreeMap::new(),
             heads: BTreeMap::new(),
             wholes: BTreeSet::new(),
+            chance: cursors::chance(seed, number),
+            users: BTreeMap::new(),
             tried: Tried::default(),
         }
     }
@@ -232,6 +242,7 @@ impl Device {
         for room in self.rooms().collect::<Vec<_>>() {
             self.wish(outside.now_ms, Wish::Whole { room, entries: Vec::new() });
         }
+        self.look_at_cursors(outside.now_ms);
         self.plan(outside);
     }
 
@@ -357,6 +368,7 @@ impl Device {
         if matches!(self.mood, Mood::Quiet | Mood::Silent) || known.is_empty() {
             return;
         }
+        self.think_of_cursors(now_ms, story);
         let room = known[outside.random.below(known.len() as u64) as usize];
         let chance = if self.mood == Mood::Reading || is_hasty && outside.one_in(2) {
             READS.start
@@ -427,6 +439,7 @@ impl Device {
                 ..v1::History::default()
             })
         };
+        let conversation_id = |room: usize| cast::room(room).to_bytes();
         match wish {
             Wish::Create(room) => client_frame::Body::Create(cast::creation(*room)),
             Wish::Send(message) => client_frame::Body::Send(v1::SendMessage {
@@ -436,6 +449,18 @@ impl Device {
                 kind: EntryKind::Text as i32,
                 body: story::body(*message),
                 ..v1::SendMessage::default()
+            }),
+            Wish::Advance { room, to: Cursors { delivered, read: 0 } } => {
+                let (conversation_id, seq) = (conversation_id(*room), *delivered);
+                client_frame::Body::Delivered(v1::DeliveredUpTo { handle: 0, conversation_id, seq })
+            }
+            Wish::Advance { room, to: Cursors { read, .. } } => {
+                let (conversation_id, seq) = (conversation_id(*room), *read);
+                client_frame::Body::Read(v1::ReadUpTo { handle: 0, conversation_id, seq })
+            }
+            Wish::Look(room) => client_frame::Body::Get(v1::GetConversation {
+                handle: 0,
+                conversation_id: conversation_id(*room),
             }),
             Wish::Read { room, after } => history(*room, *after, 0),
             Wish::Whole { room, entries } => match entries.last() {

@@ -67,6 +67,46 @@ pub enum Event {
         /// Consecutive entries.
         entries: Vec<Seen>,
     },
+    /// A device says for the first time that its user's cursors are this far; 0: it says nothing of that one.
+    Advanced {
+        /// Whose.
+        user: usize,
+        /// Where.
+        room: usize,
+        /// How far.
+        to: Cursors,
+    },
+    /// The server says that it has them there, or further on.
+    Kept {
+        /// Whose.
+        user: usize,
+        /// Where.
+        room: usize,
+        /// How far, as the device said.
+        to: Cursors,
+    },
+    /// What a page says of the cursors in one room.
+    Members {
+        /// Events that had happened when it was asked for.
+        begun: usize,
+        /// To whom.
+        device: usize,
+        /// Which room.
+        room: usize,
+        /// Users and their cursors; one may be there twice.
+        members: Vec<(usize, Cursors)>,
+    },
+    /// What a live event says of one member's cursors.
+    Receipt {
+        /// To whom.
+        device: usize,
+        /// In which room.
+        room: usize,
+        /// Whose.
+        user: usize,
+        /// How far.
+        cursors: Cursors,
+    },
     /// Everything in a room, read when all was over.
     Whole {
         /// By whom.
@@ -76,6 +116,15 @@ pub enum Event {
         /// From the first to the last.
         entries: Vec<Seen>,
     },
+}
+
+/// How far a room has reached one of a user's devices, and how far the user has read it; 0: nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Cursors {
+    /// Delivered up to this entry.
+    pub delivered: u64,
+    /// Read up to this one.
+    pub read: u64,
 }
 
 /// An entry that somebody saw.
@@ -112,7 +161,12 @@ impl History {
             | Event::Synced { room, entries, .. }
             | Event::Whole { room, entries, .. } => (*room, entries),
             Event::Live { room, entry, .. } => (*room, std::slice::from_ref(entry)),
-            Event::Sent { room, .. } | Event::Acked { room, .. } => (*room, &[]),
+            Event::Sent { room, .. }
+            | Event::Acked { room, .. }
+            | Event::Advanced { room, .. }
+            | Event::Kept { room, .. }
+            | Event::Members { room, .. }
+            | Event::Receipt { room, .. } => (*room, &[]),
             Event::Refused { .. } => (0, &[]),
         }
     }

@@ -21,10 +21,10 @@
 //!  history.rs: what devices did and saw  ->  promises/: one checker each
 //! ```
 //!
-//! A run: everything starts; devices make rooms, write, repeat, read, leave and come back, while faults begin and end;
-//! then all is mended, and the cluster has to answer everything, and to end all moves, with copies as far apart as zones
-//! let them be; every device reads every room from its beginning; at last nobody asks for anything, and all groups have to
-//! hibernate. Then the checkers look at the history. A failure names its seed, and `ringline-bench world --seed N` runs it
+//! A run: everything starts; devices make rooms, write, repeat, read, move cursors, leave and come back, while faults begin
+//! and end; then all is mended, and the cluster has to answer everything, and to end all moves, with copies as far apart as
+//! zones let them be; every device reads every room from its beginning; at last nobody asks for anything, and all groups have
+//! to hibernate. Then the checkers look at the history. A failure names its seed, and `ringline-bench world --seed N` runs it
 //! again. What a run really tried is counted in `tried.rs`.
 //!
 //! Real: domain, sessions, router, storage client and loop of the gateway; all of a storage node above the system
@@ -200,7 +200,7 @@ impl World {
             let user = cast::user(cast::DEVICE_USERS[number]);
             let token = keys.access_token(user, cast::device(number), START_MS);
             let host = HOSTS.nodes + HOSTS.gateways + number;
-            Device::new(number, host, HOSTS.gateway_hosts(), token)
+            Device::new(number, host, HOSTS.gateway_hosts(), token, seed)
         };
         let mut devices: Vec<Device> = (0..HOSTS.devices).map(device).collect();
         devices.iter_mut().for_each(|device| device.plan(&mut outside));

@@ -30,6 +30,8 @@ pub struct Tried {
     pub followed: u64,
     /// Devices that were told to come again since a gateway let in too many already.
     pub put_off: u64,
+    /// Cursors that devices moved, and were told so.
+    pub cursors: u64,
     /// Runs with open links of the version before this one.
     pub old_links: u64,
     /// Times that all replicas of a node came to hibernate while faults came.
@@ -52,6 +54,7 @@ impl AddAssign for Tried {
         self.sent_on += other.sent_on;
         self.followed += other.followed;
         self.put_off += other.put_off;
+        self.cursors += other.cursors;
         self.old_links += other.old_links;
         self.rests_under_faults += other.rests_under_faults;
         self.rests_afterwards += other.rests_afterwards;
@@ -61,7 +64,7 @@ impl AddAssign for Tried {
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { doubled, overtaken, pauses, leaders_replaced, disks_lost, .. } = self;
-        let Self { syncs_failed, starts_refused, forgotten, drained, .. } = self;
+        let Self { syncs_failed, starts_refused, forgotten, drained, cursors, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
@@ -69,7 +72,7 @@ impl fmt::Display for Tried {
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
         write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;
-        write!(formatter, "{put_off} put off, {old_links} runs with old links, ")?;
+        write!(formatter, "{put_off} put off, {cursors} cursors moved, {old_links} runs with old links, ")?;
         write!(formatter, "all of a node hibernated {rests_under_faults} times under faults, ")?;
         write!(formatter, "{rests_afterwards} times afterwards")
     }

@@ -105,6 +105,7 @@ impl Device {
                     story.tell(Event::Live { device: self.number, room, entry });
                 }
             }
+            server_frame::Body::Receipt(receipt) => self.receipt_came(&receipt, story),
             server_frame::Body::SyncNeeded(_) => self.wish(outside.now_ms, Wish::Sync),
             _ => {}
         }
@@ -129,7 +130,13 @@ impl Device {
                 let time_ms = server_time_ms.saturating_add_signed(accepted.time_delta_ms);
                 story.tell(Event::Acked { message, room, seq, time_ms });
             }
-            (Wish::Sync, server_frame::Body::SyncPage(page)) => self.synced(page, story, outside),
+            (Wish::Advance { room, to }, server_frame::Body::Done(_)) => self.cursors_kept(room, to, story),
+            (Wish::Look(_), server_frame::Body::Conversation(conversation)) => {
+                self.members_shown(asked.begun, &conversation, story);
+            }
+            (Wish::Sync, server_frame::Body::SyncPage(page)) => {
+                self.synced(asked.begun, page, story, outside)
+            }
             (Wish::Read { room, after }, server_frame::Body::HistoryPage(page)) => {
                 let entries = page.entries.iter().map(story::seen).collect();
                 let (begun, head) = (asked.begun, page.head_seq);
@@ -162,7 +169,7 @@ impl Device {
         self.wish(outside.now_ms + after_ms, wish);
     }
 
-    fn synced(&mut self, page: v1::SyncPage, story: &mut Story, outside: &mut Outside) {
+    fn synced(&mut self, begun: usize, page: v1::SyncPage, story: &mut Story, outside: &mut Outside) {
         let device = self.number;
         for delta in page.conversations {
             let Some(conversation) = delta.conversation else { continue };
@@ -170,6 +177,7 @@ impl Device {
                 story.tell(Event::Refused { device, what: "a sync page with a strange room".into() });
                 continue;
             };
+            self.members_shown(begun, &conversation, story);
             let entries: Vec<Seen> = delta.entries.iter().map(story::seen).collect();
             self.stored.entry(room).or_default().extend(entries.iter().map(|entry| entry.seq));
             let head = self.heads.entry(room).or_default();

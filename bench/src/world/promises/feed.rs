@@ -26,6 +26,7 @@ pub(super) fn check(history: &History) -> Result<(), String> {
                 *head = (*head).max(*seq);
             }
             Event::Sent { .. } | Event::Refused { .. } | Event::Read { .. } => {}
+            Event::Advanced { .. } | Event::Kept { .. } | Event::Members { .. } | Event::Receipt { .. } => {}
         }
     }
     for (room, head) in heads {

@@ -2,31 +2,12 @@
 //! was begun is in the room that it shows, and a message has a higher number than all that was known before it was
 //! written. A page has what it says that there is.
 
+use super::known::Known;
 use crate::world::history::{Event, History, Seen};
 use std::collections::BTreeMap;
 
-/// By room: after which event the newest known number is which.
-#[derive(Default)]
-struct Known(BTreeMap<usize, Vec<(usize, u64)>>);
-
-impl Known {
-    fn learn(&mut self, at: usize, room: usize, seq: u64) {
-        let steps = self.0.entry(room).or_default();
-        if seq > steps.last().map_or(0, |(_, newest)| *newest) {
-            steps.push((at, seq));
-        }
-    }
-
-    /// What was known in a room before this event, and since which one.
-    fn before(&self, at: usize, room: usize) -> Option<(usize, u64)> {
-        let steps = self.0.get(&room)?;
-        let count = steps.partition_point(|(step, _)| *step < at);
-        steps.get(count.checked_sub(1)?).copied()
-    }
-}
-
 pub(super) fn check(history: &History) -> Result<(), String> {
-    let mut known = Known::default();
+    let mut known: Known<usize> = Known::default();
     let mut written: BTreeMap<usize, usize> = BTreeMap::new();
     for (at, event) in history.events.iter().enumerate() {
         let newest = match event {
@@ -35,7 +16,7 @@ pub(super) fn check(history: &History) -> Result<(), String> {
                 0
             }
             Event::Acked { message, room, seq, .. } => {
-                let before = written.get(message).and_then(|begun| known.before(*begun, *room));
+                let before = written.get(message).and_then(|begun| known.before(*begun, room));
                 if let Some((step, newest)) = before.filter(|(_, newest)| newest >= seq) {
                     let since = &history.events[step];
                     return Err(format!("{event:?} was written after entry {newest} was known ({since:?})"));
@@ -45,8 +26,7 @@ pub(super) fn check(history: &History) -> Result<(), String> {
             Event::Read { begun, device, room, after, head, entries } => {
                 check_page(*after, *head, entries)
                     .map_err(|how| format!("device {device}, room {room}: {how}"))?;
-                if let Some((step, newest)) = known.before(*begun, *room).filter(|(_, newest)| newest > head)
-                {
+                if let Some((step, newest)) = known.before(*begun, room).filter(|(_, newest)| newest > head) {
                     let since = &history.events[step];
                     return Err(format!(
                         "device {device} read room {room} up to {head}, after entry {newest} was known ({since:?})"

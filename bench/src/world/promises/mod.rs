@@ -9,14 +9,17 @@
 //! | `elections` | a term of a shard has one leader |
 //! | `copies` | copies that have applied the same entries have the same rows |
 //! | `feed` | every device learns of everything by syncing |
+//! | `cursors` | delivered and read never fall, and where they were acknowledged to be they stay |
 //! | `heals` | once the faults are over everything is answered, every copy catches up, nothing was refused, and at last all rests |
 
 mod copies;
+mod cursors;
 mod durable;
 mod elections;
 mod feed;
 mod fresh;
 mod heals;
+mod known;
 mod order;
 mod repeat;
 
@@ -34,7 +37,7 @@ pub struct Broken {
 type Checker = fn(&History) -> Result<(), String>;
 
 /// All of them, in the order in which they are asked.
-const CHECKERS: [(&str, Checker); 8] = [
+const CHECKERS: [(&str, Checker); 9] = [
     ("elections", elections::check),
     ("order", order::check),
     ("repeat", repeat::check),
@@ -43,6 +46,7 @@ const CHECKERS: [(&str, Checker); 8] = [
     ("durable", durable::check),
     ("feed", feed::check),
     ("copies", copies::check),
+    ("cursors", cursors::check),
 ];
 
 /// Whether every promise was kept; the first that was not.

@@ -1,7 +1,7 @@
 //! Each checker finds what it is for, and passes what is well.
 
 use super::check;
-use crate::world::history::{Event, History, Seen};
+use crate::world::history::{Cursors, Event, History, Seen};
 
 fn entry(seq: u64, message: usize) -> Seen {
     Seen { seq, time_ms: 10 * seq, message: Some(message) }
@@ -123,6 +123,45 @@ fn a_page_has_what_it_says_that_there_is() {
     }
     for (after, entries) in [(0, &both[..1]), (0, &[]), (1, &[])] {
         assert_eq!(judged(page(after, 2, entries)), "fresh", "{after} {entries:?}");
+    }
+}
+
+#[test]
+fn cursors_that_fall_or_were_never_there_are_found() {
+    let at = |delivered, read| Cursors { delivered, read };
+    let advanced = |seq| Event::Advanced { user: 0, room: 0, to: at(seq, seq) };
+    let kept = |seq| Event::Kept { user: 0, room: 0, to: at(seq, seq) };
+    let receipt =
+        |delivered, read| Event::Receipt { device: 1, room: 0, user: 0, cursors: at(delivered, read) };
+    let first = good().len();
+    // `after`: of the events behind the good ones those that had happened when it was asked for.
+    let members = |after: usize, delivered, read| Event::Members {
+        begun: first + after,
+        device: 1,
+        room: 0,
+        members: vec![(0, at(delivered, read))],
+    };
+    let judged_behind = |events: &[Event]| judged(good().into_iter().chain(events.to_vec()).collect());
+    for events in [
+        &[advanced(2), kept(2), members(2, 2, 2)][..],
+        &[advanced(2), kept(2), advanced(1), kept(1), members(4, 2, 2)],
+        // It was under way when the cursor was acknowledged; it is an old event.
+        &[advanced(2), kept(2), members(1, 0, 0)],
+        &[advanced(2), kept(2), receipt(1, 1)],
+        &[advanced(2), members(1, 2, 1), members(2, 2, 2)],
+    ] {
+        assert_eq!(judged_behind(events), "kept", "{events:#?}");
+    }
+    for events in [
+        &[advanced(2), kept(2), members(2, 2, 1)][..],
+        &[advanced(2), kept(2), members(2, 1, 1)],
+        &[advanced(2), members(1, 2, 2), members(2, 2, 1)],
+        &[advanced(2), receipt(2, 2), members(2, 0, 0)],
+        &[advanced(1), members(1, 2, 1)],
+        &[advanced(1), receipt(2, 1)],
+        &[advanced(2), members(1, 1, 2)],
+    ] {
+        assert_eq!(judged_behind(events), "cursors", "{events:#?}");
     }
 }
 
