@@ -9,7 +9,7 @@ use super::cast;
 use super::history::{Cursors, Seen};
 use super::network::{ConnectionId, Line, Side};
 use super::outside::Outside;
-use super::story::{self, Story};
+use super::story::Story;
 use super::tried::Tried;
 use crate::workload::random::Random;
 use bytes::BytesMut;
@@ -447,7 +447,7 @@ impl Device {
                 client_message_id: client_message_id(*message),
                 predecessor: story.unanswered_before(*message).map_or(0, client_message_id),
                 kind: EntryKind::Text as i32,
-                body: story::body(*message),
+                body: story.messages[*message].body.clone(),
                 ..v1::SendMessage::default()
             }),
             Wish::Advance { room, to: Cursors { delivered, read: 0 } } => {

@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// In place of a message: an entry that is one, with a body that nobody wrote.
+pub const NOBODYS: usize = usize::MAX;
+
 /// Something that a client did or saw. Devices, rooms and messages are numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -134,7 +137,7 @@ pub struct Seen {
     pub seq: u64,
     /// Its time.
     pub time_ms: u64,
-    /// Which message it is; `None`: the server's own.
+    /// Which message it is, or [`NOBODYS`]; `None`: the server's own.
     pub message: Option<usize>,
 }
 

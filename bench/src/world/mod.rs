@@ -64,7 +64,7 @@ mod zones;
 mod tests;
 
 pub use faults::{Aim, Back, Fault, Loss, Planned};
-pub use history::{Event, History, Seen};
+pub use history::{Cursors, Event, History, NOBODYS, Seen};
 pub use operator::{Wish, Wished};
 pub use runs::{Failure, Outcome, run, run_many, run_many_with, run_with};
 pub use storage_node::plant::Plant;
@@ -219,7 +219,7 @@ impl World {
             operator,
             doors,
             fleet: FleetWatch::default(),
-            story: Story::new(),
+            story: Story::new(seed),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             mended_ms: None,
             at_rest: [false; HOSTS.nodes + 1],

@@ -5,7 +5,7 @@ use crate::world::HOSTS;
 use crate::world::history::{Event, Seen};
 use crate::world::network::{ConnectionId, Parcel};
 use crate::world::outside::Outside;
-use crate::world::story::{self, Story};
+use crate::world::story::Story;
 use bytes::{Bytes, BytesMut};
 use wire_protocol::session::{ClientEvent, ClientSession, Proof};
 use wire_protocol::v1::session_closing::Reason;
@@ -100,7 +100,7 @@ impl Device {
             server_frame::Body::Message(message) => {
                 let room = story.room(&message.conversation_id);
                 if let (Some(room), Some(entry)) = (room, message.entry) {
-                    let entry = story::seen(&entry);
+                    let entry = story.seen(&entry);
                     self.stored.entry(room).or_default().insert(entry.seq);
                     story.tell(Event::Live { device: self.number, room, entry });
                 }
@@ -138,13 +138,13 @@ impl Device {
                 self.synced(asked.begun, page, story, outside)
             }
             (Wish::Read { room, after }, server_frame::Body::HistoryPage(page)) => {
-                let entries = page.entries.iter().map(story::seen).collect();
+                let entries = page.entries.iter().map(|entry| story.seen(entry)).collect();
                 let (begun, head) = (asked.begun, page.head_seq);
                 story.tell(Event::Read { begun, device, room, after, head, entries });
             }
             (Wish::Whole { room, mut entries }, server_frame::Body::HistoryPage(page)) => {
                 let is_empty = page.entries.is_empty();
-                entries.extend(page.entries.iter().map(story::seen));
+                entries.extend(page.entries.iter().map(|entry| story.seen(entry)));
                 if is_empty || entries.last().is_some_and(|last| last.seq >= page.head_seq) {
                     self.wholes.insert(room);
                     story.tell(Event::Whole { device, room, entries });
@@ -178,7 +178,7 @@ impl Device {
                 continue;
             };
             self.members_shown(begun, &conversation, story);
-            let entries: Vec<Seen> = delta.entries.iter().map(story::seen).collect();
+            let entries: Vec<Seen> = delta.entries.iter().map(|entry| story.seen(entry)).collect();
             self.stored.entry(room).or_default().extend(entries.iter().map(|entry| entry.seq));
             let head = self.heads.entry(room).or_default();
             *head = (*head).max(conversation.head_seq);

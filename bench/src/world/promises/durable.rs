@@ -1,6 +1,7 @@
-//! Acknowledged is durable: whoever is in the room finds the message at the end, under the number that was told.
+//! Acknowledged is durable: whoever is in the room finds the message at the end, under the number that was told. And nothing
+//! is there, or is ever seen, that nobody wrote.
 
-use crate::world::history::{Event, History};
+use crate::world::history::{Event, History, NOBODYS};
 use std::collections::BTreeMap;
 
 pub(super) fn check(history: &History) -> Result<(), String> {
@@ -8,6 +9,10 @@ pub(super) fn check(history: &History) -> Result<(), String> {
     for event in &history.events {
         if let Event::Whole { device, room, entries } = event {
             wholes.insert((*room, *device), entries);
+        }
+        let (room, entries) = History::seen(event);
+        if let Some(entry) = entries.iter().find(|entry| entry.message == Some(NOBODYS)) {
+            return Err(format!("entry {} of room {room} has a body that nobody wrote", entry.seq));
         }
     }
     for event in &history.events {

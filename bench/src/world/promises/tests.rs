@@ -1,7 +1,7 @@
 //! Each checker finds what it is for, and passes what is well.
 
 use super::check;
-use crate::world::history::{Cursors, Event, History, Seen};
+use crate::world::history::{Cursors, Event, History, NOBODYS, Seen};
 
 fn entry(seq: u64, message: usize) -> Seen {
     Seen { seq, time_ms: 10 * seq, message: Some(message) }
@@ -61,6 +61,7 @@ fn each_checker_finds_its_own() {
     let both = [entry(1, 7), entry(2, 8)];
     for (promise, events) in [
         ("durable", with(8, whole(1, &both[..1]))),
+        ("durable", with(5, Event::Live { device: 0, room: 0, entry: entry(3, NOBODYS) })),
         ("order", with(8, whole(1, &both[1..]))),
         ("order", with(5, synced(0, &[entry(1, 8)]))),
         ("order", with(2, Event::Acked { message: 8, room: 0, seq: 2, time_ms: 5 })),
