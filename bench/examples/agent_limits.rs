@@ -13,7 +13,8 @@ use bench::agent::identity::{Minter, generate_key_pem};
 use bench::agent::null_server::{NullServer, SERVER_NAME};
 use bench::agent::protocol::names::{Names, RoomShape, Rooms};
 use bench::agent::protocol::ringline::{Framing, RinglineClients, Shared};
-use bench::agent::protocol::{ProtocolEvent, Request, Token};
+use bench::agent::protocol::targets::TargetNames;
+use bench::agent::protocol::{ProtocolEvent, Request, TargetIndex, Token};
 use bench::clock;
 use bench::measure::{self, histogram::Latencies};
 use bench::workload::load::{Action, DeviceEvent, Workload};
@@ -159,8 +160,9 @@ impl Bench {
             framing: Framing::Native,
             heartbeat_s: 60,
             zero_wall_ms: clock::wall_ms() - clock::now_us() / 1_000,
+            targets: TargetNames::default(),
         };
-        let clients = RinglineClients { shared: Arc::new(shared), targets: 1 };
+        let clients = RinglineClients { shared: Arc::new(shared) };
         let sources = (2..6).map(|last| IpAddr::from([127, 0, 0, last])).collect();
         let engine = Engine::new(vec![target], sources, Box::new(clients))?;
         Ok(Self { engine, load: Load { devices: devices.parse()?, ..Load::default() }, tls })
@@ -171,7 +173,8 @@ impl Bench {
         for device in 0..self.load.devices {
             let device = DeviceIndex(device);
             self.load.actions.push_back(Action::Disconnect { device });
-            self.load.actions.push_back(Action::Connect { device, resume });
+            let target = TargetIndex(0);
+            self.load.actions.push_back(Action::Connect { device, target, resume });
             let begun = before + device.0 as usize + 1;
             while begun >= self.load.ready + self.load.lost + CONNECTING_MAX {
                 self.engine.turn(&mut self.load, 100_000)?;

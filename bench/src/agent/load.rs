@@ -4,13 +4,14 @@ use super::engine::{Engine, Target, tls::KeepTickets, tls::TlsTarget};
 use super::identity::Minter;
 use super::protocol::names::{Names, RoomShape, Rooms};
 use super::protocol::ringline::{Framing, RinglineClients, Shared};
+use super::protocol::targets::TargetNames;
 use super::service::{Load, LoadSetup, Report};
 use crate::clock;
 use crate::coordinator::control::clocks::ProcessClock;
 use crate::coordinator::control::messages::{Prepare, Subject, TargetAddress};
 use crate::measure::process;
 use crate::peers::MadeClients;
-use crate::workload::load::AgentLoad;
+use crate::workload::load::{AgentLoad, Targets};
 use crate::workload::plan::{Plan, RouteName};
 use crate::workload::population::{Population, Room, RoomIndex, Share, UserIndex};
 use std::collections::VecDeque;
@@ -86,7 +87,8 @@ impl Load for RunLoad {
         let targets = prepare.targets.iter().map(|target| resolve(target, alpn, keep));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
         let engine = Engine::new(targets, self.setup.sources.clone(), clients).map_err(|e| e.to_string())?;
-        let load = AgentLoad::new(plan.clone(), share, run_id);
+        let count = u16::try_from(prepare.targets.len()).map_err(|_| "too many targets".to_owned())?;
+        let load = AgentLoad::new(plan.clone(), share, run_id, Targets::spread(count));
         self.active = Some(Active { engine, load, plan, phase: None, settling: false, faults: 0 });
         Ok(())
     }
@@ -199,8 +201,10 @@ fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, String
     };
     let zero_wall_ms = clock::wall_ms().saturating_sub(clock::now_us() / 1_000);
     let heartbeat_s = plan.transport.heartbeat_s;
-    let shared = Arc::new(Shared { names: Arc::new(names), minter, framing, heartbeat_s, zero_wall_ms });
-    Ok((Box::new(RinglineClients { shared, targets: prepare.targets.len() }), alpn, *run_id))
+    let targets = TargetNames::new(prepare.targets.iter().map(|target| target.address.as_str()));
+    let names = Arc::new(names);
+    let shared = Arc::new(Shared { names, minter, framing, heartbeat_s, zero_wall_ms, targets });
+    Ok((Box::new(RinglineClients { shared }), alpn, *run_id))
 }
 
 fn resolve(target: &TargetAddress, alpn: &[u8], keep: KeepTickets) -> Result<Target, String> {

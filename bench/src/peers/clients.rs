@@ -13,14 +13,9 @@ struct PeerClients {
     run_id: u64,
     heartbeat_s: u32,
     population: Arc<Population>,
-    targets: usize,
 }
 
 impl Clients for PeerClients {
-    fn target(&self, device: DeviceIndex, failures: u32) -> usize {
-        (self.population.user_of(device).0 as usize + failures as usize) % self.targets
-    }
-
     fn protocol(&mut self, device: DeviceIndex, memory: DeviceMemory) -> Box<dyn ClientProtocol> {
         let names = Names {
             run_id: self.run_id,
@@ -51,7 +46,6 @@ pub fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, St
         run_id: *run_id,
         heartbeat_s: prepare.plan.transport.heartbeat_s,
         population: Arc::new(people.clone()),
-        targets: prepare.targets.len(),
     };
     Ok((Box::new(clients), alpn, *run_id))
 }

@@ -121,7 +121,6 @@ pub(super) struct Connection {
     read_closed: bool,
     /// Waits in the engine's list of connections with more to read.
     pub(super) listed: bool,
-    ready: bool,
 }
 
 /// Where a connection is in its life.
@@ -165,18 +164,12 @@ impl Connection {
             readable: false,
             read_closed: false,
             listed: false,
-            ready: false,
         }
     }
 
     /// Closes the socket; what the device is to keep.
     pub(super) fn into_memory(self) -> DeviceMemory {
         self.protocol.into_memory()
-    }
-
-    /// Whether the protocol has ever been ready for requests.
-    pub(super) fn was_ready(&self) -> bool {
-        self.ready
     }
 
     /// When [`Self::handle_timeout`] is to be called.
@@ -270,7 +263,6 @@ impl Connection {
                 break;
             }
         }
-        self.ready |= io.events.contains(&ProtocolEvent::Ready);
         let flushed = self.flush(io);
         if progress.lost.is_none() {
             progress.lost = flushed.err();

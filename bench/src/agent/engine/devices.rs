@@ -4,7 +4,7 @@ use super::connection::Connection;
 use crate::agent::protocol::DeviceMemory;
 use crate::workload::population::DeviceIndex;
 
-/// Devices of a page: 48 KiB at a time.
+/// Devices of a page: 40 KiB at a time.
 const PAGE_DEVICES: usize = 1_024;
 
 /// What is known of a device, connected or not.
@@ -13,8 +13,6 @@ pub(super) struct Device {
     /// What its last connection left; empty while it is connected.
     pub(super) memory: DeviceMemory,
     pub(super) connection: Option<Box<Connection>>,
-    /// Connections in a row that did not become ready.
-    pub(super) failures: u32,
 }
 
 type Page = Box<[Device]>;
@@ -55,9 +53,7 @@ impl Devices {
     pub(super) fn disconnect(&mut self, device: DeviceIndex) -> bool {
         let entry = self.entry(device);
         let Some(connection) = entry.connection.take() else { return false };
-        let ready = connection.was_ready();
         entry.memory = connection.into_memory();
-        entry.failures = if ready { 0 } else { entry.failures.saturating_add(1) };
         self.connections -= 1;
         true
     }

@@ -19,7 +19,7 @@ mod timers;
 pub mod tls;
 mod waiting;
 
-use super::protocol::{ClientProtocol, DeviceMemory, NotSent, ProtocolEvent, Request, Token};
+use super::protocol::{ClientProtocol, DeviceMemory, NotSent, ProtocolEvent, Request, TargetIndex, Token};
 use crate::clock;
 use crate::measure::histogram::Latencies;
 use crate::workload::load::{Action, DeviceEvent, Workload};
@@ -56,10 +56,6 @@ pub struct Target {
 
 /// Who the devices are to the servers.
 pub trait Clients: Send {
-    /// Which of the engine's targets a device connects to. `failures`: its connections in a row that did not become
-    /// ready; a client of a server that is gone would try another one.
-    fn target(&self, device: DeviceIndex, failures: u32) -> usize;
-
     /// A protocol for the device's next connection, with what its last one left.
     fn protocol(&mut self, device: DeviceIndex, memory: DeviceMemory) -> Box<dyn ClientProtocol>;
 }
@@ -236,9 +232,9 @@ impl Engine {
 
     fn carry_out(&mut self, workload: &mut dyn Workload, now_us: u64, device: DeviceIndex, action: &Action) {
         match action {
-            Action::Connect { resume, .. } => {
+            Action::Connect { target, resume, .. } => {
                 let use_ticket = if *resume { UseTicket::Yes } else { UseTicket::No };
-                self.connect(workload, now_us, device, use_ticket);
+                self.connect(workload, now_us, device, *target, use_ticket);
             }
             Action::Disconnect { .. } => {
                 self.devices.disconnect(device);
@@ -254,13 +250,12 @@ impl Engine {
         workload: &mut dyn Workload,
         now_us: u64,
         device: DeviceIndex,
+        target: TargetIndex,
         use_ticket: UseTicket,
     ) {
         // A workload that connects a device twice has lost count; the newest one holds, as it would for a person.
         self.devices.disconnect(device);
-        let entry = self.devices.entry(device);
-        let place = self.clients.target(device, entry.failures);
-        let Some(target) = self.targets.get(place) else {
+        let Some(target) = self.targets.get(usize::from(target.0)) else {
             return self.tell_lost(workload, now_us, device, Loss::new("no_target"));
         };
         let begun = self.sockets.connect(target.address).and_then(|mut socket| {
@@ -270,12 +265,9 @@ impl Engine {
         });
         let socket = match begun {
             Ok(socket) => socket,
-            Err(error) => {
-                entry.failures = entry.failures.saturating_add(1);
-                return self.tell_lost(workload, now_us, device, Loss::of(&error));
-            }
+            Err(error) => return self.tell_lost(workload, now_us, device, Loss::of(&error)),
         };
-        let memory = std::mem::take(&mut entry.memory);
+        let memory = std::mem::take(&mut self.devices.entry(device).memory);
         let beginning = Beginning {
             socket,
             tls: target.tls.clone(),

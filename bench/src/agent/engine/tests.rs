@@ -6,6 +6,7 @@ use crate::agent::identity::{Minter, generate_key_pem};
 use crate::agent::null_server::{NullServer, SERVER_NAME};
 use crate::agent::protocol::names::{Names, RoomShape, tests::Listed};
 use crate::agent::protocol::ringline::{Framing, RinglineClients, Shared};
+use crate::agent::protocol::targets::TargetNames;
 use crate::agent::protocol::{Message, ProtocolFault};
 use crate::workload::population::{RoomIndex, UserIndex};
 use bytes::{Bytes, BytesMut};
@@ -47,7 +48,8 @@ impl Workload for Script {
 
 impl Script {
     fn connect(&mut self, device: u32, resume: bool) {
-        self.actions.push_back(Action::Connect { device: DeviceIndex(device), resume });
+        let (device, target) = (DeviceIndex(device), TargetIndex(0));
+        self.actions.push_back(Action::Connect { device, target, resume });
     }
 
     fn ask(&mut self, device: u32, token: u64, request: Request) {
@@ -147,8 +149,9 @@ fn engine_of(target: Target, sources: &[[u8; 4]]) -> Engine {
         framing: Framing::Native,
         heartbeat_s: 0,
         zero_wall_ms: clock::wall_ms(),
+        targets: TargetNames::default(),
     };
-    let clients = RinglineClients { shared: Arc::new(shared), targets: 1 };
+    let clients = RinglineClients { shared: Arc::new(shared) };
     let sources = sources.iter().map(|source| IpAddr::from(*source)).collect();
     Engine::new(vec![target], sources, Box::new(clients)).expect("a poll")
 }
@@ -293,6 +296,16 @@ fn what_the_protocol_cannot_do_is_refused_for_good() {
 }
 
 #[test]
+fn a_target_that_the_engine_does_not_know_is_lost_at_once() {
+    let mut engine = engine_of(Target { address: ([127, 0, 0, 1], 9).into(), tls: None }, &[]);
+    let mut script = Script::default();
+    let (device, target) = (DeviceIndex(0), TargetIndex(1));
+    script.actions.push_back(Action::Connect { device, target, resume: false });
+    until(&mut engine, &mut script, "lost", |script| !script.lost().is_empty());
+    assert_eq!(script.lost(), ["no_target"]);
+}
+
+#[test]
 fn a_waker_ends_a_turn() {
     let mut engine = engine_of(Target { address: ([127, 0, 0, 1], 9).into(), tls: None }, &[]);
     engine.waker().wake().expect("it has a poll");
@@ -343,10 +356,6 @@ impl ClientProtocol for Raw {
 struct RawClients;
 
 impl Clients for RawClients {
-    fn target(&self, _: DeviceIndex, _: u32) -> usize {
-        0
-    }
-
     fn protocol(&mut self, _: DeviceIndex, _: DeviceMemory) -> Box<dyn ClientProtocol> {
         Box::new(Raw)
     }

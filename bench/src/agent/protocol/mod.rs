@@ -9,7 +9,10 @@
 //! what is asked and what an answer means. Ringline's own is [`ringline`]; those of the peers are in `peers/`.
 
 pub mod names;
+pub mod targets;
 pub mod ringline;
+
+pub use targets::TargetIndex;
 
 use crate::workload::population::RoomIndex;
 use bytes::{Bytes, BytesMut};
@@ -126,6 +129,8 @@ pub enum ProtocolEvent {
         code: String,
         /// How long to wait before coming back, in milliseconds.
         retry_after_ms: u32,
+        /// Where to go instead, best first; empty: where the device came in.
+        go_to: Vec<TargetIndex>,
     },
 }
 

@@ -93,7 +93,11 @@ impl Mqtt {
             }
             (Packet::ConnAck { code, .. }, Stage::Connecting) => {
                 self.stage = Stage::Closed;
-                events.push(ProtocolEvent::Closing { code: refusal(code), retry_after_ms: 0 });
+                events.push(ProtocolEvent::Closing {
+                    code: refusal(code),
+                    retry_after_ms: 0,
+                    go_to: Vec::new(),
+                });
             }
             (_, Stage::Connecting) | (Packet::ConnAck { .. }, _) => {
                 return Err(fault("the welcome came not first, or twice"));

@@ -142,7 +142,8 @@ fn a_server_that_breaks_the_protocol_is_left() {
 #[test]
 fn a_refused_connection_says_why() {
     let mut mqtt = Mqtt::new(names(0), &DeviceMemory::default());
-    let closing = ProtocolEvent::Closing { code: "server_unavailable".into(), retry_after_ms: 0 };
+    let closing =
+        ProtocolEvent::Closing { code: "server_unavailable".into(), retry_after_ms: 0, go_to: Vec::new() };
     assert_eq!(take(&mut mqtt, b"\x20\x02\0\x03\x20\x02\0\0").1, [closing]);
 }
 

@@ -274,7 +274,7 @@ impl JetStream {
             status => {
                 self.link.stage = Stage::Closed;
                 let code = format!("pull_{}", status.unwrap_or_default());
-                events.push(ProtocolEvent::Closing { code, retry_after_ms: 0 });
+                events.push(ProtocolEvent::Closing { code, retry_after_ms: 0, go_to: Vec::new() });
                 Ok(())
             }
         }

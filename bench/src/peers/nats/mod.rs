@@ -113,7 +113,7 @@ impl Link {
             return ProtocolEvent::Refused { token: None, code, retryable: false, retry_after_ms: 0 };
         }
         self.stage = Stage::Closed;
-        ProtocolEvent::Closing { code, retry_after_ms: 0 }
+        ProtocolEvent::Closing { code, retry_after_ms: 0, go_to: Vec::new() }
     }
 
     fn ping(&mut self, waiting: Option<Token>, out: &mut BytesMut) {

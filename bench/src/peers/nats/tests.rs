@@ -135,7 +135,8 @@ fn core_messages_come_whole_wherever_they_are_cut() {
 
 #[test]
 fn errors_close_but_for_permissions() {
-    let closing = ProtocolEvent::Closing { code: "slow_consumer".into(), retry_after_ms: 0 };
+    let closing =
+        ProtocolEvent::Closing { code: "slow_consumer".into(), retry_after_ms: 0, go_to: Vec::new() };
     assert_eq!(take(&mut core(), b"-ERR 'Slow Consumer'\r\nPING\r\n"), (String::new(), vec![closing]));
     let (_, events) = take(&mut core(), b"-ERR 'Permissions Violation for Publish to \"a\"'\r\n");
     assert!(matches!(&events[..], [ProtocolEvent::Refused { token: None, retryable: false, .. }]));

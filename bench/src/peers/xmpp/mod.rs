@@ -160,7 +160,11 @@ impl Xmpp {
     fn close(&mut self, code: &str, events: &mut Vec<ProtocolEvent>) {
         if self.stage != Stage::Closed {
             self.stage = Stage::Closed;
-            events.push(ProtocolEvent::Closing { code: code.to_owned(), retry_after_ms: 0 });
+            events.push(ProtocolEvent::Closing {
+                code: code.to_owned(),
+                retry_after_ms: 0,
+                go_to: Vec::new(),
+            });
         }
     }
 

@@ -114,7 +114,8 @@ fn the_opening_goes_step_by_step() {
 
 #[test]
 fn refusals_of_the_opening_say_why() {
-    let closing = |code: &str| ProtocolEvent::Closing { code: code.into(), retry_after_ms: 0 };
+    let closing =
+        |code: &str| ProtocolEvent::Closing { code: code.into(), retry_after_ms: 0, go_to: Vec::new() };
     let mut stranger = Xmpp::new(names(0), &DeviceMemory::default());
     take(&mut stranger, &[STREAM, PLAIN].concat());
     let failure = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>";

@@ -1,5 +1,6 @@
 //! What the load knows of each of its devices.
 
+use super::returning::{Told, Way};
 use crate::agent::protocol::Token;
 use crate::workload::population::DeviceIndex;
 use std::collections::VecDeque;
@@ -24,6 +25,10 @@ pub(super) struct Device {
     pub(super) slowed: bool,
     /// Tries since it was last ready.
     pub(super) tries: u32,
+    /// Where it goes next.
+    pub(super) way: Way,
+    /// The server's last words on its connection, whose end follows.
+    pub(super) told: Option<Told>,
     /// When it was lost without having been asked to.
     pub(super) lost_us: Option<u64>,
     /// The operation that ends when it is ready.

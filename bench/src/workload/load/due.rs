@@ -191,18 +191,20 @@ impl AgentLoad {
         rooms.map(|room| (room, self.tops.get(&(device, room)).map_or(0, |top| top.contiguous))).collect()
     }
 
+    /// Connects a device, unless it comes back by itself: then as it was told.
     pub(super) fn come_online(&mut self, device: DeviceIndex) {
-        if self.devices.look(device).stage == Stage::Offline {
+        let kept = self.devices.look(device);
+        if kept.stage == Stage::Offline && !kept.wanted {
             self.connect(device);
         }
     }
 
     pub(super) fn connect(&mut self, device: DeviceIndex) {
+        let target = self.targets.next(self.people.user_of(device), &self.devices.look(device).way);
         let kept = self.devices.of(device);
-        kept.wanted = true;
-        kept.stage = Stage::Connecting;
+        (kept.wanted, kept.stage) = (true, Stage::Connecting);
         kept.tries += 1;
-        self.actions.push_back(Action::Connect { device, resume: self.plan.transport.resume });
+        self.actions.push_back(Action::Connect { device, target, resume: self.plan.transport.resume });
     }
 
     /// Drops a device's connection. What it had under way is kept, to be asked again.
@@ -213,6 +215,7 @@ impl AgentLoad {
         }
         let kept = self.devices.of(device);
         (kept.stage, kept.wanted, kept.missed, kept.tries) = (Stage::Offline, comes_back, 0, 0);
+        kept.told = None;
         self.actions.push_back(Action::Disconnect { device });
     }
 }

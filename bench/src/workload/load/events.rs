@@ -3,8 +3,9 @@
 use super::devices::Stage;
 use super::machine::{AgentLoad, RETRY_US};
 use super::operations::{Operation, Work};
+use super::returning::{Told, comeback_us};
 use super::sending::GoOn;
-use crate::agent::protocol::{Message, ProtocolEvent, Token};
+use crate::agent::protocol::{Message, ProtocolEvent, TargetIndex, Token};
 use crate::workload::ledger::MessageKey;
 use crate::workload::plan::ActionName;
 use crate::workload::population::{DeviceIndex, RoomIndex};
@@ -12,22 +13,20 @@ use crate::workload::stamp::Stamp;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-/// First pause before a lost device comes back, and the longest, in microseconds. Each is drawn from all below it
-/// (full jitter), and doubles with each failed try.
-const BACKOFF_US_MIN: u64 = 200_000;
-const BACKOFF_US_MAX: u64 = 5_000_000;
 /// A device tells how far it has stored a room's messages this much later, in microseconds: one cursor covers what
 /// came meanwhile, as in the clients.
 const DELIVERED_AFTER_US: u64 = 1_000_000;
 
 impl AgentLoad {
     pub(super) fn became_ready(&mut self, now_us: u64, device: DeviceIndex) {
+        let user = self.people.user_of(device);
         let kept = self.devices.of(device);
         if kept.stage != Stage::Connecting {
             return;
         }
         kept.stage = Stage::Ready;
         kept.tries = 0;
+        self.targets.became_ready(user, &mut kept.way);
         let lost_us = kept.lost_us.take();
         let connecting = kept.connecting.take();
         let mut waiting: VecDeque<Token> = std::mem::take(&mut kept.waiting);
@@ -68,6 +67,21 @@ impl AgentLoad {
         self.request(Operation::own(device, Work::CatchUp, now_us));
     }
 
+    /// The server has said its last frame to a device; the connection's end follows.
+    fn was_told(&mut self, told: Told, device: DeviceIndex, code: &str, go_to: Vec<TargetIndex>) {
+        if let Some(phase) = &mut self.phase {
+            phase.figures.lose(code);
+        }
+        let kept = self.devices.of(device);
+        // One that has left meanwhile goes where it likes.
+        if kept.stage != Stage::Offline {
+            kept.told = Some(told);
+            if !go_to.is_empty() {
+                kept.way.sent_on(go_to);
+            }
+        }
+    }
+
     pub(super) fn was_lost(&mut self, now_us: u64, device: DeviceIndex, reason: &str) {
         let kept = self.devices.of(device);
         let stage = std::mem::replace(&mut kept.stage, Stage::Offline);
@@ -75,15 +89,19 @@ impl AgentLoad {
             return;
         }
         (kept.healing, kept.heal_again, kept.paused) = (false, false, false);
+        let told = kept.told.take();
         if stage == Stage::Ready {
             kept.lost_us = Some(now_us);
+        } else if matches!(told, None | Some(Told::Closed)) {
+            kept.way.failed();
         }
         let open: Vec<Token> = kept.open.iter().copied().collect();
         kept.waiting.clear();
         if stage == Stage::Ready {
             self.devices.ready -= 1;
         }
-        if let Some(phase) = &mut self.phase {
+        // What the server said was counted when it did.
+        if let (None, Some(phase)) = (told, &mut self.phase) {
             phase.figures.lose(reason);
         }
         for token in open {
@@ -91,8 +109,7 @@ impl AgentLoad {
         }
         let kept = self.devices.of(device);
         if kept.wanted {
-            let ceiling_us = (BACKOFF_US_MIN << kept.tries.min(10)).min(BACKOFF_US_MAX);
-            let at_us = now_us + self.random.below(ceiling_us);
+            let at_us = comeback_us(now_us, told, kept.tries, &mut self.random);
             self.comebacks.push(Reverse((at_us, device)));
         }
     }
@@ -301,7 +318,11 @@ impl AgentLoad {
                 let after_us = retryable.then_some(u64::from(retry_after_ms) * 1_000);
                 self.was_refused(now_us, token, &code, after_us);
             }
-            ProtocolEvent::Refused { token: None, code, .. } | ProtocolEvent::Closing { code, .. } => {
+            ProtocolEvent::Closing { code, retry_after_ms, go_to } => {
+                let told = Told::new(now_us, retry_after_ms, &go_to);
+                self.was_told(told, device, &code, go_to);
+            }
+            ProtocolEvent::Refused { token: None, code, .. } => {
                 if let Some(phase) = &mut self.phase {
                     phase.figures.lose(&code);
                 }

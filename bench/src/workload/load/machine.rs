@@ -1,13 +1,14 @@
 //! The load itself: phases, streams and devices of one agent.
 //!
 //! ```text
-//! device:  Offline --Connect--> Connecting --Ready--> Ready --Lost--> Offline, and back after a pause if wanted
+//! device:  Offline --Connect--> Connecting --Ready--> Ready --Lost--> Offline, and back as `returning` says if wanted
 //! send:    due -> begun -> accepted                   (ledger kept: again after each loss, until accepted)
 //! ```
 
 use super::devices::{Devices, Stage};
 use super::figures::PhaseFigures;
 use super::operations::Operations;
+use super::returning::Targets;
 use super::streams::StreamState;
 use super::{Action, DeviceEvent, Workload};
 use crate::agent::protocol::Token;
@@ -54,6 +55,7 @@ pub struct AgentLoad {
     pub(super) people: Population,
     pub(super) share: Share,
     pub(super) run: u64,
+    pub(super) targets: Targets,
     pub(super) devices: Devices,
     pub(super) operations: Operations,
     pub(super) actions: VecDeque<Action>,
@@ -95,8 +97,9 @@ impl Top {
 }
 
 impl AgentLoad {
-    /// The load of one agent's share of a checked plan. `run` tells this run's messages from others'.
-    pub fn new(plan: Plan, share: Share, run: u64) -> Self {
+    /// The load of one agent's share of a checked plan. `run` tells this run's messages from others'; `targets` is what
+    /// its devices connect to.
+    pub fn new(plan: Plan, share: Share, run: u64, targets: Targets) -> Self {
         let people = Population::new(&plan.population);
         let ledger = plan.ledger.keep.then(|| Ledger::new(plan.ledger.messages_max));
         Self {
@@ -106,6 +109,7 @@ impl AgentLoad {
             people,
             share,
             run,
+            targets,
             operations: Operations::default(),
             actions: VecDeque::new(),
             phase: None,

@@ -7,6 +7,7 @@
 //! It refuses to know of sockets and protocols; the engine (`agent/engine/`) and the simulation drive it alike.
 
 mod devices;
+mod returning;
 mod operations;
 mod streams;
 mod figures;
@@ -19,8 +20,9 @@ mod settle;
 mod tests;
 
 pub use machine::AgentLoad;
+pub use returning::Targets;
 
-use crate::agent::protocol::{ProtocolEvent, Request, Token};
+use crate::agent::protocol::{ProtocolEvent, Request, TargetIndex, Token};
 use crate::workload::population::DeviceIndex;
 
 /// What happened to a device.
@@ -49,6 +51,8 @@ pub enum Action {
     Connect {
         /// Who.
         device: DeviceIndex,
+        /// Where to.
+        target: TargetIndex,
         /// Whether a ticket may be used, if there is one.
         resume: bool,
     },

@@ -1,7 +1,7 @@
 //! The load against a server made of a few maps, with a clock of its own: one seed, one run.
 
-use super::{Action, AgentLoad, DeviceEvent, Workload};
-use crate::agent::protocol::{Message, ProtocolEvent, Request, Token};
+use super::{Action, AgentLoad, DeviceEvent, Targets, Workload};
+use crate::agent::protocol::{Message, ProtocolEvent, Request, TargetIndex, Token};
 use crate::coordinator::control::messages::PhaseShare;
 use crate::measure::histogram::Latencies;
 use crate::report::results::LedgerResult;
@@ -40,6 +40,8 @@ struct World {
     online: BTreeSet<DeviceIndex>,
     /// Cut off, and not told yet: what they ask goes nowhere.
     severed: BTreeSet<DeviceIndex>,
+    /// When which device connected, and where.
+    connects: Vec<(u64, DeviceIndex, TargetIndex)>,
     rooms: BTreeMap<RoomIndex, Vec<Bytes>>,
     answers: HashMap<(RoomIndex, DeviceIndex, u64), u64>,
     stored: u64,
@@ -58,13 +60,14 @@ impl World {
         let plan = Plan::parse(plan, Path::new("test")).expect("a plan");
         Self {
             people: Population::new(&plan.population),
-            load: AgentLoad::new(plan, Share { agent: 0, agents: 1 }, 77),
+            load: AgentLoad::new(plan, Share { agent: 0, agents: 1 }, 77, Targets::spread(2)),
             now_us: 0,
             events: BTreeMap::new(),
             event_last: 0,
             lives: HashMap::new(),
             online: BTreeSet::new(),
             severed: BTreeSet::new(),
+            connects: Vec::new(),
             rooms: BTreeMap::new(),
             answers: HashMap::new(),
             stored: 0,
@@ -84,6 +87,15 @@ impl World {
 
     fn protocol(&mut self, device: DeviceIndex, event: ProtocolEvent) {
         self.tell(WAY_US, device, DeviceEvent::Protocol(event));
+    }
+
+    /// The server says its last words to a device, and closes.
+    fn close(&mut self, device: DeviceIndex, retry_after_ms: u32, go_to: &[TargetIndex]) {
+        let (code, go_to) = ("DRAINING".to_owned(), go_to.to_vec());
+        self.protocol(device, ProtocolEvent::Closing { code, retry_after_ms, go_to });
+        self.tell(WAY_US, device, DeviceEvent::Lost { reason: "end".into() });
+        self.online.remove(&device);
+        self.severed.insert(device);
     }
 
     /// Runs a phase to its end.
@@ -137,7 +149,8 @@ impl World {
             self.load.handed_over(self.now_us, *device, *token);
         }
         match action {
-            Action::Connect { device, .. } => {
+            Action::Connect { device, target, .. } => {
+                self.connects.push((self.now_us, device, target));
                 *self.lives.entry(device).or_default() += 1;
                 self.online.insert(device);
                 self.tell(WAY_US, device, DeviceEvent::Connected { resumed: false });
@@ -370,6 +383,29 @@ fn lost_connections_and_lost_answers_change_nothing_in_the_ledger() {
         let settled = world.settle();
         assert!(settled.is_balanced() && settled.unacknowledged == 0, "seed {seed}: {settled:?}");
     }
+}
+
+#[test]
+fn a_device_that_is_told_when_and_where_to_come_again_does_just_that() {
+    let mut world = World::new(PLAN, 1);
+    world.phase(0);
+    world.phase(1);
+    // The first is at the first target and the second at the second one, by their users.
+    let (sent_on, put_off) = (DeviceIndex(4), DeviceIndex(3));
+    world.connects.clear();
+    let heard_us = world.now_us + WAY_US;
+    world.close(sent_on, 3_000, &[TargetIndex(1)]);
+    world.close(put_off, 2_000, &[]);
+    let messages = world.phase(2);
+    let of = |wanted: DeviceIndex| {
+        let connects = world.connects.iter().filter(move |(_, device, _)| *device == wanted);
+        connects.map(|(at_us, _, target)| (*at_us - heard_us, target.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(sent_on), [(3_000_000, 1)], "in its slot, at the other target");
+    let [(after_us, 1)] = &of(put_off)[..] else { panic!("{:?}", of(put_off)) };
+    assert!((2_000_000..2_200_000).contains(after_us), "not before its time, and soon after it: {after_us}");
+    assert_eq!((messages.losses.get("DRAINING"), messages.losses.get("end")), (Some(&2), None), "told once");
+    assert!(world.settle().is_balanced());
 }
 
 #[test]

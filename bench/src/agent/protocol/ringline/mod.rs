@@ -15,6 +15,7 @@ mod tests;
 mod websocket;
 
 use super::names::Names;
+use super::targets::TargetNames;
 use super::{ClientProtocol, DeviceMemory, NotSent, ProtocolEvent, ProtocolFault, Request, Token};
 use crate::agent::engine::Clients;
 use crate::agent::identity::Minter;
@@ -58,22 +59,17 @@ pub struct Shared {
     pub heartbeat_s: u32,
     /// What the agent's clock showed as 0, in milliseconds since 1970.
     pub zero_wall_ms: u64,
+    /// Where a gateway that leaves may send a device.
+    pub targets: TargetNames,
 }
 
 /// A run's devices as clients of gateways.
 pub struct RinglineClients {
     /// What their connections share.
     pub shared: Arc<Shared>,
-    /// Gateways; 1 or more.
-    pub targets: usize,
 }
 
 impl Clients for RinglineClients {
-    /// Given out by user, so that one room's users meet through different gateways; the next one after a failure.
-    fn target(&self, device: DeviceIndex, failures: u32) -> usize {
-        (self.shared.names.owner(device).0 as usize + failures as usize) % self.targets
-    }
-
     fn protocol(&mut self, device: DeviceIndex, memory: DeviceMemory) -> Box<dyn ClientProtocol> {
         Box::new(Ringline::new(Arc::clone(&self.shared), device, &memory))
     }
@@ -224,8 +220,11 @@ impl Ringline {
                 if closing.reason == Reason::Unauthenticated as i32 {
                     self.resume_token = Box::default();
                 }
-                let code = closing_code(&closing);
-                events.push(ProtocolEvent::Closing { code, retry_after_ms: closing.retry_after_ms });
+                let leaves = closing.reason == Reason::Draining as i32;
+                let named = if leaves { closing.gateways.as_slice() } else { &[] };
+                let go_to = self.shared.targets.known(named);
+                let (code, retry_after_ms) = (closing_code(&closing), closing.retry_after_ms);
+                events.push(ProtocolEvent::Closing { code, retry_after_ms, go_to });
             }
             ClientEvent::Handled => {}
         }

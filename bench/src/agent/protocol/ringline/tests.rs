@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::agent::identity::generate_key_pem;
-use crate::agent::protocol::Message;
 use crate::agent::protocol::names::{RoomShape, tests::Listed};
+use crate::agent::protocol::{Message, TargetIndex};
 use crate::workload::population::RoomIndex;
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::ConversationId;
@@ -29,6 +29,7 @@ fn shared(framing: Framing) -> Arc<Shared> {
         framing,
         heartbeat_s: 30,
         zero_wall_ms: 1_700_000_000_000,
+        targets: TargetNames::new(["a:1", "b:1"].into_iter()),
     })
 }
 
@@ -303,7 +304,7 @@ fn expected() -> Vec<ProtocolEvent> {
             retryable: true,
             retry_after_ms: 250,
         },
-        ProtocolEvent::Closing { code: "DRAINING".into(), retry_after_ms: 1_000 },
+        ProtocolEvent::Closing { code: "DRAINING".into(), retry_after_ms: 1_000, go_to: Vec::new() },
     ]
 }
 
@@ -331,10 +332,22 @@ fn a_resume_token_is_used_and_forgotten_once_refused() {
     second.half.refuse(&RequestError::new(ErrorCode::ErrorTokenExpired, "too old"), &mut out);
     second.frame(&out).expect("a closing frame");
     let code = "UNAUTHENTICATED/ERROR_TOKEN_EXPIRED".to_owned();
-    assert_eq!(second.events, vec![ProtocolEvent::Closing { code, retry_after_ms: 0 }]);
+    assert_eq!(second.events, vec![ProtocolEvent::Closing { code, retry_after_ms: 0, go_to: Vec::new() }]);
 
     let third = Link::new(&shared, &second.client.into_memory(), usize::MAX);
     assert!(matches!(third.proofs.as_slice(), [Proof::AccessToken(_)]));
+}
+
+#[test]
+fn a_gateway_that_leaves_sends_to_known_targets_alone() {
+    let mut link = Link::new(&shared(Framing::Native), &DeviceMemory::default(), usize::MAX);
+    link.ready();
+    let mut out = BytesMut::new();
+    link.half.leaving(250, ["x:1", "b:1", "a:1"].map(str::to_owned).to_vec(), &mut out);
+    link.frame(&out).expect("a closing frame");
+    let go_to = vec![TargetIndex(1), TargetIndex(0)];
+    let closing = ProtocolEvent::Closing { code: "DRAINING".into(), retry_after_ms: 250, go_to };
+    assert_eq!(link.events.last(), Some(&closing));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::machine::RETRY_US;
 use super::super::operations::Operation;
-use super::super::{Action, DeviceEvent, Workload};
+use super::super::{Action, DeviceEvent, Targets, Workload};
 use super::*;
 use crate::agent::protocol::{ProtocolEvent, Request};
 use crate::workload::ledger::MessageKey;
@@ -51,7 +51,7 @@ struct Rig {
 impl Rig {
     fn new(ledger: &str) -> Self {
         let plan = Plan::parse(&format!("{ledger}\n{PLAN}"), Path::new("order")).expect("a plan");
-        let load = AgentLoad::new(plan, Share { agent: 0, agents: 1 }, 7);
+        let load = AgentLoad::new(plan, Share { agent: 0, agents: 1 }, 7, Targets::spread(1));
         let mut rig = Self { load, now_us: 1_000 };
         rig.load.connect(DEVICE);
         assert!(rig.asked().is_empty());
