@@ -50,6 +50,8 @@ pub struct Target {
 pub enum Trust {
     /// Those in this file, PEM.
     File(PathBuf),
+    /// These, PEM.
+    Pem(String),
     /// Those that the system believes.
     System,
 }
@@ -77,6 +79,15 @@ impl Trust {
                 }
                 if roots.is_empty() {
                     return Err(unusable("no certificate in it".into()));
+                }
+            }
+            Self::Pem(text) => {
+                for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+                    let certificate = certificate.map_err(|error| AgentError::Trust(error.to_string()))?;
+                    roots.add(certificate).map_err(|error| AgentError::Trust(error.to_string()))?;
+                }
+                if roots.is_empty() {
+                    return Err(AgentError::Trust("there is none to believe".into()));
                 }
             }
             Self::System => {

@@ -1,18 +1,18 @@
 //! The load of a run as the agent's service drives it: an engine, and the workload that it carries out.
 
-use super::engine::{Engine, Target, tls::KeepTickets, tls::TlsTarget};
+use super::engine::{Clients, Engine, Target, tls::KeepTickets, tls::TlsTarget};
 use super::identity::Minter;
 use super::protocol::names::{Names, RoomShape, Rooms};
 use super::protocol::ringline::{Framing, RinglineClients, Shared};
 use super::protocol::targets::TargetNames;
+use super::ranking;
 use super::service::{Load, LoadSetup, Report};
 use crate::clock;
 use crate::coordinator::control::clocks::ProcessClock;
 use crate::coordinator::control::messages::{Prepare, Subject, TargetAddress};
 use crate::measure::process;
-use crate::peers::MadeClients;
 use crate::workload::load::{AgentLoad, Targets};
-use crate::workload::plan::{Plan, RouteName};
+use crate::workload::plan::{GatewayChoice, Plan, RouteName};
 use crate::workload::population::{Population, Room, RoomIndex, Share, UserIndex};
 use std::collections::VecDeque;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -82,13 +82,13 @@ impl Load for RunLoad {
         let plan = prepare.plan.clone();
         let people = Population::new(&plan.population);
         let share = Share { agent: prepare.agent_first, agents: prepare.agents };
-        let (clients, alpn, run_id) = clients(prepare, &people)?;
+        let made = make_clients(prepare, &people, share)?;
         let keep = if plan.transport.resume { KeepTickets::Newest } else { KeepTickets::None };
-        let targets = prepare.targets.iter().map(|target| resolve(target, alpn, keep));
+        let targets = prepare.targets.iter().map(|target| resolve(target, made.alpn, keep));
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
-        let engine = Engine::new(targets, self.setup.sources.clone(), clients).map_err(|e| e.to_string())?;
-        let count = u16::try_from(prepare.targets.len()).map_err(|_| "too many targets".to_owned())?;
-        let load = AgentLoad::new(plan.clone(), share, run_id, Targets::spread(count));
+        let engine =
+            Engine::new(targets, self.setup.sources.clone(), made.clients).map_err(|e| e.to_string())?;
+        let load = AgentLoad::new(plan.clone(), share, made.run_id, made.targets);
         self.active = Some(Active { engine, load, plan, phase: None, settling: false, faults: 0 });
         Ok(())
     }
@@ -187,9 +187,20 @@ fn cpu_milli(from: (u64, u64), to: (u64, u64)) -> u64 {
     (used * 1_000).checked_div(passed).unwrap_or(0)
 }
 
-fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, String> {
+/// Who the devices are to the servers, and what they know of them.
+struct MadeClients {
+    clients: Box<dyn Clients>,
+    /// The protocol's name within TLS.
+    alpn: &'static [u8],
+    run_id: u64,
+    targets: Targets,
+}
+
+fn make_clients(prepare: &Prepare, people: &Population, share: Share) -> Result<MadeClients, String> {
+    let count = u16::try_from(prepare.targets.len()).map_err(|_| "too many targets".to_owned())?;
     let Subject::Ringline { bench_key_pem, run_id } = &prepare.subject else {
-        return crate::peers::clients(prepare, people);
+        let (clients, alpn, run_id) = crate::peers::clients(prepare, people)?;
+        return Ok(MadeClients { clients, alpn, run_id, targets: Targets::spread(count) });
     };
     let plan = &prepare.plan;
     let names = Names::new(*run_id, plan.population.devices, Box::new(people.clone()));
@@ -204,18 +215,29 @@ fn clients(prepare: &Prepare, people: &Population) -> Result<MadeClients, String
     let targets = TargetNames::new(prepare.targets.iter().map(|target| target.address.as_str()));
     let names = Arc::new(names);
     let shared = Arc::new(Shared { names, minter, framing, heartbeat_s, zero_wall_ms, targets });
-    Ok((Box::new(RinglineClients { shared }), alpn, *run_id))
+    let targets = match plan.transport.gateway {
+        GatewayChoice::Spread => Targets::spread(count),
+        GatewayChoice::Ranked => {
+            Targets::ranked(count, ranking::ask(&prepare.targets, people, share, &shared)?)
+        }
+    };
+    Ok(MadeClients { clients: Box::new(RinglineClients { shared }), alpn, run_id: *run_id, targets })
+}
+
+/// Where a target is, as this machine looks it up.
+pub(super) fn address_of(target: &TargetAddress) -> Result<SocketAddr, String> {
+    let wrong = |detail: String| format!("target {}: {detail}", target.address);
+    let mut addresses = target.address.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    addresses.next().ok_or_else(|| wrong("no address".into()))
 }
 
 fn resolve(target: &TargetAddress, alpn: &[u8], keep: KeepTickets) -> Result<Target, String> {
-    let wrong = |detail: String| format!("target {}: {detail}", target.address);
-    let mut addresses = target.address.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
-    let address: SocketAddr = addresses.next().ok_or_else(|| wrong("no address".into()))?;
+    let address = address_of(target)?;
     let tls = if target.tls_name.is_empty() {
         None
     } else {
         let tls = TlsTarget::new(&target.tls_name, &target.ca_pem, alpn, keep);
-        Some(tls.map_err(|error| wrong(error.to_string()))?)
+        Some(tls.map_err(|error| format!("target {}: {error}", target.address))?)
     };
     Ok(Target { address, tls })
 }

@@ -1,6 +1,7 @@
 //! Clients. Knows nothing of plans or checks; a lost connection is something for the workload to handle.
 //!
-//! [`connection`] is one client over one socket, for tests; [`rest`] the HTTP calls that give it an identity.
+//! [`connection`] is one client over one socket, for tests; [`rest`] the HTTP calls that give it an identity, and by
+//! which `ranking` learns which gateways are whose.
 //! [`engine`] holds tens of thousands of them in one thread, each speaking a [`protocol`], with an [`identity`] that
 //! nobody had to register. [`null_server`] answers an engine without doing anything, to show what it can do.
 
@@ -11,6 +12,7 @@ pub mod protocol;
 pub mod engine;
 pub mod null_server;
 pub mod service;
+mod ranking;
 pub mod load;
 
 pub use connection::{Connection, Loopback, Route, Target, Trust};

@@ -115,6 +115,57 @@ fn refused(status: u16, answer: &[u8]) -> AgentError {
     AgentError::HttpRefused { status, answer: String::from_utf8_lossy(answer).into_owned() }
 }
 
+/// The gateways of users, best first for each, by their access tokens: on one connection.
+pub async fn gateways(target: &Target, tokens: &[String]) -> Result<Vec<Vec<String>>, AgentError> {
+    let within = Duration::from_millis(ANSWER_MS_MAX);
+    let asked = tokio::time::timeout(within, gateways_unbounded(target, tokens));
+    asked.await.unwrap_or(Err(AgentError::TimedOut(ANSWER_MS_MAX)))
+}
+
+async fn gateways_unbounded(target: &Target, tokens: &[String]) -> Result<Vec<Vec<String>>, AgentError> {
+    #[derive(Deserialize)]
+    struct Ranked {
+        gateways: Vec<String>,
+    }
+    let failed = |error: hyper::Error| AgentError::Http(error.to_string());
+    let (stream, host) = http(target).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    let exchange = async {
+        let mut lists = Vec::new();
+        for token in tokens {
+            sender.ready().await.map_err(failed)?;
+            let request = Request::builder()
+                .uri("/v1/gateways")
+                .header("host", host.as_str())
+                .header("authorization", format!("Bearer {token}"))
+                .body(Full::new(Bytes::new()))
+                .map_err(|error| AgentError::Http(error.to_string()))?;
+            let response = sender.send_request(request).await.map_err(failed)?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let answer = body.map_err(|error| AgentError::Http(error.to_string()))?.to_bytes();
+            if status != 200 {
+                return Err(refused(status, &answer));
+            }
+            let ranked: Ranked =
+                serde_json::from_slice(&answer).map_err(|error| AgentError::Http(error.to_string()))?;
+            lists.push(ranked.gateways);
+        }
+        Ok(lists)
+    };
+    // The connection moves on only while it is waited for, too; it ends with this call.
+    let driver = async {
+        let _ = connection.await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        lists = exchange => lists,
+        () = driver => unreachable!("it waits for ever"),
+    }
+}
+
 /// One HTTP call on a connection of its own. Returns status and body.
 pub async fn call(
     target: &Target,

@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The storage node's binary.
 const STORAGE: &str = "ringline-storage";
 
+/// Name in the certificate that gateways share.
+const GATEWAY_NAME: &str = "localhost";
+
 /// Shards of a test fleet.
 pub const SHARD_COUNT: u32 = 8;
 
@@ -103,6 +106,9 @@ pub struct Cluster {
     /// Further lines of every gateway's `[auth]`.
     auth: String,
     rates: Rates,
+    /// Of all gateways, those to come as well.
+    gateway_addresses: Vec<SocketAddr>,
+    know_each_other: bool,
     /// To which servers of each kind are dealt out; 0: nobody is told of zones.
     zone_count: u32,
     /// Of storage nodes, if there are any.
@@ -137,6 +143,8 @@ pub struct Launch<'a> {
     pub benchmark_key: Option<&'a str>,
     /// Whether gateways hold anybody to rates.
     pub rates: Rates,
+    /// Whether gateways know of each other, and hand each other out to clients.
+    pub know_each_other: bool,
     /// Where the servers run.
     pub hosts: Hosts,
 }
@@ -177,6 +185,7 @@ impl Cluster {
             bin_dir: None,
             benchmark_key: None,
             rates,
+            know_each_other: false,
             hosts: Hosts::Loopback,
         })
     }
@@ -202,6 +211,8 @@ impl Cluster {
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
             rates: launch.rates,
+            gateway_addresses: Vec::new(),
+            know_each_other: launch.know_each_other,
             zone_count: launch.shape.zones,
             nodes: None,
         };
@@ -215,7 +226,12 @@ impl Cluster {
             0 => format!("shard_count = {SHARD_COUNT}\n"),
             _ => cluster.start_storages(launch.shape)?,
         };
-        for _ in 0..if launch.shape.storages == 0 { 1 } else { launch.shape.gateways } {
+        let gateways = if launch.shape.storages == 0 { 1 } else { launch.shape.gateways };
+        for number in 1..=gateways {
+            let address = cluster.hosts.address(&format!("gateway-{number}"), &mut cluster.ports)?;
+            cluster.gateway_addresses.push(address);
+        }
+        for _ in 0..gateways {
             cluster.start_gateway(cores, &storage)?;
         }
         Ok(cluster)
@@ -386,14 +402,14 @@ impl Cluster {
 
     /// The first gateway makes keys and certificate; the others share them, as a fleet does.
     fn start_gateway(&mut self, cores: usize, storage: &str) -> Result<(), ClusterError> {
-        let number = self.gateways.len() + 1;
+        let index = self.gateways.len();
+        let (number, address) = (index + 1, self.gateway_addresses[index]);
         let name = format!("gateway-{number}");
         let data = self.folder.join(&name);
         let first = self.folder.join("gateway-1");
         let mut config = format!(
-            "data_dir = {data:?}\ncores = {cores}\ngateway_id = {number}\nlisten = \"{}\"\nlisten_plain = \"{}\"\n\
-             metrics = \"{}\"\n",
-            self.hosts.address(&name, &mut self.ports)?,
+            "data_dir = {data:?}\ncores = {cores}\ngateway_id = {number}\nlisten = \"{address}\"\n\
+             listen_plain = \"{}\"\nmetrics = \"{}\"\n",
             self.hosts.plain_address(&mut self.ports)?,
             self.hosts.private_address(&mut self.ports)?,
         );
@@ -409,10 +425,8 @@ impl Cluster {
         if self.rates == Rates::Lifted {
             config.push_str(LIMITS);
         }
-        let zone = zone_of(self.gateways.len(), self.zone_count);
-        if !zone.is_empty() {
-            writeln!(config, "[fleet]\nzone = {zone:?}").expect("a string grows");
-        }
+        let known = if self.know_each_other { self.gateway_addresses.as_slice() } else { &[] };
+        config.push_str(&fleet_lines(index, known, &zone_of(index, self.zone_count)));
         write!(config, "[storage]\n{storage}").expect("a string grows");
         let file = self.folder.join(format!("{name}.toml"));
         std::fs::write(&file, config)?;
@@ -421,9 +435,7 @@ impl Cluster {
         self.gateways.push(server);
         self.targets.push(match self.hosts {
             Hosts::Loopback => target(&ready, self.certificate())?,
-            Hosts::Leaves { .. } => {
-                target_at(self.hosts.address(&name, &mut self.ports)?, None, self.certificate())
-            }
+            Hosts::Leaves { .. } => target_at(address, None, self.certificate()),
         });
         Ok(())
     }
@@ -443,6 +455,20 @@ impl Drop for Cluster {
 /// Empty: there are no zones.
 fn zone_of(index: usize, zone_count: u32) -> String {
     if zone_count == 0 { String::new() } else { format!("zone-{}", index as u32 % zone_count + 1) }
+}
+
+/// `[fleet]` of the gateway of this place. `known`: the addresses of all gateways, if they know of each other.
+fn fleet_lines(index: usize, known: &[SocketAddr], zone: &str) -> String {
+    let mut lines = String::new();
+    if !zone.is_empty() {
+        writeln!(lines, "zone = {zone:?}").expect("a string grows");
+    }
+    if let Some(own) = known.get(index) {
+        let all: Vec<String> = known.iter().map(ToString::to_string).collect();
+        write!(lines, "gateways = {all:?}\nadvertise = \"{own}\"\nserver_name = \"{GATEWAY_NAME}\"\n")
+            .expect("a string grows");
+    }
+    if lines.is_empty() { lines } else { format!("[fleet]\n{lines}") }
 }
 
 /// A node in the list of all.
@@ -478,8 +504,27 @@ fn target_at(tls: SocketAddr, loopback: Option<Loopback>, certificate: PathBuf) 
     Target {
         tls,
         authority: tls.to_string(),
-        tls_name: "localhost".into(),
+        tls_name: GATEWAY_NAME.into(),
         trust: Trust::File(certificate),
         loopback,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway::config::FleetConfig;
+
+    #[test]
+    fn gateways_that_know_each_other_name_all_and_themselves() {
+        let known = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let lines = fleet_lines(1, &known, "zone-2");
+        let table = lines.strip_prefix("[fleet]\n").expect("a table of its own");
+        let fleet: FleetConfig = toml::from_str(table).expect("as a gateway reads it");
+        assert_eq!(fleet.gateways, ["127.0.0.1:1", "127.0.0.1:2"]);
+        assert_eq!((fleet.advertise.as_deref(), fleet.zone.as_str()), (Some("127.0.0.1:2"), "zone-2"));
+        assert_eq!(fleet.server_name.as_deref(), Some(GATEWAY_NAME));
+        assert_eq!(fleet_lines(1, &[], "zone-2"), "[fleet]\nzone = \"zone-2\"\n");
+        assert_eq!(fleet_lines(1, &[], ""), "");
     }
 }

@@ -8,7 +8,7 @@ use crate::agent::identity::{IdentityError, Minter, generate_key_pem};
 use crate::measure::metrics::MetricsPage;
 use crate::measure::sampler::{Scope, ServerProcess};
 use crate::peers::servers::{self, PeerError, PeerServer};
-use crate::workload::plan::Plan;
+use crate::workload::plan::{GatewayChoice, Plan};
 use crate::workload::population::Population;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,6 +110,7 @@ impl Tested {
             bin_dir,
             benchmark_key: Some(&public),
             rates: Rates::Lifted,
+            know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: Hosts::Loopback,
         };
         let cluster = Cluster::launch(launch)?;

@@ -9,7 +9,7 @@ use crate::coordinator::hosts::{FakeClock, Hosts, SmallDisk};
 use crate::coordinator::network::{Direction, Network};
 use crate::coordinator::tested::{Fleet as FleetTargets, Wanted};
 use crate::coordinator::{Cluster, Launch, Rates, Server, Tier};
-use crate::workload::plan::Plan;
+use crate::workload::plan::{GatewayChoice, Plan};
 use crate::workload::zones::ZoneSpread;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Write};
@@ -89,6 +89,7 @@ impl Fleet {
             bin_dir: binaries.previous.as_deref().or(binaries.current.as_deref()),
             benchmark_key: Some(&public),
             rates: Rates::Lifted,
+            know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: hosts.clone(),
         })?;
         let binaries = binaries.clone();

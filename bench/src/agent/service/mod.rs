@@ -32,7 +32,7 @@ use std::net::IpAddr;
 /// Called by one thread. Phases come one after another: `begin` is not called again before the phase's
 /// [`Report::PhaseDone`] was taken, nor `settle` while a phase runs.
 pub trait Load {
-    /// Makes keys and users ready. Opens no connection. An error names the culprit and goes to the coordinator.
+    /// Makes keys and users ready. Leaves no connection open. An error names the culprit and goes to the coordinator.
     fn prepare(&mut self, prepare: &Prepare) -> Result<(), String>;
     /// The phase of this place in the plan begins when the clock given to the load reads `at_us`.
     fn begin(&mut self, phase: u32, at_us: u64);

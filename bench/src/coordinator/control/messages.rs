@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Version of these messages: both ends must have the same.
-pub const CONTROL_VERSION: u32 = 1;
+pub const CONTROL_VERSION: u32 = 2;
 /// Largest message, in bytes: a plan or a phase's result of a relay with thousands of agents below it.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 

@@ -1,12 +1,14 @@
 //! Relations between a plan's numbers.
 
-use super::{Plan, Schedule};
+use super::{GatewayChoice, Plan, Schedule};
 use crate::workload::stamp::STAMP_BYTES;
 use std::path::{Path, PathBuf};
 use wire_protocol::limits::BODY_BYTES_MAX;
 
 /// Longest phase, in seconds: a day. Every load is bounded.
 const PHASE_S_MAX: f64 = 86_400.0;
+/// Users that ask for their list of gateways before a run, a request each: a minute at the most.
+const RANKED_USERS_MAX: u32 = 100_000;
 /// Highest rate of a stream, in actions a second: ten times what the largest fleet is meant for.
 const RATE_MAX: f64 = 50_000_000.0;
 
@@ -83,6 +85,10 @@ impl Plan {
         let has_groups = people.groups > 0;
         if has_groups && !(2..=people.cell_users).contains(&people.group_members) {
             return Err(impossible("population.group_members", "must be from 2 to cell_users"));
+        }
+        if self.transport.gateway == GatewayChoice::Ranked && people.users > RANKED_USERS_MAX {
+            let problem = format!("ranked: at most {RANKED_USERS_MAX} users, each asks for its list");
+            return Err(impossible("transport.gateway", &problem));
         }
         let server = &self.server;
         if server.replicas == 0 || server.replicas > server.storages.max(1) {

@@ -74,6 +74,19 @@ pub struct Transport {
     pub resume: bool,
     /// Heartbeat that clients ask for, in seconds; 0: the server's own.
     pub heartbeat_s: u32,
+    /// Which gateway a client goes to.
+    pub gateway: GatewayChoice,
+}
+
+/// Which gateway a client goes to. Wherever it is, it goes where a gateway that leaves sends it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GatewayChoice {
+    /// Users are spread by their numbers, evenly; the next one after a failure.
+    Spread,
+    /// The best one for the user, as the gateways say; the next of their list after a failure. The gateways of a local
+    /// run know each other then.
+    Ranked,
 }
 
 /// A way to the server.
@@ -260,7 +273,7 @@ mod defaults {
 
 impl Default for Transport {
     fn default() -> Self {
-        Self { route: RouteName::Native, resume: true, heartbeat_s: 30 }
+        Self { route: RouteName::Native, resume: true, heartbeat_s: 30, gateway: GatewayChoice::Spread }
     }
 }
 
@@ -317,6 +330,7 @@ mod tests {
             Plan::parse(&text, Path::new("p.toml")).map_err(|error| error.to_string())
         };
         assert!(plan("users = 4", "seconds = 1").is_ok());
+        assert!(plan("users = 100000", "seconds = 1\n[transport]\ngateway = 'ranked'").is_ok());
         let wrong = [
             ("users = 3", "seconds = 1", "population.users"),
             ("users = 4\ndevices = 0", "seconds = 1", "population.devices"),
@@ -339,6 +353,7 @@ mod tests {
             ),
             ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
             ("users = 4", "seconds = 1\n[server]\nstorages = 2\nzones = 3", "server.zones"),
+            ("users = 200000", "seconds = 1\n[transport]\ngateway = 'ranked'", "transport.gateway"),
             ("users = 4", "seconds = 1\nspeed = 2", "speed"),
             ("users = 4\npeople = 1", "seconds = 1", "people"),
         ];
