@@ -6,7 +6,7 @@ use super::hosts::{HeldPorts, Hosts};
 use super::network::NetworkError;
 use super::server::{Server, Starting, binary};
 use crate::agent::{Loopback, Target, Trust};
-use crate::workload::plan::ServerShape;
+use crate::workload::plan::{RatesChoice, ServerShape};
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
@@ -63,14 +63,18 @@ pub enum ClusterError {
     Io(#[from] io::Error),
 }
 
-/// All load comes from a few addresses, and a scenario's few users do in a second what people do in an hour: nothing
-/// here is limited by rates. The gateway's own tests hold those.
-const LIMITS: &str = "[limits]
+/// A scenario's few users do in a second what people do in an hour: they are not limited by rates. The gateway's own
+/// tests hold those.
+const USERS_LIFTED: &str = "\
 sends_per_user = \"none\"
 requests_per_user = \"none\"
 sends_per_conversation = \"none\"
 accepts_per_core = \"none\"
 hellos_per_core = \"none\"
+";
+
+/// All load comes from a few addresses.
+const ADDRESSES_LIFTED: &str = "\
 connections_per_address = 0
 connects_per_address = \"none\"
 requests_per_address = \"none\"
@@ -105,7 +109,8 @@ pub struct Cluster {
     bin_dir: Option<PathBuf>,
     /// Further lines of every gateway's `[auth]`.
     auth: String,
-    rates: Rates,
+    /// `[limits]` of every gateway.
+    limits: String,
     /// Of all gateways, those to come as well.
     gateway_addresses: Vec<SocketAddr>,
     know_each_other: bool,
@@ -156,6 +161,17 @@ pub enum Rates {
     Default,
     /// None: a test does in a second what people do in an hour, from one address.
     Lifted,
+    /// None of addresses; all others, with the figures of the shape.
+    ButAddresses,
+}
+
+impl From<RatesChoice> for Rates {
+    fn from(choice: RatesChoice) -> Self {
+        match choice {
+            RatesChoice::Lifted => Self::Lifted,
+            RatesChoice::Default => Self::ButAddresses,
+        }
+    }
 }
 
 impl Cluster {
@@ -210,7 +226,7 @@ impl Cluster {
             ports: HeldPorts::default(),
             bin_dir: launch.bin_dir.map(Path::to_owned),
             auth: String::new(),
-            rates: launch.rates,
+            limits: limits(launch.rates, launch.shape),
             gateway_addresses: Vec::new(),
             know_each_other: launch.know_each_other,
             zone_count: launch.shape.zones,
@@ -422,9 +438,7 @@ impl Cluster {
             let (cert, key) = (self.certificate(), first.join("tls/key.pem"));
             write!(config, "[tls]\ncert = {cert:?}\nkey = {key:?}\n").expect("a string grows");
         }
-        if self.rates == Rates::Lifted {
-            config.push_str(LIMITS);
-        }
+        config.push_str(&self.limits);
         let known = if self.know_each_other { self.gateway_addresses.as_slice() } else { &[] };
         config.push_str(&fleet_lines(index, known, &zone_of(index, self.zone_count)));
         write!(config, "[storage]\n{storage}").expect("a string grows");
@@ -455,6 +469,21 @@ impl Drop for Cluster {
 /// Empty: there are no zones.
 fn zone_of(index: usize, zone_count: u32) -> String {
     if zone_count == 0 { String::new() } else { format!("zone-{}", index as u32 % zone_count + 1) }
+}
+
+/// A gateway's `[limits]`; empty: those that it has by default.
+fn limits(rates: Rates, shape: &ServerShape) -> String {
+    let figures = match rates {
+        Rates::Default => return String::new(),
+        Rates::Lifted => USERS_LIFTED.to_owned(),
+        Rates::ButAddresses => {
+            let named =
+                [("accepts_per_core", &shape.accepts_per_core), ("hellos_per_core", &shape.hellos_per_core)];
+            let named = named.into_iter().filter(|(_, figure)| !figure.is_empty());
+            named.map(|(key, figure)| format!("{key} = {figure:?}\n")).collect()
+        }
+    };
+    format!("[limits]\n{figures}{ADDRESSES_LIFTED}")
 }
 
 /// `[fleet]` of the gateway of this place. `known`: the addresses of all gateways, if they know of each other.
@@ -514,6 +543,24 @@ fn target_at(tls: SocketAddr, loopback: Option<Loopback>, certificate: PathBuf) 
 mod tests {
     use super::*;
     use gateway::config::FleetConfig;
+
+    #[test]
+    fn rates_are_lifted_kept_or_as_the_plan_has_them() {
+        let has = |text: &str, line: &str| text.lines().any(|one| one == line);
+        let lifted = |text: &str| {
+            ["sends_per_user", "hellos_per_core", "connects_per_address"]
+                .map(|key| has(text, &format!("{key} = \"none\"")))
+        };
+        let mut shape = ServerShape::default();
+        assert_eq!(lifted(&limits(RatesChoice::Lifted.into(), &shape)), [true, true, true]);
+        shape.hellos_per_core = "9 per second, burst 9".into();
+        let kept = limits(RatesChoice::Default.into(), &shape);
+        assert_eq!(lifted(&kept), [false, false, true]);
+        assert!(
+            has(&kept, "hellos_per_core = \"9 per second, burst 9\"") && !kept.contains("accepts_per_core")
+        );
+        assert_eq!(limits(Rates::Default, &shape), "");
+    }
 
     #[test]
     fn gateways_that_know_each_other_name_all_and_themselves() {

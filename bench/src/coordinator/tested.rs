@@ -3,7 +3,7 @@
 
 use super::control::messages::{Subject, TargetAddress};
 use super::hosts::Hosts;
-use super::{Cluster, ClusterError, Launch, Rates, Server};
+use super::{Cluster, ClusterError, Launch, Server};
 use crate::agent::identity::{IdentityError, Minter, generate_key_pem};
 use crate::measure::metrics::MetricsPage;
 use crate::measure::sampler::{Scope, ServerProcess};
@@ -109,7 +109,7 @@ impl Tested {
             shape: &plan.server,
             bin_dir,
             benchmark_key: Some(&public),
-            rates: Rates::Lifted,
+            rates: plan.server.rates.into(),
             know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: Hosts::Loopback,
         };

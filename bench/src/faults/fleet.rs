@@ -8,7 +8,7 @@ use crate::coordinator::enclosure::Enclosure;
 use crate::coordinator::hosts::{FakeClock, Hosts, SmallDisk};
 use crate::coordinator::network::{Direction, Network};
 use crate::coordinator::tested::{Fleet as FleetTargets, Wanted};
-use crate::coordinator::{Cluster, Launch, Rates, Server, Tier};
+use crate::coordinator::{Cluster, Launch, Server, Tier};
 use crate::workload::plan::{GatewayChoice, Plan};
 use crate::workload::zones::ZoneSpread;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,7 +88,7 @@ impl Fleet {
             shape,
             bin_dir: binaries.previous.as_deref().or(binaries.current.as_deref()),
             benchmark_key: Some(&public),
-            rates: Rates::Lifted,
+            rates: plan.server.rates.into(),
             know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: hosts.clone(),
         })?;

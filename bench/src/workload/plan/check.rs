@@ -1,7 +1,8 @@
 //! Relations between a plan's numbers.
 
-use super::{GatewayChoice, Plan, Schedule};
+use super::{GatewayChoice, Plan, RatesChoice, Schedule, ServerShape};
 use crate::workload::stamp::STAMP_BYTES;
+use gateway::admission::rate::Rate;
 use std::path::{Path, PathBuf};
 use wire_protocol::limits::BODY_BYTES_MAX;
 
@@ -90,12 +91,8 @@ impl Plan {
             let problem = format!("ranked: at most {RANKED_USERS_MAX} users, each asks for its list");
             return Err(impossible("transport.gateway", &problem));
         }
-        let server = &self.server;
-        if server.replicas == 0 || server.replicas > server.storages.max(1) {
-            return Err(impossible("server.replicas", "at least 1, and not more than storages"));
-        }
-        if server.zones > server.storages {
-            return Err(impossible("server.zones", "not more than storages: a zone would be empty"));
+        if let Some((key, problem)) = problem_of_server(&self.server) {
+            return Err(impossible(key, problem));
         }
         let body = self.message.body_bytes as usize;
         if !(STAMP_BYTES..=BODY_BYTES_MAX).contains(&body) {
@@ -129,6 +126,29 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The key, and what is wrong with it.
+fn problem_of_server(server: &ServerShape) -> Option<(&'static str, &'static str)> {
+    if server.replicas == 0 || server.replicas > server.storages.max(1) {
+        return Some(("server.replicas", "at least 1, and not more than storages"));
+    }
+    if server.zones > server.storages {
+        return Some(("server.zones", "not more than storages: a zone would be empty"));
+    }
+    let figures = [
+        ("server.accepts_per_core", &server.accepts_per_core),
+        ("server.hellos_per_core", &server.hellos_per_core),
+    ];
+    for (key, figure) in figures.into_iter().filter(|(_, figure)| !figure.is_empty()) {
+        if server.rates == RatesChoice::Lifted {
+            return Some((key, "only with rates = \"default\""));
+        }
+        if figure.parse::<Rate>().is_err() {
+            return Some((key, "must be like \"200 per second, burst 400\""));
+        }
+    }
+    None
 }
 
 fn problem_of(schedule: &Schedule) -> Option<&'static str> {

@@ -126,6 +126,23 @@ pub struct ServerShape {
     /// CPUs that all server processes are bound to, as `taskset -c` takes them; empty: not bound. Agents are bound
     /// to the others.
     pub cpus: String,
+    /// Whether gateways hold clients to rates.
+    pub rates: RatesChoice,
+    /// Connections that a gateway's core accepts, as its own `limits.accepts_per_core` is written; empty: as many as by
+    /// default. With `rates = "default"` only.
+    pub accepts_per_core: String,
+    /// Sessions that it admits, as `limits.hellos_per_core`, likewise.
+    pub hellos_per_core: String,
+}
+
+/// Whether gateways hold clients to rates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RatesChoice {
+    /// None: what is measured is what a server can do.
+    Lifted,
+    /// To those of users, conversations and admission. Those of addresses are lifted: all clients come from a few.
+    Default,
 }
 
 /// Whether every acknowledged message is accounted for.
@@ -293,6 +310,9 @@ impl Default for ServerShape {
             block_cache_mib: 0,
             cores: 1,
             cpus: "0".into(),
+            rates: RatesChoice::Lifted,
+            accepts_per_core: String::new(),
+            hellos_per_core: String::new(),
         }
     }
 }
@@ -330,6 +350,8 @@ mod tests {
             Plan::parse(&text, Path::new("p.toml")).map_err(|error| error.to_string())
         };
         assert!(plan("users = 4", "seconds = 1").is_ok());
+        let paced = "seconds = 1\n[server]\nrates = 'default'\nhellos_per_core = '9 per second, burst 9'";
+        assert!(plan("users = 4", paced).is_ok());
         assert!(plan("users = 100000", "seconds = 1\n[transport]\ngateway = 'ranked'").is_ok());
         let wrong = [
             ("users = 3", "seconds = 1", "population.users"),
@@ -353,6 +375,17 @@ mod tests {
             ),
             ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
             ("users = 4", "seconds = 1\n[server]\nstorages = 2\nzones = 3", "server.zones"),
+            (
+                "users = 4",
+                "seconds = 1\n[server]\nhellos_per_core = '9 per second, burst 9'",
+                "server.hellos_per_core",
+            ),
+            (
+                "users = 4",
+                "seconds = 1\n[server]\nrates = 'default'\naccepts_per_core = '9 a second'",
+                "server.accepts_per_core",
+            ),
+            ("users = 4", "seconds = 1\n[server]\nrates = 'low'", "lifted"),
             ("users = 200000", "seconds = 1\n[transport]\ngateway = 'ranked'", "transport.gateway"),
             ("users = 4", "seconds = 1\nspeed = 2", "speed"),
             ("users = 4\npeople = 1", "seconds = 1", "people"),
