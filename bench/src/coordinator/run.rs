@@ -1,5 +1,5 @@
 //! One run from its plan to its result: agents gathered, phases one after another, servers sampled and, if the plan
-//! says so, killed; then the ledger, and whether the run counts.
+//! says so, killed or asked to leave; then the ledger, and whether the run counts.
 
 use super::agents::{Agents, AgentsError, LocalAgents, Merging, PhaseWatch, Place, Steering, local_agents};
 use super::control::clocks::ProcessClock;
@@ -16,7 +16,7 @@ use crate::report::results::{
     HostFacts, LedgerResult, PhaseResult, RunResult, SCHEMA_VERSION, Second, TuningFact, VoidReason,
 };
 use crate::workload::ledger;
-use crate::workload::plan::{Fault, Plan};
+use crate::workload::plan::{Fault, FaultSignal, Plan};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use tuning::{Profile, RealHost, Report};
@@ -204,7 +204,7 @@ impl Run {
                 warm_up_us: (phase.warm_up_s * 1e6) as i64,
                 begun: false,
                 seconds: Vec::new(),
-                faults: faults.map(Pending::Kill).collect(),
+                faults: faults.map(Pending::Begin).collect(),
                 happened: Vec::new(),
                 problem: None,
             };
@@ -241,8 +241,13 @@ struct Done {
 
 /// What is still to be done to a server.
 enum Pending {
-    Kill(Fault),
-    Restart { at_us: i64, name: String },
+    Begin(Fault),
+    /// It was asked to leave, and has not ended.
+    Leaving(Fault),
+    Restart {
+        at_us: i64,
+        name: String,
+    },
 }
 
 /// Looks on while a phase runs: shows it, samples the servers, kills and restarts them.
@@ -295,21 +300,32 @@ impl Watch<'_> {
             self.happened.push((at_us, format!("{name} is ready again")));
         }
         let is_due = |pending: &Pending| match pending {
-            Pending::Kill(fault) => elapsed_us >= (fault.at_s * 1e6) as i64,
+            Pending::Begin(fault) => elapsed_us >= (fault.at_s * 1e6) as i64,
+            Pending::Leaving(_) => true,
             Pending::Restart { at_us, .. } => elapsed_us >= *at_us,
         };
         let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.faults).into_iter().partition(is_due);
         self.faults = waiting;
         for pending in due {
             match pending {
-                Pending::Kill(fault) => {
+                Pending::Begin(fault) if fault.signal == FaultSignal::Term => {
+                    self.tested.ask_to_leave(&fault.kill)?;
+                    self.happened.push((at_us, format!("{} asked to leave", fault.kill)));
+                    self.faults.push(Pending::Leaving(fault));
+                }
+                Pending::Begin(fault) => {
                     self.tested.kill(&fault.kill)?;
                     self.happened.push((at_us, format!("{} killed", fault.kill)));
-                    if let Some(after_s) = fault.restart_after_s {
-                        let at_us = elapsed_us + (after_s * 1e6) as i64;
-                        self.faults.push(Pending::Restart { at_us, name: fault.kill });
-                    }
+                    self.restart_later(elapsed_us, fault);
                 }
+                Pending::Leaving(fault) => match self.tested.has_left(&fault.kill)? {
+                    None => self.faults.push(Pending::Leaving(fault)),
+                    Some(well) => {
+                        let how = if well { "has left" } else { "ended with an error" };
+                        self.happened.push((at_us, format!("{} {how}", fault.kill)));
+                        self.restart_later(elapsed_us, fault);
+                    }
+                },
                 Pending::Restart { name, .. } => {
                     self.tested.restart(&name)?;
                     self.happened.push((at_us, format!("{name} started again")));
@@ -317,6 +333,14 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A server has ended: it is started again if the plan says so.
+    fn restart_later(&mut self, elapsed_us: i64, fault: Fault) {
+        if let Some(after_s) = fault.restart_after_s {
+            let at_us = elapsed_us + (after_s * 1e6) as i64;
+            self.faults.push(Pending::Restart { at_us, name: fault.kill });
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::measure::sampler::{Scope, ServerProcess};
 use crate::peers::servers::{self, PeerError, PeerServer};
 use crate::workload::plan::{GatewayChoice, Plan};
 use crate::workload::population::Population;
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -249,15 +250,33 @@ impl Tested {
     /// SIGKILL to one server.
     pub fn kill(&mut self, name: &str) -> Result<(), TestedError> {
         match &mut self.servers {
-            Servers::Ringline(cluster) => {
-                let mut all = cluster.gateways.iter_mut().chain(&mut cluster.storages);
-                let server = all.find(|server| server.name() == name);
-                server.ok_or_else(|| TestedError::NoServer(name.to_owned()))?.kill();
-            }
             Servers::Peer(peer) => peer.kill(),
-            Servers::Null(_) | Servers::Fleet => return Err(TestedError::NoServer(name.to_owned())),
+            _ => self.server(name)?.kill(),
         }
         Ok(())
+    }
+
+    /// SIGTERM to one server: it leaves, and [`Self::has_left`] tells when it has.
+    pub fn ask_to_leave(&mut self, name: &str) -> Result<(), TestedError> {
+        Ok(self.server(name)?.signal(Signal::TERM)?)
+    }
+
+    /// Whether a server that was asked to leave ended well; `None`: it has not ended.
+    pub fn has_left(&mut self, name: &str) -> Result<Option<bool>, TestedError> {
+        let ended = self.server(name)?.ended()?;
+        Ok(ended.map(|status| status.success()))
+    }
+
+    /// One of our own by its name.
+    fn server(&mut self, name: &str) -> Result<&mut Server, TestedError> {
+        let own = match &mut self.servers {
+            Servers::Ringline(cluster) => {
+                let mut all = cluster.gateways.iter_mut().chain(&mut cluster.storages);
+                all.find(|server| server.name() == name)
+            }
+            Servers::Peer(_) | Servers::Null(_) | Servers::Fleet => None,
+        };
+        own.ok_or_else(|| TestedError::NoServer(name.to_owned()))
     }
 
     /// Begins to start a killed server again; it is ready when [`Self::restarted`] names it.

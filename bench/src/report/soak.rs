@@ -68,9 +68,9 @@ pub struct Soak {
     pub rounds: usize,
     /// Of them, those whose times may be compared: the generator was on time, the hypervisor kept nothing.
     pub fair_rounds: usize,
-    /// Servers killed, all rounds together.
+    /// Servers killed or asked to leave, all rounds together.
     pub kills: usize,
-    /// Who was never killed.
+    /// Who never was.
     pub survivors: Vec<Survivor>,
     /// Last third against first third of the rounds: median of the answers' p50, of their p99, CPU for an action.
     pub drift: [f64; 3],
@@ -85,7 +85,7 @@ impl Soak {
     pub fn of(run: &RunResult) -> Self {
         let measured = || run.phases.iter().filter(|phase| !phase.preparation);
         let events = || measured().flat_map(|phase| &phase.faults).map(|(_, what)| what.as_str());
-        let killed: BTreeSet<&str> = events().filter_map(|what| what.strip_suffix(" killed")).collect();
+        let killed: BTreeSet<&str> = events().filter_map(ended).collect();
         let rounds = rounds(run);
         let survivors: Vec<Survivor> = match rounds.first() {
             Some(first) if rounds.len() >= ROUNDS_MIN => {
@@ -111,7 +111,7 @@ impl Soak {
         let mut soak = Self {
             rounds: rounds.len(),
             fair_rounds: fair.len(),
-            kills: events().filter(|what| what.ends_with(" killed")).count(),
+            kills: events().filter(|what| ended(what).is_some()).count(),
             survivors,
             drift: values.map(|value| of(last, value) / of(first, value)),
             latencies_us: [first, last]
@@ -184,6 +184,11 @@ impl Soak {
         }
         text
     }
+}
+
+/// The server that was ended, if this is what happened.
+fn ended(event: &str) -> Option<&str> {
+    event.strip_suffix(" killed").or_else(|| event.strip_suffix(" asked to leave"))
 }
 
 fn rounds(run: &RunResult) -> Vec<Round> {

@@ -43,6 +43,13 @@ fn run(rounds: usize, memory: impl Fn(usize) -> u64) -> RunResult {
 }
 
 #[test]
+fn who_was_asked_to_leave_is_no_survivor() {
+    assert_eq!(ended("gateway-2 killed"), Some("gateway-2"));
+    assert_eq!(ended("gateway-2 asked to leave"), Some("gateway-2"));
+    assert_eq!(ended("gateway-2 has left"), None, "told a second time");
+}
+
+#[test]
 fn a_run_that_keeps_its_level_is_right() {
     // The first rounds warm up; later ones swing by a flush.
     let soak =

@@ -181,7 +181,7 @@ pub struct Phase {
     /// What happens.
     #[serde(default, rename = "stream")]
     pub streams: Vec<Stream>,
-    /// Servers that are killed meanwhile. Only with `--faults`, but for those marked `always`.
+    /// Servers that end meanwhile. Only with `--faults`, but for those marked `always`.
     #[serde(default, rename = "fault")]
     pub faults: Vec<Fault>,
 }
@@ -261,7 +261,7 @@ pub enum Schedule {
     },
 }
 
-/// A server that is killed.
+/// A server that ends.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
@@ -269,11 +269,25 @@ pub struct Fault {
     pub at_s: f64,
     /// `gateway-1`, `storage-2`, …
     pub kill: String,
-    /// Started again so much later, in seconds; none: it stays away.
+    /// By which signal.
+    #[serde(default)]
+    pub signal: FaultSignal,
+    /// Started again so long after its end, in seconds; none: it stays away.
     pub restart_after_s: Option<f64>,
     /// Also without `--faults`: the fault is what the plan is about.
     #[serde(default)]
     pub always: bool,
+}
+
+/// What a server is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultSignal {
+    /// SIGKILL: it ends at once, without a word.
+    #[default]
+    Kill,
+    /// SIGTERM: it leaves; a gateway sends its clients away, each in its turn, and then ends.
+    Term,
 }
 
 mod defaults {
@@ -374,6 +388,7 @@ mod tests {
                 "in_flight",
             ),
             ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
+            ("users = 4", "seconds = 1\nfault = [{at_s=0,kill='x',signal='hup'}]", "term"),
             ("users = 4", "seconds = 1\n[server]\nstorages = 2\nzones = 3", "server.zones"),
             (
                 "users = 4",
