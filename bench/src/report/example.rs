@@ -3,7 +3,7 @@
 
 use super::results::{
     ClockOffset, ConnectionCounts, GeneratorResult, HostFacts, LedgerResult, MachineResult, PhaseResult,
-    RunResult, SCHEMA_VERSION, Second, ServerResult, StreamResult, TuningFact, VoidReason,
+    ReturnCounts, RunResult, SCHEMA_VERSION, Second, ServerResult, StreamResult, TuningFact, VoidReason,
 };
 use crate::measure::histogram::Latencies;
 use crate::workload::plan::Plan;
@@ -159,6 +159,8 @@ fn second(chance: &mut Chance, number: u32, rate: f64, connections: u64, median_
         succeeded: due,
         errors: 0,
         connections,
+        log_ins: 0,
+        sent_on: 0,
         p50_us: latencies.at(0.5),
         p99_us: latencies.at(0.99),
         max_us: latencies.max(),
@@ -250,6 +252,7 @@ fn phase(
             kernel_bytes_end: last.kernel_bytes,
         },
         recovery: chance.latencies(50, 900_000.0).to_text(),
+        returns: ReturnCounts::default(),
         losses: [].into(),
         faults: Vec::new(),
         streams,

@@ -52,6 +52,11 @@ pub fn latencies(stream: &StreamResult, name: &str) -> Latencies {
     stream.histograms.get(name).and_then(|text| Latencies::from_text(text).ok()).unwrap_or_default()
 }
 
+/// The most of something in any one second of a phase.
+pub fn most(phase: &PhaseResult, value: fn(&Second) -> u64) -> u64 {
+    phase.seconds.iter().map(value).max().unwrap_or(0)
+}
+
 /// What agents added themselves, all of them merged: due → handed to the kernel.
 pub fn lag(phase: &PhaseResult) -> Latencies {
     let mut lag = Latencies::default();

@@ -123,6 +123,8 @@ mod tests {
             succeeded: 9_998,
             errors: 2,
             connections: 2_000,
+            log_ins: 0,
+            sent_on: 0,
             latency: latency.to_text(),
             cpu_milli: 437,
         }

@@ -119,6 +119,9 @@ pub struct PhaseResult {
     /// Lost without having been asked to → ready again: microseconds, HdrHistogram V2, base64.
     #[serde(default)]
     pub recovery: String,
+    /// How sessions ended that nobody ended on purpose, and how they were tried again.
+    #[serde(default)]
+    pub returns: ReturnCounts,
     /// What was done to servers: microseconds after the phase's start, and what.
     pub faults: Vec<(u64, String)>,
 }
@@ -147,7 +150,8 @@ pub struct StreamResult {
     pub offered_rate: f64,
     /// Answered actions a second.
     pub achieved_rate: f64,
-    /// "answer" (due → answered), "delivery" (due → on another device): microseconds, HdrHistogram V2, base64.
+    /// "answer" (due → answered), "delivery" (due → on another device), "spared" (as "answer", of messages by devices at
+    /// gateways that no fault of the plan ends): microseconds, HdrHistogram V2, base64.
     pub histograms: BTreeMap<String, String>,
 }
 
@@ -165,6 +169,22 @@ pub struct ConnectionCounts {
     pub resumed_handshakes: u64,
 }
 
+/// Sessions that ended although nobody ended them on purpose, and tries to have new ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReturnCounts {
+    /// Sessions that ended without a word of the server.
+    pub cut: u64,
+    /// Sessions of which the server said that it ends them.
+    pub told: u64,
+    /// Of those, with where to go.
+    pub sent_on: u64,
+    /// Tries that were answered by when, or where, to come again.
+    pub put_off: u64,
+    /// Tries of which nothing came for another reason.
+    pub failed: u64,
+}
+
 /// One second of a phase, all agents together.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,6 +199,12 @@ pub struct Second {
     pub errors: u64,
     /// Ready connections at its end.
     pub connections: u64,
+    /// Sessions that became ready in it.
+    #[serde(default)]
+    pub log_ins: u64,
+    /// Sessions that ended in it and were told where to go.
+    #[serde(default)]
+    pub sent_on: u64,
     /// Latency of what was answered in it, all streams, in microseconds: 50th percentile.
     pub p50_us: u64,
     /// 99th percentile.

@@ -18,7 +18,7 @@
 //!   Finish ------------------------> the agent is free for another coordinator
 //! ```
 
-use crate::report::results::{ConnectionCounts, GeneratorResult, HostFacts, LedgerResult};
+use crate::report::results::{ConnectionCounts, GeneratorResult, HostFacts, LedgerResult, ReturnCounts};
 use crate::workload::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -159,6 +159,10 @@ pub struct Progress {
     pub errors: u64,
     /// Ready connections at its end.
     pub connections: u64,
+    /// Became ready in it.
+    pub log_ins: u64,
+    /// Ended in it and were told where to go.
+    pub sent_on: u64,
     /// Latency of what was answered in it: microseconds, HdrHistogram V2, base64.
     pub latency: String,
     /// The agent's CPU in it, in thousandths of a core; of a relay, the busiest one's.
@@ -185,6 +189,8 @@ pub struct PhaseShare {
     /// Lost without having been asked to → ready again: microseconds, HdrHistogram V2, base64.
     #[serde(default)]
     pub recovery: String,
+    /// How sessions ended, and how they were tried again.
+    pub returns: ReturnCounts,
 }
 
 /// One stream of one agent, or of a relay's agents.

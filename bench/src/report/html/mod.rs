@@ -11,7 +11,7 @@ use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::remedies;
 use super::results::{PhaseResult, RunResult, StreamResult};
-use super::text::{busy_text, counts_text, host_text, ledger_text, recovery_text, server_text};
+use super::text::{busy_text, counts_text, host_text, ledger_text, recovery_text, returns_text, server_text};
 use charts::Part;
 use markup::Markup;
 use plot::Stroke;
@@ -337,6 +337,7 @@ fn details(page: &mut Markup, part: &Part<'_>, parts: usize) {
         ("connections lost".to_owned(), counts_text(&phase.losses)),
         ("ready again".to_owned(), recovery_text(phase).unwrap_or_else(|| "none was lost".into())),
     ];
+    facts.extend(returns_text(phase).map(|text| ("sessions".to_owned(), text)));
     for stream in phase.streams.iter().filter(|stream| !stream.errors.is_empty()) {
         facts.push((format!("errors of {}", stream.action), counts_text(&stream.errors)));
     }

@@ -127,6 +127,7 @@ fn empty_phases_and_no_connections_make_a_page_too() {
         servers: Vec::new(),
         machine: Default::default(),
         recovery: String::new(),
+        returns: Default::default(),
         losses: Default::default(),
         faults: Vec::new(),
     };

@@ -1,7 +1,7 @@
 //! Many agents' shares become one: counts are added, histograms merged, nothing is averaged. Coordinators and relays
 //! use the same sums, so it does not matter how the tree of agents is shaped.
 
-use super::results::{ConnectionCounts, GeneratorResult, PhaseResult, Second, StreamResult};
+use super::results::{ConnectionCounts, GeneratorResult, PhaseResult, ReturnCounts, Second, StreamResult};
 use crate::coordinator::control::messages::{PhaseShare, Progress, StreamShare};
 use crate::measure::histogram::{HistogramError, Latencies};
 use crate::measure::sampler::{PhaseSample, SecondSample};
@@ -60,6 +60,7 @@ pub struct ShareSum {
     losses: BTreeMap<String, u64>,
     ledger_full: bool,
     recovery: Latencies,
+    returns: ReturnCounts,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -104,6 +105,11 @@ impl ShareSum {
         add_counts(&mut self.losses, &share.losses);
         self.ledger_full |= share.ledger_full;
         self.recovery.merge(&recovery);
+        self.returns.cut += share.returns.cut;
+        self.returns.told += share.returns.told;
+        self.returns.sent_on += share.returns.sent_on;
+        self.returns.put_off += share.returns.put_off;
+        self.returns.failed += share.returns.failed;
         Ok(())
     }
 
@@ -118,6 +124,7 @@ impl ShareSum {
             losses: self.losses,
             ledger_full: self.ledger_full,
             recovery: if self.recovery.count() > 0 { self.recovery.to_text() } else { String::new() },
+            returns: self.returns,
         }
     }
 }
@@ -193,6 +200,8 @@ impl ProgressSum {
         self.sum.succeeded += progress.succeeded;
         self.sum.errors += progress.errors;
         self.sum.connections += progress.connections;
+        self.sum.log_ins += progress.log_ins;
+        self.sum.sent_on += progress.sent_on;
         self.sum.cpu_milli = self.sum.cpu_milli.max(progress.cpu_milli);
         self.added += 1;
         Ok(())
@@ -216,6 +225,8 @@ impl ProgressSum {
             succeeded: self.sum.succeeded,
             errors: self.sum.errors,
             connections: self.sum.connections,
+            log_ins: self.sum.log_ins,
+            sent_on: self.sum.sent_on,
             p50_us: self.latency.at(0.5),
             p99_us: self.latency.at(0.99),
             max_us: self.latency.max(),
@@ -263,6 +274,7 @@ pub fn phase_result(
         machine: sample.machine,
         losses: share.losses,
         recovery: share.recovery,
+        returns: share.returns,
         faults,
     })
 }

@@ -35,6 +35,7 @@ fn share(agent: u32) -> PhaseShare {
         losses: [("reset".to_owned(), count)].into(),
         ledger_full: agent == 3,
         recovery: latencies(agent).to_text(),
+        returns: ReturnCounts { cut: count, told: 2 * count, sent_on: count, put_off: 5, failed: 6 },
     }
 }
 
@@ -54,6 +55,8 @@ fn shares_add_up_whatever_the_tree() {
     assert_eq!(stream.errors.len(), 4);
     assert_eq!(flat.connections.at_end + flat.connections.peak, 18);
     assert_eq!(flat.connections.full_handshakes * 10 + flat.connections.resumed_handshakes, 102);
+    let returns = ReturnCounts { cut: 6, told: 12, sent_on: 6, put_off: 15, failed: 18 };
+    assert_eq!(flat.returns, returns);
     assert_eq!(flat.generators.iter().map(|one| one.agent).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!((flat.losses["reset"], flat.ledger_full, flat.measured_s), (6, true, 10.0));
 }
@@ -105,6 +108,8 @@ fn progress(agent: u32) -> Progress {
         succeeded: 8 * count,
         errors: count,
         connections: 100 * count,
+        log_ins: 3 * count,
+        sent_on: 2 * count,
         latency: latencies(agent).to_text(),
         cpu_milli: 900 - 100 * count,
     }
@@ -136,6 +141,7 @@ fn a_second_joins_agents_and_servers() {
     let mut all = Latencies::default();
     (1..=3).for_each(|agent| all.merge(&latencies(agent)));
     assert_eq!((second.second, second.due, second.connections), (4, 60, 600));
+    assert_eq!((second.log_ins, second.sent_on), (18, 12));
     assert_eq!((second.p50_us, second.p99_us, second.max_us), (all.at(0.5), all.at(0.99), all.max()));
     assert_eq!((second.server_cpu_milli, second.server_private_bytes, second.kernel_bytes), (1, 2, 3));
     assert_eq!(second.agent_cpu_milli, 800);

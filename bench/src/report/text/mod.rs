@@ -4,7 +4,7 @@ use super::figures::{self, Percentiles, Slope};
 use super::numbers::{bytes, grouped, moment, ms, percent, short};
 use super::remedies;
 use super::results::{
-    HostFacts, LedgerResult, MachineResult, PhaseResult, RunResult, ServerResult, StreamResult,
+    HostFacts, LedgerResult, MachineResult, PhaseResult, ReturnCounts, RunResult, ServerResult, StreamResult,
 };
 use crate::measure::histogram::Latencies;
 use std::collections::BTreeMap;
@@ -73,6 +73,26 @@ pub fn recovery_text(phase: &PhaseResult) -> Option<String> {
     (all.count > 0).then(|| {
         let (count, p50, p99) = (grouped(all.count), ms(all.p50_us), ms(all.p99_us));
         format!("{count} of the lost ones, after p50 {p50}, p99 {p99}, at most {} ms", ms(all.max_us))
+    })
+}
+
+/// How sessions ended that nobody ended on purpose, and how they were tried again; `None`: none did.
+pub fn returns_text(phase: &PhaseResult) -> Option<String> {
+    let ReturnCounts { cut, told, sent_on, put_off, failed } = phase.returns;
+    (cut + told > 0).then(|| {
+        let back = Latencies::from_text(&phase.recovery).map_or(0, |recovery| recovery.count());
+        format!(
+            "{} cut without a word, {} told, {} of them where to go; {} ready again, after {} tries that were put off \
+             and {} that failed; at most {} sent on and {} ready in one second",
+            grouped(cut),
+            grouped(told),
+            grouped(sent_on),
+            grouped(back),
+            grouped(put_off),
+            grouped(failed),
+            grouped(figures::most(phase, |second| second.sent_on)),
+            grouped(figures::most(phase, |second| second.log_ins))
+        )
     })
 }
 
@@ -196,6 +216,9 @@ impl Page {
         }
         if let Some(text) = recovery_text(phase) {
             self.named("ready again", &text);
+        }
+        if let Some(text) = returns_text(phase) {
+            self.named("sessions", &text);
         }
         self.costs(phase);
         if let Some(slope) = figures::phase_slope(phase) {

@@ -29,6 +29,20 @@ fn the_table_is_as_it_was() {
 }
 
 #[test]
+fn sessions_that_ended_are_told_apart() {
+    let mut run = small();
+    let phase = run.phases.last_mut().expect("kill");
+    assert_eq!(returns_text(phase), None);
+    phase.returns = ReturnCounts { cut: 1, told: 1_200, sent_on: 1_000, put_off: 30, failed: 4 };
+    phase.seconds[3].log_ins = 90;
+    phase.seconds[4].sent_on = 80;
+    let text = "1 cut without a word, 1,200 told, 1,000 of them where to go; 50 ready again, after 30 tries that were \
+                put off and 4 that failed; at most 80 sent on and 90 ready in one second";
+    assert_eq!(returns_text(phase).as_deref(), Some(text));
+    assert!(table(&run).contains("  sessions      1 cut without a word, 1,200 told,"), "{}", table(&run));
+}
+
+#[test]
 fn no_line_is_wider_than_the_page() {
     let mut run =
         example::void_run("a subject whose name does not fit into any terminal ".repeat(4).trim(), 2);

@@ -1,7 +1,7 @@
 //! What the load knows of each of its devices.
 
 use super::returning::{Told, Way};
-use crate::agent::protocol::Token;
+use crate::agent::protocol::{TargetIndex, Token};
 use crate::workload::population::DeviceIndex;
 use std::collections::VecDeque;
 
@@ -25,6 +25,10 @@ pub(super) struct Device {
     pub(super) slowed: bool,
     /// Tries since it was last ready.
     pub(super) tries: u32,
+    /// Where it is connected, or was last.
+    pub(super) target: TargetIndex,
+    /// It has lost a session without having asked for it: it may not be where it began.
+    pub(super) moved: bool,
     /// Where it goes next.
     pub(super) way: Way,
     /// The server's last words on its connection, whose end follows.

@@ -35,6 +35,7 @@ impl AgentLoad {
         if let Some(phase) = &mut self.phase {
             let connections = &mut phase.figures.connections;
             connections.peak = connections.peak.max(ready);
+            phase.figures.second.log_ins += 1;
             if let Some(lost_us) = lost_us {
                 phase.figures.recovery.record(now_us.saturating_sub(lost_us));
             }
@@ -91,7 +92,7 @@ impl AgentLoad {
         (kept.healing, kept.heal_again, kept.paused) = (false, false, false);
         let told = kept.told.take();
         if stage == Stage::Ready {
-            kept.lost_us = Some(now_us);
+            (kept.lost_us, kept.moved) = (Some(now_us), true);
         } else if matches!(told, None | Some(Told::Closed)) {
             kept.way.failed();
         }
@@ -100,9 +101,8 @@ impl AgentLoad {
         if stage == Stage::Ready {
             self.devices.ready -= 1;
         }
-        // What the server said was counted when it did.
-        if let (None, Some(phase)) = (told, &mut self.phase) {
-            phase.figures.lose(reason);
+        if let Some(phase) = &mut self.phase {
+            phase.figures.ended(stage, told, reason);
         }
         for token in open {
             self.interrupted(now_us, token);
@@ -194,6 +194,7 @@ impl AgentLoad {
         if heals_again {
             self.heal(now_us, operation.device);
         }
+        let is_spared = matches!(operation.work, Work::Send(..)) && self.is_spared(operation.device);
         let (Some(number), Some(phase)) = (operation.stream, &mut self.phase) else { return };
         phase.streams[number].ended();
         let latency_us = now_us.saturating_sub(operation.due_us);
@@ -211,10 +212,20 @@ impl AgentLoad {
                 Ok(()) => {
                     stream.succeeded += 1;
                     stream.answer.record(latency_us);
+                    if is_spared {
+                        stream.spared.record(latency_us);
+                    }
                 }
                 Err(code) => *stream.errors.entry(code.to_owned()).or_default() += 1,
             }
         }
+    }
+
+    /// Whether no fault of the plan touches a device, though there are some: its gateway stays, and it has been there
+    /// all the time.
+    fn is_spared(&self, device: DeviceIndex) -> bool {
+        let kept = self.devices.look(device);
+        !self.hit.is_empty() && !kept.moved && !self.hit.contains(&kept.target)
     }
 
     pub(super) fn was_accepted(&mut self, now_us: u64, token: Token, seq: Option<u64>) {

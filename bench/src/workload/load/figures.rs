@@ -1,8 +1,10 @@
 //! What a phase's figures are made of, on one agent.
 
+use super::devices::Stage;
+use super::returning::Told;
 use crate::coordinator::control::messages::{PhaseShare, Progress, StreamShare};
 use crate::measure::histogram::Latencies;
-use crate::report::results::ConnectionCounts;
+use crate::report::results::{ConnectionCounts, ReturnCounts};
 use std::collections::BTreeMap;
 
 /// One stream's counts over the measured time.
@@ -16,12 +18,16 @@ pub(super) struct StreamFigures {
     pub(super) deliveries: u64,
     pub(super) answer: Latencies,
     pub(super) delivery: Latencies,
+    /// Of the answers, those to devices that no fault of the plan touches.
+    pub(super) spared: Latencies,
 }
 
 impl StreamFigures {
     fn share(&self) -> StreamShare {
         let mut histograms = BTreeMap::new();
-        for (name, latencies) in [("answer", &self.answer), ("delivery", &self.delivery)] {
+        for (name, latencies) in
+            [("answer", &self.answer), ("delivery", &self.delivery), ("spared", &self.spared)]
+        {
             if latencies.count() > 0 {
                 histograms.insert(name.to_owned(), latencies.to_text());
             }
@@ -44,6 +50,7 @@ pub(super) struct PhaseFigures {
     pub(super) streams: Vec<StreamFigures>,
     pub(super) connections: ConnectionCounts,
     pub(super) losses: BTreeMap<String, u64>,
+    pub(super) returns: ReturnCounts,
     pub(super) ledger_full: bool,
     /// Lost unasked → ready again.
     pub(super) recovery: Latencies,
@@ -59,6 +66,8 @@ pub(super) struct SecondFigures {
     pub(super) due: u64,
     pub(super) succeeded: u64,
     pub(super) errors: u64,
+    pub(super) log_ins: u64,
+    pub(super) sent_on: u64,
     pub(super) latency: Latencies,
 }
 
@@ -77,6 +86,8 @@ impl PhaseFigures {
             succeeded: taken.succeeded,
             errors: taken.errors,
             connections: self.connections.at_end,
+            log_ins: taken.log_ins,
+            sent_on: taken.sent_on,
             latency: if taken.latency.count() > 0 { taken.latency.to_text() } else { String::new() },
             cpu_milli: 0,
         }
@@ -84,6 +95,26 @@ impl PhaseFigures {
 
     pub(super) fn lose(&mut self, reason: &str) {
         *self.losses.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// A connection has ended that nobody ended on purpose. `told`: the server's last words on it.
+    pub(super) fn ended(&mut self, stage: Stage, told: Option<Told>, reason: &str) {
+        // What the server said was counted when it did.
+        if told.is_none() {
+            self.lose(reason);
+        }
+        let returns = &mut self.returns;
+        match (stage, told) {
+            (Stage::Ready, None) => returns.cut += 1,
+            (Stage::Ready, Some(told)) => {
+                let is_sent_on = u64::from(matches!(told, Told::Where(_)));
+                returns.told += 1;
+                returns.sent_on += is_sent_on;
+                self.second.sent_on += is_sent_on;
+            }
+            (_, Some(Told::When(_) | Told::Where(_))) => returns.put_off += 1,
+            (_, None | Some(Told::Closed)) => returns.failed += 1,
+        }
     }
 
     /// Samples beyond what histograms hold.
@@ -102,7 +133,27 @@ impl PhaseFigures {
             losses: self.losses.clone(),
             ledger_full: self.ledger_full,
             recovery: if self.recovery.count() > 0 { self.recovery.to_text() } else { String::new() },
+            returns: self.returns,
             ..PhaseShare::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_apart_by_what_was_said_and_by_what_was_there() {
+        let mut figures = PhaseFigures::new(0);
+        let told = [None, Some(Told::Closed), Some(Told::When(1)), Some(Told::Where(1))];
+        for told in told {
+            figures.ended(Stage::Ready, told, "reset");
+            figures.ended(Stage::Connecting, told, "refused");
+        }
+        let expected = ReturnCounts { cut: 1, told: 3, sent_on: 1, put_off: 2, failed: 2 };
+        assert_eq!((figures.returns, figures.second.sent_on), (expected, 1));
+        let losses = [("refused".to_owned(), 1), ("reset".to_owned(), 1)];
+        assert_eq!(figures.losses, BTreeMap::from(losses), "what the server said has its own code");
     }
 }

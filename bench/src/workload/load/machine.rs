@@ -8,10 +8,10 @@
 use super::devices::{Devices, Stage};
 use super::figures::PhaseFigures;
 use super::operations::Operations;
-use super::returning::Targets;
+use super::returning::{Targets, hit_by};
 use super::streams::StreamState;
 use super::{Action, DeviceEvent, Workload};
-use crate::agent::protocol::Token;
+use crate::agent::protocol::{TargetIndex, Token};
 use crate::coordinator::control::messages::{PhaseShare, Progress};
 use crate::workload::ledger::Ledger;
 use crate::workload::plan::{Phase, Plan};
@@ -56,6 +56,8 @@ pub struct AgentLoad {
     pub(super) share: Share,
     pub(super) run: u64,
     pub(super) targets: Targets,
+    /// Those that the plan's faults end.
+    pub(super) hit: Vec<TargetIndex>,
     pub(super) devices: Devices,
     pub(super) operations: Operations,
     pub(super) actions: VecDeque<Action>,
@@ -105,6 +107,7 @@ impl AgentLoad {
         Self {
             devices: Devices::new(people.devices_of(share)),
             random: Random::new(plan.seed ^ run ^ u64::from(share.agent)),
+            hit: hit_by(&plan),
             plan,
             people,
             share,

@@ -12,6 +12,7 @@
 //! ```
 
 use crate::agent::protocol::TargetIndex;
+use crate::workload::plan::Plan;
 use crate::workload::population::UserIndex;
 use crate::workload::random::Random;
 use std::collections::HashMap;
@@ -66,6 +67,13 @@ impl Targets {
         }
         &way.named
     }
+}
+
+/// Targets that a plan's faults end: gateways of a local run are its targets, in their order.
+pub(super) fn hit_by(plan: &Plan) -> Vec<TargetIndex> {
+    let names = plan.phases.iter().flat_map(|phase| &phase.faults).map(|fault| fault.kill.as_str());
+    let number = |name: &str| name.strip_prefix("gateway-")?.parse::<u16>().ok()?.checked_sub(1);
+    names.filter_map(number).map(TargetIndex).collect()
 }
 
 /// How far a device is in its list. Nothing is allocated for one that was never sent on.
@@ -173,6 +181,14 @@ mod tests {
             known.became_ready(USER, &mut way);
             assert_eq!(known.next(USER, &way), TargetIndex(0));
         }
+    }
+
+    #[test]
+    fn a_plan_s_faults_hit_gateways_by_their_numbers() {
+        let text = "name='p'\nabout=''\npopulation={users=2}\n[[phase]]\nname='x'\nseconds=9\nfault=[\
+            {at_s=1,kill='gateway-2'},{at_s=2,kill='storage-1'},{at_s=3,kill='gateway-11'},{at_s=4,kill='nats'}]";
+        let plan = Plan::parse(text, std::path::Path::new("p")).expect("a plan");
+        assert_eq!(hit_by(&plan), targets(&[1, 10]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::{Action, AgentLoad, DeviceEvent, Targets, Workload};
 use crate::agent::protocol::{Message, ProtocolEvent, Request, TargetIndex, Token};
 use crate::coordinator::control::messages::PhaseShare;
 use crate::measure::histogram::Latencies;
-use crate::report::results::LedgerResult;
+use crate::report::results::{LedgerResult, ReturnCounts};
 use crate::workload::plan::Plan;
 use crate::workload::population::{DeviceIndex, Population, RoomIndex, Share};
 use crate::workload::random::Random;
@@ -406,6 +406,50 @@ fn a_device_that_is_told_when_and_where_to_come_again_does_just_that() {
     assert!((2_000_000..2_200_000).contains(after_us), "not before its time, and soon after it: {after_us}");
     assert_eq!((messages.losses.get("DRAINING"), messages.losses.get("end")), (Some(&2), None), "told once");
     assert!(world.settle().is_balanced());
+}
+
+#[test]
+fn messages_of_devices_that_no_fault_touches_are_told_apart() {
+    let plan = PLAN.replace("warm_up_s = 2", "warm_up_s = 2\nfault = [{ at_s = 1, kill = 'gateway-2' }]");
+    let spared = |plan: &str, closed: Option<u32>| {
+        let mut world = World::new(plan, 1);
+        world.phase(0);
+        world.phase(1);
+        if let Some(device) = closed {
+            world.close(DeviceIndex(device), 0, &[TargetIndex(0)]);
+        }
+        let messages = world.phase(2);
+        (histogram(&messages, 0, "spared").count(), messages.returns)
+    };
+    let (all, nobody) = spared(&plan, None);
+    assert!((350..450).contains(&all), "half of the users are at the gateway that stays: {all}");
+    assert_eq!(nobody, ReturnCounts::default());
+    let sent_on = ReturnCounts { told: 1, sent_on: 1, ..ReturnCounts::default() };
+    assert_eq!(
+        spared(&plan, Some(2)),
+        (all, sent_on),
+        "one that comes from the other gateway is not counted"
+    );
+    assert!(spared(&plan, Some(0)).0 < all, "nor is one that lost its session");
+    assert_eq!(spared(PLAN, None).0, 0, "a plan without faults spares nobody");
+}
+
+#[test]
+fn seconds_tell_who_was_sent_on_and_who_came_in() {
+    let mut world = World::new(PLAN, 1);
+    world.phase(0);
+    world.phase(1);
+    for device in 0..3 {
+        world.close(DeviceIndex(device), 4_000, &[TargetIndex(1)]);
+    }
+    world.load.begin(2, world.now_us);
+    let mut seconds = Vec::new();
+    while world.load.take_done(world.now_us).is_none() {
+        world.step();
+        seconds.extend(std::iter::from_fn(|| world.load.take_progress(world.now_us)));
+    }
+    let figures: Vec<_> = seconds.iter().map(|second| (second.sent_on, second.log_ins)).collect();
+    assert_eq!(figures[..6], [(3, 0), (0, 0), (0, 0), (0, 0), (0, 3), (0, 0)]);
 }
 
 #[test]
