@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// The plan when none is named.
 pub const PLAN_DEFAULT: &str = "canonical";
 /// Plans that the binary brings along, by name.
-const PLANS: [(&str, &str); 22] = [
+const PLANS: [(&str, &str); 24] = [
     ("canonical", include_str!("../../plans/canonical.toml")),
     ("quick", include_str!("../../plans/quick.toml")),
     ("direct", include_str!("../../plans/direct.toml")),
@@ -33,6 +33,8 @@ const PLANS: [(&str, &str); 22] = [
     ("catch-up-1000", include_str!("../../plans/catch-up-1000.toml")),
     ("catch-up-200-conversations", include_str!("../../plans/catch-up-200-conversations.toml")),
     ("reconnect-storm", include_str!("../../plans/reconnect-storm.toml")),
+    ("storm-paced", include_str!("../../plans/storm-paced.toml")),
+    ("drain", include_str!("../../plans/drain.toml")),
     ("slow-readers", include_str!("../../plans/slow-readers.toml")),
     ("faults", include_str!("../../plans/faults.toml")),
     ("faults-replicated", include_str!("../../plans/faults-replicated.toml")),
