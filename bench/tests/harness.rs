@@ -101,6 +101,54 @@ fn killed_servers_lose_nothing_that_was_acknowledged() {
     assert!(!phase.recovery.is_empty(), "connections were lost and came back");
 }
 
+/// Two gateways, one of which leaves, at rates of a small machine.
+const LEAVING: &str = r#"
+name = "leaving"
+about = "a gateway leaves"
+population = { users = 60 }
+transport = { gateway = "ranked" }
+ledger = { keep = true }
+[server]
+gateways = 2
+storages = 1
+cpus = ""
+rates = "default"
+hellos_per_core = "60 per second, burst 60"
+[[phase]]
+name = "connect"
+preparation = true
+seconds = 20
+until_done = true
+stream = [{ action = "connect", schedule = { kind = "closed", in_flight = 8 } }]
+[[phase]]
+name = "rooms"
+preparation = true
+seconds = 20
+until_done = true
+stream = [{ action = "open_room", schedule = { kind = "closed", in_flight = 8 } }]
+[[phase]]
+name = "leaving"
+seconds = 10
+stream = [{ action = "send_direct", schedule = { kind = "constant", rate = 100 } }]
+fault = [{ at_s = 0.5, kill = "gateway-2", signal = "term" }]
+"#;
+
+#[test]
+fn a_gateway_that_leaves_sends_its_clients_on_and_cuts_none_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (output, out) = run(folder.path(), LEAVING, &["--faults"]);
+    let result = result(&output, &out);
+    let ledger = result.ledger.as_ref().expect("kept");
+    assert!(ledger.is_balanced() && ledger.acknowledged > 500, "{ledger:?}");
+    let phase = result.phases.last().expect("phases");
+    let happened: Vec<&str> = phase.faults.iter().map(|(_, what)| what.as_str()).collect();
+    assert_eq!(happened, ["gateway-2 asked to leave", "gateway-2 has left"]);
+    let returns = phase.returns;
+    assert!(returns.cut == 0 && returns.sent_on > 0 && returns.sent_on == returns.told, "{returns:?}");
+    assert_eq!(phase.connections.at_end, 60, "all are at the other one");
+    assert!(phase.streams[0].histograms.contains_key("spared"), "some were there before");
+}
+
 /// A process that is ended with the test.
 struct Running(Child);
 
