@@ -89,7 +89,8 @@ fn percentiles(parts: &[Part<'_>]) -> Vec<Plot> {
                 streams.flat_map(|stream| stream.histograms.keys().map(move |name| (stream, name)))
             {
                 let points = percentile_points(&figures::latencies(stream, name));
-                let (name, colour, stroke) = ink(parts, part, usize::from(name != "answer"), name);
+                let quantity = ["answer", "delivery"].iter().position(|known| known == name).unwrap_or(2);
+                let (name, colour, stroke) = ink(parts, part, quantity, name);
                 lines.push(Line { name, colour, stroke, points });
             }
         }
