@@ -1,6 +1,7 @@
 //! What a storage node is told at start. Parsed once; later code never revalidates it.
 
 use crate::backup::{BACKUP_EVERY_S_MIN, BACKUPS_KEPT_DEFAULT, BACKUPS_KEPT_MAX};
+use crate::shard::ENTRY_BYTES_MAX;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -143,6 +144,11 @@ fn keep_default() -> u32 {
     BACKUPS_KEPT_DEFAULT
 }
 
+/// Least [`LogConfig::file_bytes`]: the commands of a full log entry fit.
+pub const LOG_FILE_BYTES_MIN: u64 = 1 << 20;
+/// Fewest files that [`LogConfig::keep_bytes`] holds: one is written on while the one before is emptied.
+pub const LOG_KEEP_FILES_MIN: u64 = 2;
+
 /// Sizes of the log's files.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -186,13 +192,13 @@ impl Default for MemoryConfig {
 impl MemoryConfig {
     /// Whether a store can work with so little; names the key.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let invalid =
-            |key: &str, min: u64| Err(ConfigError::Invalid(format!("{key} is at least {min} bytes")));
-        if self.memtable_bytes < MEMTABLE_BYTES_MIN {
-            return invalid("memory.memtable_bytes", MEMTABLE_BYTES_MIN);
-        }
-        if self.block_cache_bytes < BLOCK_CACHE_BYTES_MIN {
-            return invalid("memory.block_cache_bytes", BLOCK_CACHE_BYTES_MIN);
+        for (key, bytes, min) in [
+            ("memory.memtable_bytes", self.memtable_bytes, MEMTABLE_BYTES_MIN),
+            ("memory.block_cache_bytes", self.block_cache_bytes, BLOCK_CACHE_BYTES_MIN),
+        ] {
+            if bytes < min {
+                return Err(ConfigError::Invalid(format!("{key} {bytes} is below {min}")));
+            }
         }
         Ok(())
     }
@@ -240,13 +246,21 @@ impl StorageConfig {
         if self.shard_count == 0 || self.shard_count > SHARD_COUNT_MAX {
             return invalid(format!("shard_count {} is not within 1..={SHARD_COUNT_MAX}", self.shard_count));
         }
-        if self.log.file_bytes < 1 << 20 || self.log.keep_bytes < 2 * self.log.file_bytes {
-            return invalid("log.file_bytes is at least 1 MiB, log.keep_bytes twice that".to_owned());
+        let LogConfig { file_bytes, keep_bytes, .. } = self.log;
+        if file_bytes < LOG_FILE_BYTES_MIN {
+            return invalid(format!("log.file_bytes {file_bytes} is below {LOG_FILE_BYTES_MIN}"));
+        }
+        let keep_bytes_min = file_bytes.saturating_mul(LOG_KEEP_FILES_MIN);
+        if keep_bytes < keep_bytes_min {
+            return invalid(format!(
+                "log.keep_bytes {keep_bytes} is below {keep_bytes_min}, {LOG_KEEP_FILES_MIN} times log.file_bytes"
+            ));
         }
         self.memory.check()?;
         if let Some(backup) = &self.backup {
             if backup.every_s < BACKUP_EVERY_S_MIN {
-                return invalid(format!("backup.every_s is at least {BACKUP_EVERY_S_MIN}"));
+                let every_s = backup.every_s;
+                return invalid(format!("backup.every_s {every_s} is below {BACKUP_EVERY_S_MIN}"));
             }
             if backup.keep == 0 || backup.keep > BACKUPS_KEPT_MAX {
                 return invalid(format!("backup.keep {} is not within 1..={BACKUPS_KEPT_MAX}", backup.keep));
@@ -264,8 +278,11 @@ impl StorageConfig {
 
 const _: () = {
     assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
+    // The reason given at LOG_FILE_BYTES_MIN.
+    assert!(LOG_FILE_BYTES_MIN >= ENTRY_BYTES_MAX as u64);
     // The defaults are within the ranges that are checked.
-    assert!(LOG_KEEP_BYTES_DEFAULT >= 2 * LOG_FILE_BYTES_DEFAULT);
+    assert!(LOG_FILE_BYTES_DEFAULT >= LOG_FILE_BYTES_MIN);
+    assert!(LOG_KEEP_BYTES_DEFAULT >= LOG_KEEP_FILES_MIN * LOG_FILE_BYTES_DEFAULT);
     assert!(MEMTABLE_BYTES_DEFAULT >= MEMTABLE_BYTES_MIN);
     assert!(BLOCK_CACHE_BYTES_DEFAULT >= BLOCK_CACHE_BYTES_MIN);
 };
@@ -280,18 +297,44 @@ mod tests {
         let config: StorageConfig = toml::from_str("data_dir = 'x'\nshard_count = 4").expect("fits");
         assert_eq!((config.shard_count, config.node_id), (4, 1));
         config.check().expect("fits");
-        for text in [
-            "shard_count = 0",
-            "listen = '127.0.0.1:1'",
-            "metrics_listen = '8.8.8.8:1'",
-            "log.file_bytes = 1",
-            "memory.memtable_bytes = 1",
-            "memory.block_cache_bytes = 1",
-            "backup = { to = '/b', every_s = 59 }",
-            "backup = { to = '/b', every_s = 60, keep = 0 }",
-        ] {
+        for text in ["shard_count = 0", "listen = '127.0.0.1:1'", "metrics_listen = '8.8.8.8:1'"] {
             let config: StorageConfig = toml::from_str(text).expect("fits");
             assert!(config.check().is_err(), "{text}");
+        }
+    }
+
+    /// Of files as large as by default.
+    const LOG_KEEP_BYTES_MIN: u64 = LOG_KEEP_FILES_MIN * LOG_FILE_BYTES_DEFAULT;
+    /// Keys, the last value of each that is taken, and the first that is not.
+    const BOUNDS: [(&str, u64, u64); 9] = [
+        ("shard_count", 1, 0),
+        ("shard_count", SHARD_COUNT_MAX as u64, SHARD_COUNT_MAX as u64 + 1),
+        ("log.file_bytes", LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_MIN - 1),
+        ("log.keep_bytes", LOG_KEEP_BYTES_MIN, LOG_KEEP_BYTES_MIN - 1),
+        ("memory.memtable_bytes", MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MIN - 1),
+        ("memory.block_cache_bytes", BLOCK_CACHE_BYTES_MIN, BLOCK_CACHE_BYTES_MIN - 1),
+        ("backup.every_s", BACKUP_EVERY_S_MIN, BACKUP_EVERY_S_MIN - 1),
+        ("backup.keep", 1, 0),
+        ("backup.keep", BACKUPS_KEPT_MAX as u64, BACKUPS_KEPT_MAX as u64 + 1),
+    ];
+
+    #[test]
+    fn a_value_beyond_its_bound_is_refused_by_key_value_and_bound() {
+        for (key, bound, beyond) in BOUNDS {
+            let check = |value: u64| {
+                let mut text = format!("{key} = {value}\n");
+                if key.starts_with("backup.") {
+                    text.push_str("backup.to = '/b'\n");
+                }
+                if key == "backup.keep" {
+                    text.push_str("backup.every_s = 3600\n");
+                }
+                toml::from_str::<StorageConfig>(&text).expect("fits").check()
+            };
+            check(bound).expect(key);
+            let error = check(beyond).expect_err(key).to_string();
+            assert!(error.starts_with(&format!("configuration: {key} {beyond} is ")), "{error}");
+            assert!(error.contains(&bound.to_string()), "{error}");
         }
     }
 }

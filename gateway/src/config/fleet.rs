@@ -12,7 +12,7 @@ use wire_protocol::limits::GATEWAY_ADDRESS_BYTES_MAX;
 /// time: two thirds of what Kubernetes gives a pod.
 const DRAIN_S_DEFAULT: u32 = 20;
 /// Longest time that may be named, in seconds: an hour, at which 60,000 clients leave at 17 a second.
-const DRAIN_S_MAX: u32 = 3_600;
+pub const DRAIN_S_MAX: u32 = 3_600;
 
 /// The other gateways.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,18 +60,21 @@ impl FleetConfig {
         let listed = self.gateways.iter().map(|text| ("fleet.gateways", text));
         for (key, text) in named.chain(listed) {
             if !is_host_and_port(text) {
-                return Err(ConfigError::impossible(key, format!("{text:?} is not host:port")));
+                let problem = format!("{text:?} is not host:port, {GATEWAY_ADDRESS_BYTES_MAX} bytes at most");
+                return Err(ConfigError::impossible(key, problem));
             }
         }
         if self.gateways.len() > GATEWAYS_MAX {
-            return Err(ConfigError::impossible("fleet.gateways", format!("{GATEWAYS_MAX} at most")));
+            let problem = format!("{} gateways, {GATEWAYS_MAX} at most", self.gateways.len());
+            return Err(ConfigError::impossible("fleet.gateways", problem));
         }
         if self.is_fleet() && self.advertise.is_none() {
             let problem = "needed in a fleet: a gateway must know which address is its own";
             return Err(ConfigError::impossible("fleet.advertise", problem));
         }
         if self.drain_s > DRAIN_S_MAX {
-            return Err(ConfigError::impossible("fleet.drain_s", format!("{DRAIN_S_MAX} at most")));
+            let problem = format!("{} is above {DRAIN_S_MAX}", self.drain_s);
+            return Err(ConfigError::impossible("fleet.drain_s", problem));
         }
         Ok(())
     }
@@ -137,7 +140,10 @@ mod tests {
         assert!(refused.starts_with("fleet.advertise"), "{refused}");
         assert!(FleetConfig { advertise: Some("a:1".into()), ..fleet.clone() }.check().is_ok());
         assert!(FleetConfig { advertise: Some("a".into()), ..fleet }.check().is_err());
-        assert!(FleetConfig { drain_s: 3_601, ..FleetConfig::default() }.check().is_err());
+        let gateways = vec!["a:1".to_owned(); GATEWAYS_MAX + 1];
+        let crowd = FleetConfig { gateways, advertise: Some("a:1".into()), ..FleetConfig::default() };
+        let refused = crowd.check().expect_err("too many").to_string();
+        assert_eq!(refused, format!("fleet.gateways: {} gateways, {GATEWAYS_MAX} at most", GATEWAYS_MAX + 1));
         assert!(FleetConfig::default().check().is_ok());
     }
 }

@@ -9,7 +9,10 @@ mod storage;
 
 pub use fleet::FleetConfig;
 pub use limits::LimitsConfig;
-pub use storage::{EmbeddedConfig, NodeAddress, NodesConfig, StorageMode};
+pub use storage::{
+    BLOCK_CACHE_BYTES_MIN, EmbeddedConfig, LOG_FILE_BYTES_MIN, LOG_KEEP_FILES_MIN, MEMTABLE_BYTES_MIN,
+    NodeAddress, NodesConfig, StorageMode,
+};
 
 use serde::Deserialize;
 use std::fmt;
@@ -30,16 +33,27 @@ const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOS
 /// Life of an access token, in seconds, when the file names no number (`auth.token_ttl_s`): 15 minutes. Gateways ask
 /// nobody about it, so it is short; a client that stays fetches four an hour.
 const TOKEN_TTL_S_DEFAULT: u64 = 15 * 60;
+/// Shortest life of an access token, in seconds (`auth.token_ttl_s`): without any it would never be good.
+pub const TOKEN_TTL_S_MIN: u64 = 1;
 /// Life of a resume token, in seconds, when the file names no number (`auth.resume_ttl_s`): 30 days. A device that was
 /// away for a month logs in by its refresh token anyway.
 const RESUME_TTL_S_DEFAULT: u64 = 30 * 24 * 3_600;
+/// Shortest life of a resume token, in seconds (`auth.resume_ttl_s`): who is silent for the longest heartbeat still comes
+/// back by it.
+pub const RESUME_TTL_S_MIN: u64 = HEARTBEAT_S_MAX as u64;
 /// Memory of one password hash, in KiB, when the file names no number (`auth.argon2_memory_kib`). OWASP's second choice
 /// for argon2id: 19 MiB, two passes, one lane.
 const ARGON2_MEMORY_KIB_DEFAULT: u32 = 19 * 1_024;
+/// Least memory of one password hash for each of its lanes, in KiB (`auth.argon2_memory_kib`): RFC 9106, section 3.1.
+pub const ARGON2_MEMORY_KIB_PER_LANE_MIN: u32 = 8;
 /// Passes of one password hash when the file names no number (`auth.argon2_iterations`): those of the same choice.
 const ARGON2_ITERATIONS_DEFAULT: u32 = 2;
+/// Fewest passes of one password hash (`auth.argon2_iterations`): RFC 9106, section 3.1.
+pub const ARGON2_ITERATIONS_MIN: u32 = 1;
 /// Lanes of one password hash when the file names no number (`auth.argon2_parallelism`): those of the same choice.
 const ARGON2_PARALLELISM_DEFAULT: u32 = 1;
+/// Fewest lanes of one password hash (`auth.argon2_parallelism`): RFC 9106, section 3.1.
+pub const ARGON2_PARALLELISM_MIN: u32 = 1;
 
 /// Everything that a file or a flag can say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +136,35 @@ impl Default for AuthConfig {
             argon2_iterations: ARGON2_ITERATIONS_DEFAULT,
             argon2_parallelism: ARGON2_PARALLELISM_DEFAULT,
         }
+    }
+}
+
+impl AuthConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, number, min) in [
+            ("auth.token_ttl_s", self.token_ttl_s, TOKEN_TTL_S_MIN),
+            ("auth.resume_ttl_s", self.resume_ttl_s, RESUME_TTL_S_MIN),
+            ("auth.argon2_iterations", u64::from(self.argon2_iterations), u64::from(ARGON2_ITERATIONS_MIN)),
+            (
+                "auth.argon2_parallelism",
+                u64::from(self.argon2_parallelism),
+                u64::from(ARGON2_PARALLELISM_MIN),
+            ),
+        ] {
+            if number < min {
+                return Err(ConfigError::impossible(key, format!("{number} is below {min}")));
+            }
+        }
+        let (memory_kib, lanes) = (self.argon2_memory_kib, self.argon2_parallelism);
+        let memory_kib_min = u64::from(ARGON2_MEMORY_KIB_PER_LANE_MIN) * u64::from(lanes);
+        if u64::from(memory_kib) < memory_kib_min {
+            let problem = format!(
+                "{memory_kib} is below {memory_kib_min}, {ARGON2_MEMORY_KIB_PER_LANE_MIN} for each of \
+                 argon2_parallelism = {lanes}"
+            );
+            return Err(ConfigError::impossible("auth.argon2_memory_kib", problem));
+        }
+        Ok(())
     }
 }
 
@@ -251,26 +294,14 @@ impl GatewayConfig {
             }
         }
         if !(1..=CONNECTIONS_MAX_LIMIT).contains(&self.connections_max) {
-            let problem = format!("must be from 1 to {CONNECTIONS_MAX_LIMIT}");
+            let problem = format!("{} is not from 1 to {CONNECTIONS_MAX_LIMIT}", self.connections_max);
             return Err(ConfigError::impossible("connections_max", problem));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(ConfigError::impossible("tls", "cert and key go together"));
         }
         self.fleet.check()?;
-        let auth = &self.auth;
-        let heartbeat_s_max = u64::from(HEARTBEAT_S_MAX);
-        if auth.token_ttl_s == 0 || auth.resume_ttl_s < heartbeat_s_max {
-            let problem = format!("token_ttl_s is at least 1 and resume_ttl_s at least {heartbeat_s_max}");
-            return Err(ConfigError::impossible("auth", problem));
-        }
-        if auth.argon2_parallelism == 0
-            || auth.argon2_iterations == 0
-            || auth.argon2_memory_kib < 8 * auth.argon2_parallelism
-        {
-            return Err(ConfigError::impossible("auth", "argon2 needs 8 KiB for each lane, and a pass"));
-        }
-        Ok(())
+        self.auth.check()
     }
 
     /// Loop threads to start.
@@ -330,7 +361,10 @@ impl fmt::Display for GatewayConfig {
 const _: () = {
     // The reason given at CONNECTIONS_MAX_LIMIT.
     assert!(CONNECTIONS_MAX_LIMIT / 100 * OUTBOX_BYTES_MAX <= 512 << 30);
+    // The defaults are within the ranges that are checked.
     assert!(CONNECTIONS_MAX_DEFAULT <= CONNECTIONS_MAX_LIMIT);
+    assert!(TOKEN_TTL_S_DEFAULT >= TOKEN_TTL_S_MIN && RESUME_TTL_S_DEFAULT >= RESUME_TTL_S_MIN);
+    assert!(ARGON2_MEMORY_KIB_DEFAULT >= ARGON2_MEMORY_KIB_PER_LANE_MIN * ARGON2_PARALLELISM_DEFAULT);
 };
 
 #[cfg(test)]

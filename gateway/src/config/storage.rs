@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use wire_protocol::limits::SLOT_COUNT;
 
-// The defaults of a storage node of its own, once more: `storage_client/embedded.rs` alone knows the storage node.
-// A test compares them (`tuning/tests/limits/defaults.rs`).
+// The defaults and bounds of a storage node of its own, once more: `storage_client/embedded.rs` alone knows the storage
+// node. A test compares them (`tuning/tests/limits/defaults.rs`).
 
 /// Shards when the file names no number.
 const SHARD_COUNT_DEFAULT: u32 = 8;
 /// Bytes of one log file when the file names no number (`storage.log_file_bytes`): as in a storage node of its own.
-const LOG_FILE_BYTES_DEFAULT: u64 = 32 << 20;
+pub(super) const LOG_FILE_BYTES_DEFAULT: u64 = 32 << 20;
 /// Bytes of log files kept when the file names no number (`storage.log_keep_bytes`): as in a storage node of its own.
 const LOG_KEEP_BYTES_DEFAULT: u64 = 256 << 20;
 /// Bytes of one memtable when the file names no number (`storage.memtable_bytes`): as in a storage node of its own.
@@ -21,6 +21,14 @@ const MEMTABLE_BYTES_DEFAULT: u64 = 64 << 20;
 /// Bytes of rows kept for reading when the file names no number (`storage.block_cache_bytes`): as in a storage node of
 /// its own.
 const BLOCK_CACHE_BYTES_DEFAULT: u64 = 256 << 20;
+/// Least bytes of one log file (`storage.log_file_bytes`): as in a storage node of its own.
+pub const LOG_FILE_BYTES_MIN: u64 = 1 << 20;
+/// Fewest log files kept, whose bytes are `storage.log_keep_bytes`: as in a storage node of its own.
+pub const LOG_KEEP_FILES_MIN: u64 = 2;
+/// Least bytes of one memtable (`storage.memtable_bytes`): as in a storage node of its own.
+pub const MEMTABLE_BYTES_MIN: u64 = 4 << 20;
+/// Least bytes of rows kept for reading (`storage.block_cache_bytes`): as in a storage node of its own.
+pub const BLOCK_CACHE_BYTES_MIN: u64 = 8 << 20;
 
 /// Where the shards are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,13 +158,22 @@ impl StorageSection {
             }
             let Self { log_file_bytes, log_keep_bytes, log_prefill, .. } = self;
             let Self { memtable_bytes, block_cache_bytes, .. } = self;
-            if memtable_bytes < 4 << 20 || block_cache_bytes < 8 << 20 {
-                let problem = "memtable_bytes is at least 4 MiB, block_cache_bytes 8 MiB";
-                return Err(ConfigError::impossible("storage", problem));
+            let least = [
+                ("storage.log_file_bytes", log_file_bytes, LOG_FILE_BYTES_MIN),
+                ("storage.memtable_bytes", memtable_bytes, MEMTABLE_BYTES_MIN),
+                ("storage.block_cache_bytes", block_cache_bytes, BLOCK_CACHE_BYTES_MIN),
+            ];
+            for (key, bytes, min) in least {
+                if bytes < min {
+                    return Err(ConfigError::impossible(key, format!("{bytes} is below {min}")));
+                }
             }
-            if log_file_bytes < 1 << 20 || log_keep_bytes / 2 < log_file_bytes {
-                let problem = "log_file_bytes is at least 1 MiB, log_keep_bytes twice that";
-                return Err(ConfigError::impossible("storage", problem));
+            let log_keep_bytes_min = log_file_bytes.saturating_mul(LOG_KEEP_FILES_MIN);
+            if log_keep_bytes < log_keep_bytes_min {
+                let problem = format!(
+                    "{log_keep_bytes} is below {log_keep_bytes_min}, {LOG_KEEP_FILES_MIN} times log_file_bytes"
+                );
+                return Err(ConfigError::impossible("storage.log_keep_bytes", problem));
             }
             return Ok(StorageMode::Embedded(EmbeddedConfig {
                 shard_count,

@@ -1,4 +1,6 @@
 use super::flags::{Invocation, parse};
+use super::fleet::DRAIN_S_MAX;
+use super::storage::LOG_FILE_BYTES_DEFAULT;
 use super::*;
 
 fn parsed(text: &str) -> Result<GatewayConfig, String> {
@@ -49,19 +51,50 @@ fn values_that_cannot_be_meant_are_refused_by_key() {
         ("listen_plain = 'here'", "listen_plain"),
         ("connections_max = 0", "connections_max"),
         ("[tls]\ncert = 'x'", "tls"),
-        ("[auth]\ntoken_ttl_s = 0", "auth"),
-        ("[auth]\nargon2_memory_kib = 1", "auth"),
+        // What its lanes need does not fit 32 bits.
+        ("[auth]\nargon2_memory_kib = 4294967295\nargon2_parallelism = 536870912", "auth.argon2_memory_kib"),
         ("[limits]\nsends_per_user = '20'", "limits.sends_per_user"),
         ("[limits]\nsends_per_conversation = '0 per second, burst 1'", "limits.sends_per_conversation"),
         ("[limits]\nfailed_log_ins_per_account = ''", "limits.failed_log_ins_per_account"),
         ("[storage]\nshard_count = 0", "storage.shard_count"),
         ("[storage]\nshard_count = 5000", "storage.shard_count"),
         ("[storage]\nca = 'x'", "storage"),
-        ("[storage]\nlog_file_bytes = 1", "storage"),
-        ("[storage]\nlog_keep_bytes = 33554432", "storage"),
     ] {
         let error = parsed(text).expect_err(text);
         assert!(error.starts_with(&format!("{key}:")), "{error}");
+    }
+}
+
+/// Of files as large as by default.
+const LOG_KEEP_BYTES_MIN: u64 = LOG_KEEP_FILES_MIN * LOG_FILE_BYTES_DEFAULT;
+/// Keys, the last value of each that is taken, and the first that is not.
+const BOUNDS: [(&str, u64, u64); 12] = [
+    ("connections_max", 1, 0),
+    ("connections_max", CONNECTIONS_MAX_LIMIT as u64, CONNECTIONS_MAX_LIMIT as u64 + 1),
+    ("auth.token_ttl_s", TOKEN_TTL_S_MIN, TOKEN_TTL_S_MIN - 1),
+    ("auth.resume_ttl_s", RESUME_TTL_S_MIN, RESUME_TTL_S_MIN - 1),
+    ("auth.argon2_iterations", ARGON2_ITERATIONS_MIN as u64, ARGON2_ITERATIONS_MIN as u64 - 1),
+    ("auth.argon2_parallelism", ARGON2_PARALLELISM_MIN as u64, ARGON2_PARALLELISM_MIN as u64 - 1),
+    // Of one lane, as by default.
+    (
+        "auth.argon2_memory_kib",
+        ARGON2_MEMORY_KIB_PER_LANE_MIN as u64,
+        ARGON2_MEMORY_KIB_PER_LANE_MIN as u64 - 1,
+    ),
+    ("fleet.drain_s", DRAIN_S_MAX as u64, DRAIN_S_MAX as u64 + 1),
+    ("storage.log_file_bytes", LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_MIN - 1),
+    ("storage.log_keep_bytes", LOG_KEEP_BYTES_MIN, LOG_KEEP_BYTES_MIN - 1),
+    ("storage.memtable_bytes", MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MIN - 1),
+    ("storage.block_cache_bytes", BLOCK_CACHE_BYTES_MIN, BLOCK_CACHE_BYTES_MIN - 1),
+];
+
+#[test]
+fn a_value_beyond_its_bound_is_refused_by_key_value_and_bound() {
+    for (key, bound, beyond) in BOUNDS {
+        parsed(&format!("{key} = {bound}")).expect(key);
+        let error = parsed(&format!("{key} = {beyond}")).expect_err(key);
+        assert!(error.starts_with(&format!("{key}: {beyond} is ")), "{error}");
+        assert!(error.contains(&bound.to_string()), "{error}");
     }
 }
 

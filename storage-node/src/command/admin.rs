@@ -3,7 +3,7 @@
 use super::{Words, data_dir};
 use std::path::PathBuf;
 use storage_node::admin::{AdminRequest, FleetWish, call};
-use storage_node::backup::BACKUPS_KEPT_DEFAULT;
+use storage_node::backup::{BACKUPS_KEPT_DEFAULT, BACKUPS_KEPT_MAX};
 
 /// What to ask, and where.
 pub struct Question {
@@ -57,14 +57,36 @@ fn change(words: &mut Words, wish: FleetWish) -> AdminRequest {
 
 fn node_id(words: &mut Words) -> Result<u32, String> {
     let id = words.word().ok_or("the node's id is missing")?;
-    id.parse().ok().filter(|id| *id > 0).ok_or(format!("{id}: no id of a node"))
+    let parsed = id.parse().ok().filter(|id| *id > 0);
+    parsed.ok_or(format!("{id}: no id of a node, which is from 1 to {}", u32::MAX))
 }
 
 fn backup(words: &mut Words) -> Result<AdminRequest, String> {
     let to = words.value("--to")?.ok_or("--to is missing")?;
     // The node may stand in another folder.
     let to = std::path::absolute(&to).map_err(|error| format!("{to}: {error}"))?;
-    let keep =
-        words.value("--keep")?.map(|keep| keep.parse().map_err(|_| format!("--keep {keep}: no number")));
-    Ok(AdminRequest::Backup { to, keep: keep.transpose()?.unwrap_or(BACKUPS_KEPT_DEFAULT) })
+    let keep = words.value("--keep")?.map(|keep| kept(&keep)).transpose()?;
+    Ok(AdminRequest::Backup { to, keep: keep.unwrap_or(BACKUPS_KEPT_DEFAULT) })
+}
+
+fn kept(keep: &str) -> Result<u32, String> {
+    let parsed = keep.parse().ok().filter(|keep| (1..=BACKUPS_KEPT_MAX).contains(keep));
+    parsed.ok_or(format!("--keep {keep}: no number from 1 to {BACKUPS_KEPT_MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_value_and_range() {
+        assert_eq!(kept("1000"), Ok(BACKUPS_KEPT_MAX));
+        for keep in ["0", "1001", "many"] {
+            assert_eq!(kept(keep), Err(format!("--keep {keep}: no number from 1 to 1000")));
+        }
+        for id in ["0", "4294967296", "one"] {
+            let refused = node_id(&mut Words::new([id.to_owned()]));
+            assert_eq!(refused, Err(format!("{id}: no id of a node, which is from 1 to 4294967295")));
+        }
+    }
 }

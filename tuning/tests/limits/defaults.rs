@@ -1,6 +1,6 @@
 //! The defaults of configurations. A number among them has a name, so that the table lists it; those of the gateway's
-//! `[limits]` are listed by their keys (`configured.rs`). A storage node in a gateway's process has the defaults of one
-//! of its own.
+//! `[limits]` are listed by their keys (`configured.rs`). A storage node in a gateway's process has the defaults, and the
+//! least values, of one of its own.
 
 use super::rust::{self, without_visibility};
 use super::{Limit, ROOMS, configured, root, sources};
@@ -95,13 +95,13 @@ fn literals(line: &str) -> Vec<String> {
     words.filter(|word| !PLAIN.contains(word)).map(str::to_owned).collect()
 }
 
-/// Defaults of the storage node in a gateway's process that one of its own does not have.
+/// Defaults and least values of the storage node in a gateway's process that one of its own does not have.
 fn apart(embedded: &[Limit], own: &[Limit]) -> Vec<String> {
-    let defaults = embedded.iter().filter(|number| number.name.ends_with("_DEFAULT"));
+    let is_compared = |number: &&Limit| ["_DEFAULT", "_MIN"].iter().any(|end| number.name.ends_with(*end));
     let is_apart = |number: &&Limit| {
         !own.iter().any(|other| (&other.name, &other.value) == (&number.name, &number.value))
     };
-    let apart = defaults.filter(is_apart);
+    let apart = embedded.iter().filter(is_compared).filter(is_apart);
     apart.map(|Limit { file, name, value, .. }| format!("{file}: {name} = {value}")).collect()
 }
 
@@ -125,7 +125,7 @@ fn numbers_among_defaults_have_names() {
 }
 
 #[test]
-fn a_storage_node_has_the_same_defaults_in_a_gateway_and_alone() {
+fn a_storage_node_has_the_same_defaults_and_least_values_in_a_gateway_and_alone() {
     let numbers = |file: &str| {
         let text = fs::read_to_string(root().join(file)).expect("UTF-8");
         rust::numbers(file, &text)
@@ -173,7 +173,9 @@ fn numbers_are_told_from_names_texts_and_comments() {
 fn a_default_that_differs_is_told() {
     let numbers = |text: &str| rust::numbers("a.rs", text);
     let own = numbers("const A_DEFAULT: u8 = 1;\nconst B_DEFAULT: u8 = 2;\n");
-    let embedded = numbers("const A_DEFAULT: u8 = 1;\nconst B_DEFAULT: u8 = 3;\nconst C_MAX: u8 = 4;\n");
-    assert_eq!(apart(&embedded, &own), ["a.rs: B_DEFAULT = 3"]);
+    let embedded = numbers(
+        "const A_DEFAULT: u8 = 1;\nconst B_DEFAULT: u8 = 3;\nconst C_MAX: u8 = 4;\nconst D_MIN: u8 = 5;\n",
+    );
+    assert_eq!(apart(&embedded, &own), ["a.rs: B_DEFAULT = 3", "a.rs: D_MIN = 5"]);
     assert_eq!(apart(&own, &own), [] as [String; 0]);
 }
