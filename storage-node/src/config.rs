@@ -5,12 +5,10 @@ use crate::shard::ENTRY_BYTES_MAX;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use wire_protocol::limits::SLOT_COUNT;
+use wire_protocol::limits::SHARD_COUNT_MAX;
 
 /// Shards when the configuration names no number: enough for 8 cores, and each costs little.
 pub const SHARD_COUNT_DEFAULT: u32 = 8;
-/// Shards of one fleet: every home shard keeps a position for every source shard, and looks at them every turn.
-pub const SHARD_COUNT_MAX: u32 = 256;
 /// Name in the certificates of storage nodes when the configuration names no other.
 pub const SERVER_NAME_DEFAULT: &str = "ringline-storage";
 /// Bytes of one log file when the configuration names no number (`log.file_bytes`): an eighth of what is kept, since
@@ -277,7 +275,6 @@ impl StorageConfig {
 }
 
 const _: () = {
-    assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
     // The reason given at LOG_FILE_BYTES_MIN.
     assert!(LOG_FILE_BYTES_MIN >= ENTRY_BYTES_MAX as u64);
     // The defaults are within the ranges that are checked.

@@ -107,6 +107,8 @@ pub const DEVICES_MAX: usize = 16;
 
 /// Slots that ids are spread over, for ever.
 pub const SLOT_COUNT: u16 = 4_096;
+/// Shards of one fleet: every home shard keeps a position for every source shard, and looks at them every turn.
+pub const SHARD_COUNT_MAX: u32 = 256;
 /// Largest link frame, in bytes: a batch of requests or answers.
 pub const LINK_FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A link frame is closed and sent when its items reach this many bytes.
@@ -144,6 +146,8 @@ const _: () = {
     assert!(PAGE_BYTES_MAX + BODY_BYTES_MAX < FRAME_BYTES_MAX);
     // All cursors of a sync fit a frame: 16 bytes of id, 10 of seq, 6 of tags.
     assert!(SYNC_CURSORS_MAX * 32 < FRAME_BYTES_MAX);
+    // Each shard has a slot at least.
+    assert!(SHARD_COUNT_MAX <= SLOT_COUNT as u32);
     assert!(LINK_BATCH_BYTES + 2 * FRAME_BYTES_MAX < LINK_FRAME_BYTES_MAX);
     // The largest item fits a frame beside a full batch of positions.
     assert!(LINK_ITEM_BYTES_MAX + LINK_BATCH_BYTES + FRAME_BYTES_MAX < LINK_FRAME_BYTES_MAX);

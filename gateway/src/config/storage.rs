@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use wire_protocol::limits::SLOT_COUNT;
+use wire_protocol::limits::SHARD_COUNT_MAX;
 
 // The defaults and bounds of a storage node of its own, once more: `storage_client/embedded.rs` alone knows the storage
 // node. A test compares them (`tuning/tests/limits/defaults.rs`).
@@ -142,8 +142,8 @@ impl Default for StorageSection {
 impl StorageSection {
     pub(super) fn check(self) -> Result<StorageMode, ConfigError> {
         let shard_count = self.shard_count;
-        if !(1..=u32::from(SLOT_COUNT)).contains(&shard_count) {
-            let problem = format!("must be from 1 to {SLOT_COUNT}");
+        if !(1..=SHARD_COUNT_MAX).contains(&shard_count) {
+            let problem = format!("{shard_count} is not from 1 to {SHARD_COUNT_MAX}");
             return Err(ConfigError::impossible("storage.shard_count", problem));
         }
         if self.mode == Mode::Embedded {

@@ -2,6 +2,7 @@ use super::flags::{Invocation, parse};
 use super::fleet::DRAIN_S_MAX;
 use super::storage::LOG_FILE_BYTES_DEFAULT;
 use super::*;
+use wire_protocol::limits::SHARD_COUNT_MAX;
 
 fn parsed(text: &str) -> Result<GatewayConfig, String> {
     GatewayConfig::parse(text, Path::new("gateway.toml")).map_err(|error| error.to_string())
@@ -56,8 +57,6 @@ fn values_that_cannot_be_meant_are_refused_by_key() {
         ("[limits]\nsends_per_user = '20'", "limits.sends_per_user"),
         ("[limits]\nsends_per_conversation = '0 per second, burst 1'", "limits.sends_per_conversation"),
         ("[limits]\nfailed_log_ins_per_account = ''", "limits.failed_log_ins_per_account"),
-        ("[storage]\nshard_count = 0", "storage.shard_count"),
-        ("[storage]\nshard_count = 5000", "storage.shard_count"),
         ("[storage]\nca = 'x'", "storage"),
     ] {
         let error = parsed(text).expect_err(text);
@@ -68,7 +67,7 @@ fn values_that_cannot_be_meant_are_refused_by_key() {
 /// Of files as large as by default.
 const LOG_KEEP_BYTES_MIN: u64 = LOG_KEEP_FILES_MIN * LOG_FILE_BYTES_DEFAULT;
 /// Keys, the last value of each that is taken, and the first that is not.
-const BOUNDS: [(&str, u64, u64); 12] = [
+const BOUNDS: [(&str, u64, u64); 14] = [
     ("connections_max", 1, 0),
     ("connections_max", CONNECTIONS_MAX_LIMIT as u64, CONNECTIONS_MAX_LIMIT as u64 + 1),
     ("auth.token_ttl_s", TOKEN_TTL_S_MIN, TOKEN_TTL_S_MIN - 1),
@@ -82,6 +81,8 @@ const BOUNDS: [(&str, u64, u64); 12] = [
         ARGON2_MEMORY_KIB_PER_LANE_MIN as u64 - 1,
     ),
     ("fleet.drain_s", DRAIN_S_MAX as u64, DRAIN_S_MAX as u64 + 1),
+    ("storage.shard_count", 1, 0),
+    ("storage.shard_count", SHARD_COUNT_MAX as u64, SHARD_COUNT_MAX as u64 + 1),
     ("storage.log_file_bytes", LOG_FILE_BYTES_MIN, LOG_FILE_BYTES_MIN - 1),
     ("storage.log_keep_bytes", LOG_KEEP_BYTES_MIN, LOG_KEEP_BYTES_MIN - 1),
     ("storage.memtable_bytes", MEMTABLE_BYTES_MIN, MEMTABLE_BYTES_MIN - 1),

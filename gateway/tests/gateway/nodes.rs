@@ -2,6 +2,7 @@
 //! one of its tests serve; or, where it matters what a node tells, the program itself.
 
 use crate::server::{Folder, Process, Server, run_to_end};
+use gateway::config::GatewayConfig;
 use gateway::listen::reserve;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use socket2::Socket;
@@ -10,6 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use storage_node::StorageConfig;
+use wire_protocol::limits::SHARD_COUNT_MAX;
 
 /// Names the configuration of a storage node, in a process that is to be one.
 const CONFIG_VARIABLE: &str = "RINGLINE_TEST_STORAGE_CONFIG";
@@ -21,6 +23,18 @@ fn serve_as_storage_node() {
     let config = StorageConfig::read(Path::new(&file)).expect("a configuration");
     let announce = |ready: storage_node::server::Ready| println!("storage ready: {}", ready.listen);
     storage_node::server::serve(config, announce).expect("serves until it is told to stop");
+}
+
+/// A fleet that a gateway takes and its storage nodes do not, or the other way round, could not be run.
+#[test]
+fn gateways_and_storage_nodes_refuse_one_shard_more_than_a_fleet_may_have() {
+    for (shards, is_taken) in [(SHARD_COUNT_MAX, true), (SHARD_COUNT_MAX + 1, false)] {
+        let text = format!("[storage]\nshard_count = {shards}\n");
+        let gateway = GatewayConfig::parse(&text, Path::new("gateway.toml"));
+        assert_eq!(gateway.is_ok(), is_taken, "{shards}: {gateway:?}");
+        let node = StorageConfig { shard_count: shards, ..StorageConfig::default() }.check();
+        assert_eq!(node.is_ok(), is_taken, "{shards}: {node:?}");
+    }
 }
 
 /// What runs as a storage node.
