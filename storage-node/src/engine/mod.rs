@@ -23,6 +23,7 @@ pub mod expiry;
 pub mod format;
 pub mod memory;
 pub mod rocks;
+mod rocks_manifest;
 mod rocks_view;
 #[cfg(test)]
 mod tests;

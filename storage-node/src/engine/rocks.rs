@@ -4,6 +4,7 @@
 //! is a flush of the memtables, and since all rows are in one column family every flush holds whole batches in the
 //! order they were written.
 
+use super::rocks_manifest::{manifest_of, refuse_damaged};
 use super::rocks_view::{RocksView, Views, database_rows, database_scan, database_value};
 use super::{
     Direction, FileView, Reader, Rows, Store, StoreError, StoreUsage, View, Visit, WriteBatch, expiry,
@@ -48,7 +49,7 @@ const BACKGROUND_THREADS: i32 = 2;
 /// RocksDB's own log files kept for a person to read.
 const INFO_LOGS_MAX: usize = 4;
 /// Names the manifest, which names the tables.
-const CURRENT: &str = "CURRENT";
+pub(super) const CURRENT: &str = "CURRENT";
 
 /// What differs between nodes.
 #[derive(Clone, Debug)]
@@ -96,6 +97,7 @@ impl RocksStore {
         let logged_ms = Arc::new(AtomicU64::new(0));
         let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
         refuse_tables_alone(folder).map_err(unusable)?;
+        refuse_damaged(folder).map_err(unusable)?;
         let database = DB::open(&database_options(options, &logged_ms), folder)
             .map_err(|error| unusable(described(folder, &error)))?;
         let mut write_options = WriteOptions::default();
@@ -129,7 +131,7 @@ impl RocksStore {
         options.set_total_order_seek(true);
         let mut rows = self.database.raw_iterator_opt(options);
         rows.seek_to_first();
-        rows.status().map_err(engine_failed)?;
+        rows.status().map_err(|error| engine_failed(self.database.path(), error))?;
         Ok(!rows.valid())
     }
 }
@@ -199,25 +201,40 @@ fn refuse_tables_alone(folder: &Path) -> Result<(), String> {
 /// What RocksDB says of a folder that it cannot open, with the file that is at fault.
 fn described(folder: &Path, error: &rocksdb::Error) -> String {
     let said = error.to_string();
-    let current = folder.join(CURRENT);
     if said.contains(".sst") {
         // Behind it RocksDB blames the manifest that it was reading when it looked into the table.
         return said.split("  The file ").next().unwrap_or(&said).to_owned();
     }
     if said.contains("MANIFEST") {
         // It does so, too, when it does not say which table it looked into, or when it was led to a wrong manifest.
-        return format!("{said} (that, {}, or a table beside it)", current.display());
+        return format!("{said} ({})", suspects(folder));
     }
-    if said.contains(CURRENT) { format!("{}: {said}", current.display()) } else { said }
+    if said.contains(CURRENT) {
+        return format!("{}: {said}", folder.join(CURRENT).display());
+    }
+    with_suspects(folder, said)
 }
 
-pub(super) fn engine_failed(error: rocksdb::Error) -> StoreError {
-    StoreError::Engine(explained(error))
+/// An error of a database that is open in `folder`.
+pub(super) fn engine_failed(folder: &Path, error: rocksdb::Error) -> StoreError {
+    StoreError::Engine(explained(folder, error))
 }
 
-/// As RocksDB says it, and what that means if there is no room.
-fn explained(error: rocksdb::Error) -> String {
-    let said = error.into_string();
+/// What RocksDB says, with the files that it may be if it names none.
+fn with_suspects(folder: &Path, said: String) -> String {
+    let is_named = said.contains(&*folder.to_string_lossy());
+    if is_named { said } else { format!("{said} ({})", suspects(folder)) }
+}
+
+/// What the rows are read from: it is one of these if RocksDB does not say which.
+fn suspects(folder: &Path) -> String {
+    let manifest = manifest_of(folder).map_or("its manifest".to_owned(), |path| path.display().to_string());
+    format!("{}, {manifest}, or a table beside it", folder.join(CURRENT).display())
+}
+
+/// As RocksDB says it, with the file, and what that means if there is no room.
+fn explained(folder: &Path, error: rocksdb::Error) -> String {
+    let said = with_suspects(folder, error.into_string());
     let words = ["No space left on device", "Disk quota exceeded", "File too large"];
     if words.iter().any(|words| said.contains(*words)) { format!("{said} ({NO_ROOM})") } else { said }
 }
@@ -256,16 +273,17 @@ impl Store for RocksStore {
                 None => rows.delete(key),
             }
         }
-        self.database.write_opt(rows, &self.write_options).map_err(engine_failed)
+        let written = self.database.write_opt(rows, &self.write_options);
+        written.map_err(|error| engine_failed(self.database.path(), error))
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let folder = self.database.path().display();
-        let failed = |detail: String| StoreError::Engine(format!("sync of {folder}: {detail}"));
+        let folder = self.database.path();
+        let failed = |detail: String| StoreError::Engine(format!("sync of {}: {detail}", folder.display()));
         failpoint::try_pass(Failpoint::RowsSyncing).map_err(|error| failed(error.to_string()))?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.database.flush_opt(&options).map_err(|error| failed(explained(error)))
+        self.database.flush_opt(&options).map_err(|error| failed(explained(folder, error)))
     }
 
     /// A checkpoint: links to the tables of this moment, which a flush has just completed.

@@ -60,8 +60,9 @@ impl RocksView {
         let folder = views.next().map_err(|error| StoreError::Engine(format!("view: {error}")))?;
         // Whatever happens from here on, the folder is removed.
         let mut view = Self { database: None, folder };
-        let checkpoint = Checkpoint::new(database).map_err(engine_failed)?;
-        checkpoint.create_checkpoint(&view.folder).map_err(engine_failed)?;
+        let failed = |error| engine_failed(database.path(), error);
+        let checkpoint = Checkpoint::new(database).map_err(failed)?;
+        checkpoint.create_checkpoint(&view.folder).map_err(failed)?;
         view.open()?;
         Ok(view)
     }
@@ -73,7 +74,8 @@ impl RocksView {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(VIEW_CACHE_BYTES));
         options.set_block_based_table_factory(&blocks);
-        self.database = Some(DB::open_for_read_only(&options, &self.folder, false).map_err(engine_failed)?);
+        let opened = DB::open_for_read_only(&options, &self.folder, false);
+        self.database = Some(opened.map_err(|error| engine_failed(&self.folder, error))?);
         Ok(())
     }
 
@@ -116,7 +118,7 @@ impl Rows for RocksView {
 }
 
 pub(super) fn database_value(database: &DB, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-    let value = database.get_pinned(key).map_err(engine_failed)?;
+    let value = database.get_pinned(key).map_err(|error| engine_failed(database.path(), error))?;
     Ok(value.map(|value| Bytes::copy_from_slice(&value)))
 }
 
@@ -176,5 +178,5 @@ fn iterate(
             Direction::Descending => rows.prev(),
         }
     }
-    rows.status().map_err(engine_failed)
+    rows.status().map_err(|error| engine_failed(database.path(), error))
 }

@@ -66,6 +66,7 @@ const GROUPS: [Group; 8] = [
             ("gateway/src/http/passwords.rs", "SALT_BYTES"),
             ("gateway/src/tls/tickets.rs", "TICKET_SECRET_BYTES NAME_BYTES SALT_BYTES HEAD_BYTES KEY_BYTES"),
             ("storage-node/src/domain/devices.rs", "REFRESH_HASH_BYTES"),
+            ("storage-node/src/engine/rocks_manifest.rs", "BLOCK_BYTES HEAD_BYTES"),
             ("storage-node/src/replication/damage.rs", "HEAD_BYTES BATCH_HEADER_BYTES CHECKSUM_BYTES"),
             ("storage-node/src/replication/log.rs", "VOTE_BYTES"),
         ],
