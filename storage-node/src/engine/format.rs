@@ -34,12 +34,15 @@ pub fn check_shards(reader: &dyn Reader, folder: &Path, shard_count: u32) -> Res
 
 fn check_row(row: &[u8], folder: &Path, shard_count: u32) -> Result<(), StoreError> {
     let unusable = |detail: String| StoreError::Unusable { folder: folder.to_owned(), detail };
-    let (found_version, found_shards) =
-        decode(row).ok_or_else(|| unusable(format!("its format row is damaged ({} bytes)", row.len())))?;
+    let damaged = || unusable(format!("its format row is damaged ({} bytes)", row.len()));
+    let (found_version, found_shards) = decode(row).ok_or_else(damaged)?;
     if found_version != FORMAT_VERSION {
         return Err(unusable(format!(
             "it has format version {found_version}, this program reads and writes {FORMAT_VERSION}"
         )));
+    }
+    if row != encode(found_version, found_shards) {
+        return Err(damaged());
     }
     if found_shards != shard_count {
         return Err(unusable(format!(
@@ -114,10 +117,14 @@ mod tests {
         let store = MemoryStore::new();
         let error = opened(&store, IsNew::No, 8).expect_err("foreign");
         assert!(error.contains("no format row"), "{error}");
-        let mut batch = WriteBatch::new();
-        batch.put(keys::format(), vec![1, 2]);
-        store.write(batch).expect("write");
-        let error = opened(&store, IsNew::No, 8).expect_err("damaged");
-        assert!(error.contains("damaged"), "{error}");
+        let whole = encode(FORMAT_VERSION, 8);
+        let cut = whole.iter().copied().take(7).collect();
+        for damaged in [vec![1, 2], cut, [whole, vec![0]].concat()] {
+            let mut batch = WriteBatch::new();
+            batch.put(keys::format(), damaged);
+            store.write(batch).expect("write");
+            let error = opened(&store, IsNew::No, 8).expect_err("damaged");
+            assert!(error.contains("damaged"), "{error}");
+        }
     }
 }

@@ -26,6 +26,13 @@ const MESSAGES: u64 = 100;
 const FLIPS: u64 = 10;
 /// Bits turned round in each table: its blocks are read at different times, and its own description is small.
 const FLIPS_OF_TABLE: u64 = 24;
+/// Every kind of file that a data folder has, but for those that nobody reads: by what its name begins or ends with.
+const KINDS: [&str; 8] =
+    ["node.toml", "CURRENT", "IDENTITY", "MANIFEST-", "OPTIONS-", ".sst", ".log", ".raftlog"];
+/// Bytes of a record of RocksDB's manifest before its content.
+const MANIFEST_HEAD_BYTES: usize = 7;
+/// What is found in a file that had nothing: RocksDB's own log, which no row goes through.
+const FOREIGN: &[u8] = b"what nobody wrote into this file";
 /// Where a log file says its format, behind 53 bytes of magic: the last of eight bytes, the others are 0.
 const LOG_FORMAT_BYTE: usize = 60;
 
@@ -198,10 +205,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if !["LOCK", "LOG", "IDENTITY"]
-            .iter()
-            .any(|name| entry.file_name().to_string_lossy().starts_with(name))
-        {
+        } else if !["LOCK", "LOG"].iter().any(|name| entry.file_name().to_string_lossy().starts_with(name)) {
             found.push(path);
         }
     }
@@ -209,9 +213,73 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn is_of_kind(file: &Path, kind: &str) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with(kind) || name.ends_with(kind)
+}
+
+/// Fails if the folder lacks a kind of file: then nothing is tried of it.
+fn assert_all_kinds(files: &[PathBuf]) {
+    for kind in KINDS {
+        assert!(files.iter().any(|file| is_of_kind(file, kind)), "no {kind} among {files:?}");
+    }
+}
+
 /// Where a file's bytes end, zeros that were written ahead left out.
 fn used(bytes: &[u8]) -> u64 {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at as u64 + 1)
+}
+
+/// A whole folder, damaged in one file after another, and what came of it.
+struct Damages<'a> {
+    whole: &'a Path,
+    setup: &'a Setup<'a>,
+    refused: u32,
+    /// Of these: RocksDB did not say which table.
+    vague: u32,
+    unreadable: u32,
+    no_matter: u32,
+}
+
+impl<'a> Damages<'a> {
+    fn new(whole: &'a Path, setup: &'a Setup<'a>) -> Self {
+        Self { whole, setup, refused: 0, vague: 0, unreadable: 0, no_matter: 0 }
+    }
+
+    /// With these bytes in a file it serves everything, or says which file it is.
+    fn try_with(&mut self, name: &Path, bytes: &[u8], what: &str) {
+        let what = format!("{}, {what}", name.display());
+        let damaged = self.setup.data();
+        copy_with(self.whole, &damaged, name, bytes);
+        match shows(&damaged) {
+            Shows::Everything => self.no_matter += 1,
+            Shows::Unreadable => {
+                self.unreadable += 1;
+                // Whoever runs the node is told which file it is.
+                copy_with(self.whole, &damaged, name, bytes);
+                let told = complaint_over(self.setup);
+                assert!(names(&told, &damaged, name), "{what}: {told}");
+            }
+            Shows::Refusal(told) => {
+                self.refused += 1;
+                if may_be_any_table(&told, &damaged, name) {
+                    self.vague += 1;
+                } else {
+                    assert!(names(&told, &damaged, name), "{what}: {told}");
+                }
+                // A refusal leaves the folder as it was: mended, it serves.
+                fs::copy(self.whole.join(name), damaged.join(name)).expect("it copies");
+                assert_eq!(shows(&damaged), Shows::Everything, "{what}, mended");
+            }
+        }
+    }
+
+    /// The same with one bit of what the file has.
+    fn flip(&mut self, name: &Path, bytes: &[u8], (at, bit): (usize, u64)) {
+        let mut flipped = bytes.to_vec();
+        flipped[at] ^= 1 << bit;
+        self.try_with(name, &flipped, &format!("byte {at}, bit {bit}"));
+    }
 }
 
 #[test]
@@ -219,46 +287,51 @@ fn a_bit_that_rots_in_any_file_is_noticed_or_does_not_matter() {
     let folder = tempfile::tempdir().expect("a folder");
     let tls = certificates::make(folder.path());
     let setup = Setup::alone(folder.path(), &tls, SHARDS);
-    let (whole, damaged) = (folder.path().join("whole"), setup.data());
+    let whole = folder.path().join("whole");
     filled(&whole, End::Clean);
+    let files = files(&whole);
+    assert_all_kinds(&files);
+    let mut damages = Damages::new(&whole, &setup);
     let mut random = Random(7);
-    let (mut refused, mut unreadable, mut no_matter, mut vague) = (0, 0, 0, 0);
-    for file in files(&whole) {
-        let name = file.strip_prefix(&whole).expect("it is in there").to_owned();
+    for file in files {
+        let name = file.strip_prefix(&whole).expect("it is in there");
         let bytes = fs::read(&file).expect("it reads");
-        let is_table = name.extension().is_some_and(|extension| extension == "sst");
-        let flips = if is_table { FLIPS_OF_TABLE } else { FLIPS };
+        let flips = if is_of_kind(&file, ".sst") { FLIPS_OF_TABLE } else { FLIPS };
         for _ in 0..flips.min(used(&bytes)) {
-            let (at, bit) = (random.below(used(&bytes)) as usize, random.below(8));
-            let what = format!("{} byte {at}, bit {bit}", name.display());
-            let mut flipped = bytes.clone();
-            flipped[at] ^= 1 << bit;
-            copy_with(&whole, &damaged, &name, &flipped);
-            match shows(&damaged) {
-                Shows::Everything => no_matter += 1,
-                Shows::Unreadable => {
-                    unreadable += 1;
-                    // Whoever runs the node is told which file it is.
-                    copy_with(&whole, &damaged, &name, &flipped);
-                    let told = complaint_over(&setup);
-                    assert!(names(&told, &damaged, &name), "{what}: {told}");
-                }
-                Shows::Refusal(told) => {
-                    refused += 1;
-                    if may_be_any_table(&told, &damaged, &name) {
-                        vague += 1;
-                    } else {
-                        assert!(names(&told, &damaged, &name), "{what}: {told}");
-                    }
-                    // A refusal leaves the folder as it was: mended, it serves.
-                    fs::write(damaged.join(&name), &bytes).expect("it writes");
-                    assert_eq!(shows(&damaged), Shows::Everything, "{what}, mended");
-                }
-            }
+            damages.flip(name, &bytes, (random.below(used(&bytes)) as usize, random.below(8)));
+        }
+        if bytes.is_empty() {
+            damages.try_with(name, FOREIGN, "foreign bytes");
         }
     }
+    let Damages { refused, vague, unreadable, no_matter, .. } = damages;
     println!("{refused} refused ({vague}: some table), {unreadable} unreadable, {no_matter} did not matter");
     assert!(refused + unreadable > 20);
+}
+
+/// The manifest names the tables. RocksDB would begin without those that it has not read of, and remove them.
+#[test]
+fn a_length_or_a_kind_that_rots_in_the_manifest_is_refused_before_any_table_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tls = certificates::make(folder.path());
+    let setup = Setup::alone(folder.path(), &tls, SHARDS);
+    let whole = folder.path().join("whole");
+    filled(&whole, End::Clean);
+    let manifest = files(&whole).into_iter().find(|file| is_of_kind(file, "MANIFEST-")).expect("a manifest");
+    let name = manifest.strip_prefix(&whole).expect("it is in there");
+    let bytes = fs::read(&manifest).expect("it reads");
+    let mut damages = Damages::new(&whole, &setup);
+    // A record: four bytes of checksum, two of length, one of kind, and so many of content. No length has its highest bit
+    // set, and no kind the third.
+    let (mut at, mut tried) = (0, 0);
+    while at < bytes.len() {
+        damages.flip(name, &bytes, (at + 5, 7));
+        damages.flip(name, &bytes, (at + 6, 2));
+        at += MANIFEST_HEAD_BYTES + usize::from(u16::from_le_bytes([bytes[at + 4], bytes[at + 5]]));
+        tried += 2;
+    }
+    assert!(tried >= 4, "{tried}");
+    assert_eq!((damages.refused, damages.vague), (tried, 0));
 }
 
 #[test]
@@ -269,7 +342,9 @@ fn a_missing_file_is_named_or_does_not_matter() {
     for end in [End::Clean, End::Dropped] {
         let whole = folder.path().join(format!("{end:?}"));
         filled(&whole, end);
-        for file in files(&whole) {
+        let files = files(&whole);
+        assert_all_kinds(&files);
+        for file in files {
             let name = file.strip_prefix(&whole).expect("it is in there").to_owned();
             copy_anew(&whole, &damaged);
             fs::remove_file(damaged.join(&name)).expect("it removes");
@@ -303,11 +378,19 @@ fn assert_refused(folder: &Path, name: &Path, says: &str) {
     assert!(names(told, folder, name) && told.contains(says), "{}, not: {says}: {told}", name.display());
 }
 
-/// Lets the rows say that they are of another format.
-fn set_format_of_rows(folder: &Path, format: u32) {
+/// What the rows say of their format.
+fn format_row(format: u32) -> Vec<u8> {
+    [format.to_be_bytes(), SHARDS.to_be_bytes()].concat()
+}
+
+/// Lets the rows say something else of their format, or nothing.
+fn set_format_row(folder: &Path, row: Option<Vec<u8>>) {
     let store = RocksStore::open(&folder.join("rows"), &RocksOptions::new(SHARDS)).expect("it opens");
     let mut batch = WriteBatch::new();
-    batch.put(keys::format(), [format.to_be_bytes(), SHARDS.to_be_bytes()].concat());
+    match row {
+        Some(row) => batch.put(keys::format(), row),
+        None => batch.delete(keys::format()),
+    }
     store.write(batch).expect("it writes");
     store.sync().expect("it syncs");
 }
@@ -350,9 +433,36 @@ fn older_and_newer_formats_are_refused_by_the_name_of_their_file() {
     }
     for format in [0, 9] {
         copy_anew(&whole, &other);
-        set_format_of_rows(&other, format);
+        set_format_row(&other, Some(format_row(format)));
         let says = format!("it has format version {format}, this program reads and writes 1");
         assert_refused(&other, Path::new("rows"), &says);
+    }
+    assert_eq!(shows(&whole), Shows::Everything);
+}
+
+#[test]
+fn a_damaged_or_missing_format_row_is_refused_by_the_folder_of_the_rows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (whole, other) = (folder.path().join("whole"), folder.path().join("other"));
+    filled(&whole, End::Clean);
+    let cut = |bytes: usize| format_row(1)[..bytes].to_vec();
+    let with_bit = |at: usize| {
+        let mut row = format_row(1);
+        row[at] ^= 0x40;
+        row
+    };
+    for (row, says) in [
+        (None, "it holds rows but no format row"),
+        (Some(Vec::new()), "its format row is damaged (0 bytes)"),
+        (Some(cut(3)), "its format row is damaged (3 bytes)"),
+        (Some(cut(7)), "its format row is damaged (7 bytes)"),
+        (Some([format_row(1), vec![0]].concat()), "its format row is damaged (9 bytes)"),
+        (Some(with_bit(0)), "it has format version 1073741825"),
+        (Some(with_bit(7)), "it was made for 72 shards"),
+    ] {
+        copy_anew(&whole, &other);
+        set_format_row(&other, row);
+        assert_refused(&other, Path::new("rows"), says);
     }
     assert_eq!(shows(&whole), Shows::Everything);
 }
