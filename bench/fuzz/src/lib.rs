@@ -49,6 +49,9 @@ pub const TARGETS: &[Target] = &[
     targets::apply::APPLY,
     targets::apply::QUERIES,
     targets::apply::ROTTEN_ROWS,
+    targets::node_files::NODE_FILE,
+    targets::node_files::VOTES,
+    targets::node_files::FORMAT_ROW,
 ];
 
 /// The target of this name.

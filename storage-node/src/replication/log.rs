@@ -91,6 +91,12 @@ impl Vote {
     }
 }
 
+/// A vote as it is written again once it was read; `None`: it is refused. For whoever throws bytes at it.
+#[cfg(any(test, feature = "sim"))]
+pub fn read_vote(value: &[u8]) -> Option<Vec<u8>> {
+    Vote::decode(value).map(Vote::encode)
+}
+
 struct EntryIndex;
 
 impl MessageExt for EntryIndex {

@@ -34,6 +34,8 @@ pub(crate) use damage::{HEAD_BYTES as LOG_HEAD_BYTES, is_head as is_log_head};
 pub use group::Standing;
 pub(crate) use group::{ELECTION_TICKS, HEARTBEAT_MS};
 pub use group::{Group, GroupOutput, KeptFor, Role, TICK_MS};
+#[cfg(any(test, feature = "sim"))]
+pub use log::read_vote;
 pub use log::{Log, LogRange, LogWrite};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use log_thread::QueuedWrites;

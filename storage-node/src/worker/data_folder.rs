@@ -97,10 +97,8 @@ impl DataFolder {
     /// what it acknowledged, and with its vote a leader could be elected that has forgotten it, too.
     pub fn open(disk: Disk, folder: &Path, owner: Owner, beginning: Beginning) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
-        let Owner { node_id, shard_count, shards, copies, is_replicated } = owner;
-        let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
-        let mut opened = Self { disk, folder: folder.to_owned(), identity, is_replicated, is_new: false };
-        let file = opened.identity_file();
+        let mut opened = Self::of(disk, folder, owner);
+        let (file, is_replicated) = (opened.identity_file(), opened.is_replicated);
         match opened.disk.read_text(&file) {
             Ok(text) => opened.identity = opened.check(&text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -120,6 +118,12 @@ impl DataFolder {
             Err(error) => return Err(failed("read", &file, error)),
         }
         Ok(opened)
+    }
+
+    fn of(disk: Disk, folder: &Path, owner: Owner) -> Self {
+        let Owner { node_id, shard_count, shards, copies, is_replicated } = owner;
+        let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
+        Self { disk, folder: folder.to_owned(), identity, is_replicated, is_new: false }
     }
 
     fn check(&self, text: &str) -> Result<Identity, StartError> {
@@ -215,6 +219,15 @@ pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), St
         disk.sync_folder(folder)
     };
     write().map_err(|error| failed("write", file, error))
+}
+
+/// What a node with this configuration makes of a text in place of its `node.toml`: what it would write itself, or the
+/// refusal. For whoever throws texts at it.
+#[cfg(any(test, feature = "sim"))]
+pub fn read_node_file(config: &StorageConfig, text: &str) -> Result<String, String> {
+    let map = ShardMap::new(config, 1).map_err(|error| error.to_string())?;
+    let folder = DataFolder::of(Disk::Real, &config.data_dir, Owner::of(config, &map));
+    folder.check(text).map(|identity| identity.to_text()).map_err(|error| error.to_string())
 }
 
 pub(super) fn failed(what: &str, file: &Path, error: io::Error) -> StartError {

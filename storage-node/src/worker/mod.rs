@@ -27,6 +27,8 @@ mod founders;
 mod node;
 
 pub use self::core::{DELIVERIES_WAITING_MAX, StorageCore};
+#[cfg(any(test, feature = "sim"))]
+pub use data_folder::read_node_file;
 pub use link::{LinkId, LinkPeer};
 pub use node::{StartError, StorageNode};
 pub use read_threads::READ_THREADS;

@@ -6,6 +6,7 @@ pub mod feed;
 pub mod frames;
 pub mod gateway;
 pub mod links;
+pub mod node_files;
 pub mod pair;
 pub mod raft;
 pub mod rest;
