@@ -31,5 +31,6 @@ pub mod sim;
 
 pub use config::{BackupConfig, LinkTls, LogConfig, MemoryConfig, NodeConfig, StorageConfig};
 pub use worker::{
-    LinkId, LinkOutput, LinkPeer, PeerMessage, PeerOutput, StartError, StorageCore, StorageNode, Waker,
+    AFTER_FAILURE, LinkId, LinkOutput, LinkPeer, PeerMessage, PeerOutput, StartError, StorageCore,
+    StorageNode, Waker,
 };

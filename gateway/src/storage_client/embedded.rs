@@ -1,6 +1,8 @@
 //! The storage node of this process: its cores are turned on the gateway's own loops. The only file of the
 //! gateway that knows the storage node.
 
+pub use storage_node::AFTER_FAILURE;
+
 use super::{StorageEvent, refusal};
 use crate::config::{EmbeddedConfig, GatewayConfig};
 use crate::router::LinkIndex;

@@ -41,6 +41,7 @@ use crate::http::HttpIngress;
 use crate::observe::{CoreObserver, Latency, Metric};
 use crate::router::Router;
 use crate::session::{SessionTable, TimerWheel};
+use crate::storage_client::embedded::AFTER_FAILURE;
 use crate::storage_client::{StorageClient, StorageEvent};
 use attach::Announcements;
 use bytes::BytesMut;
@@ -73,10 +74,7 @@ pub enum CoreError {
         problem: String,
     },
     /// The storage node in this process stopped.
-    #[error(
-        "storage failed: {0}. Nothing more is acknowledged; what was is kept. Start the gateway again when the \
-         cause is gone"
-    )]
+    #[error("storage failed: {0}. {AFTER_FAILURE}")]
     Storage(String),
 }
 

@@ -81,7 +81,7 @@ fn check_complaint(log: &str, data: &Path) {
     let before = format!("sync {}/", data.join("storage/log").display());
     let (_, file) = said.split_once(&before).unwrap_or_else(|| panic!("no file: {said}"));
     assert!(file.split(':').next().is_some_and(|name| name.ends_with(".raftlog")), "{said}");
-    for part in ["Input/output error", "Nothing more is acknowledged", "Start the gateway again"] {
+    for part in ["Input/output error", "Nothing more is acknowledged", "Start the process again"] {
         assert!(said.contains(part), "{said}");
     }
 }

@@ -23,7 +23,7 @@ pub use links::CONNECTIONS_MAX;
 pub use tls_config::{LinkTlsConfigs, TlsError};
 
 use crate::config::StorageConfig;
-use crate::worker::{StartError, StorageCore, StorageNode};
+use crate::worker::{AFTER_FAILURE, StartError, StorageCore, StorageNode};
 use driver::Driver;
 use ending::{Ends, Stage};
 use monoio::{IoUringDriver, RuntimeBuilder};
@@ -81,10 +81,7 @@ pub enum ServeError {
         error: io::Error,
     },
     /// Log or store failed while it ran.
-    #[error(
-        "storage failed: {0}. Nothing more is acknowledged; what was is kept. Start the node again when the cause \
-         is gone"
-    )]
+    #[error("storage failed: {0}. {AFTER_FAILURE}")]
     Failed(String),
 }
 

@@ -57,6 +57,11 @@ use wire_protocol::internal::{
     SnapshotPart, SnapshotProgress,
 };
 
+/// What it means for messages that a node has failed ([`StorageNode::failure`]), and what is to be done: for whoever runs
+/// the process that it is in.
+pub const AFTER_FAILURE: &str =
+    "Nothing more is acknowledged; what was is kept. Start the process again when the cause is gone";
+
 /// What a core hands to the driver of its links.
 #[derive(Clone, PartialEq, Debug)]
 pub enum LinkOutput {

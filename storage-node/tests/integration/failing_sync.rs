@@ -7,6 +7,7 @@ use crate::crash::{Extent, World, setup};
 use crate::process::{Link, Process, Setup, names_numbered_file};
 use std::fs;
 use std::path::Path;
+use storage_node::AFTER_FAILURE;
 
 /// Messages that are acknowledged before the fault.
 const LOADED: usize = 300;
@@ -52,7 +53,7 @@ fn nothing_is_acknowledged_from_a_failed_sync_of_the_log_on() {
     assert!(!process.wait().success(), "it ends with an error");
     let said = setup.complaint();
     assert!(names_numbered_file(&said, &setup.data().join("log"), ".raftlog"), "{said}");
-    assert!(said.contains(DEVICE_ERROR) && said.contains("Start the node again"), "{said}");
+    assert!(said.contains(DEVICE_ERROR) && said.contains(AFTER_FAILURE), "{said}");
     check_without_fault(&setup, &mut world);
 }
 
@@ -98,6 +99,6 @@ fn a_failed_sync_of_the_rows_ends_the_node_and_loses_nothing() {
     assert!(!process.wait().success(), "it ends with an error");
     let said = setup.complaint();
     let place = format!("sync of {}: {DEVICE_ERROR}", setup.data().join("rows").display());
-    assert!(said.contains(&place) && said.contains("Start the node again"), "{said}");
+    assert!(said.contains(&place) && said.contains(AFTER_FAILURE), "{said}");
     check_without_fault(&setup, &mut world);
 }

@@ -85,7 +85,7 @@ fn a_file_system_that_is_full_stops_the_node_and_serves_again_when_there_is_room
 
 /// Whoever runs the node is told what happened, what it means for messages, and what to do.
 fn check_advice(said: &str) {
-    for part in ["no room: the disk is full", "Nothing more is acknowledged", "Start the node again"] {
+    for part in ["no room: the disk is full", "Nothing more is acknowledged", "Start the process again"] {
         assert!(said.contains(part), "{said}");
     }
 }
