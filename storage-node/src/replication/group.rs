@@ -5,21 +5,21 @@
 //! wait for the writes before them.
 
 mod hibernation;
+mod poll;
 mod promise;
 mod pulse;
 mod shard_log;
 mod standing;
+mod step;
 
 use super::log::{Log, LogWrite, Vote};
-use super::message::{MessageError, from_wire, point, replicas_of, snapshot, to_wire};
-use super::replicas::{ReplicaChange, Replicas, decode_change, from_conf_state, proposal, turn_of_election};
-use super::{LogEntry, ReplicationError, is_holder, is_voter};
-use crate::plant::{self, Plant};
-use bytes::Bytes;
-use hibernation::{Heartbeat, Hibernation};
+use super::message::{point, snapshot};
+use super::replicas::{ReplicaChange, Replicas, proposal, turn_of_election};
+use super::{LogEntry, ReplicationError, is_holder};
+use hibernation::Hibernation;
 use promise::Promise;
 use pulse::Pulse;
-use raft::eraftpb::{Entry, EntryType, Message, MessageType};
+use raft::eraftpb::{Message, MessageType};
 use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use shard_log::ShardLog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -349,108 +349,6 @@ impl Group {
         is_well.then(|| self.node.raft.raft_log.last_index().saturating_sub(progress.matched))
     }
 
-    /// Takes another replica's message. What does not fit the present term is left, as Raft says.
-    pub fn step(&mut self, message: RaftMessage) -> Result<(), MessageError> {
-        let (shard, own) = (self.shard, self.node.raft.id);
-        let (hibernates, beat) = (message.hibernates, message.beat);
-        let message = from_wire(message)?;
-        if message.to != own {
-            return Err(MessageError { shard, what: "another node" });
-        }
-        if message.from == own {
-            return Err(MessageError { shard, what: "its own" });
-        }
-        // A leader or a candidate may be newer than the set that is known here; answers come from those asked.
-        let is_answer = matches!(
-            message.msg_type,
-            MessageType::MsgAppendResponse
-                | MessageType::MsgHeartbeatResponse
-                | MessageType::MsgRequestVoteResponse
-                | MessageType::MsgRequestPreVoteResponse
-                | MessageType::MsgTransferLeader
-        );
-        if is_answer && self.node.raft.prs().get(message.from).is_none() {
-            return Err(MessageError { shard, what: "a node that holds no replica" });
-        }
-        let raft = &self.node.raft;
-        let is_second = ![0, message.from].contains(&raft.leader_id) && message.term == raft.term;
-        if is_second && is_of_leader(&message) {
-            return Err(MessageError { shard, what: "a second leader of one term" });
-        }
-        if let Some(what) = self.contradiction(&message).or_else(|| self.out_of_place(&message)) {
-            return Err(MessageError { shard, what });
-        }
-        // What comes behind a snapshot must not be written to the log that it takes the place of. It is sent again.
-        let is_busy = self.restoring.is_some() || self.node.raft.raft_log.unstable.snapshot.is_some();
-        if is_busy || self.asks_to_break_promise(&message) {
-            return Ok(());
-        }
-        let (is_of_leader, from, term) = (is_of_leader(&message), message.from, message.term);
-        let heartbeat = Heartbeat { kind: message.msg_type, from, term, commit: message.commit, hibernates };
-        self.heard.insert(from, self.ticks);
-        self.wake_for(&message, hibernates);
-        if let Err(error) = self.node.step(message) {
-            tracing::debug!(%shard, "a Raft message was left: {error}");
-        }
-        self.promise_if_led(is_of_leader, from, term);
-        self.look_at_role();
-        self.take_beat(heartbeat.kind, from, term, beat);
-        self.hibernate_for(heartbeat);
-        Ok(())
-    }
-
-    /// What in a message cannot be, as this log stands. The library takes such for a fault of its own and panics: a
-    /// node that lost its disk, or a message that was made up, would end this process.
-    fn contradiction(&self, message: &Message) -> Option<&'static str> {
-        let raft = &self.node.raft;
-        let last = raft.raft_log.last_index();
-        let is_heard = raft.state == StateRole::Leader && message.term == raft.term;
-        let is_candidate = matches!(raft.state, StateRole::Candidate | StateRole::PreCandidate);
-        match message.msg_type {
-            // This replica once said that it had all of this.
-            MessageType::MsgHeartbeat if message.commit > last => Some("a commit beyond this log's end"),
-            MessageType::MsgAppendResponse if is_heard && message.index.max(message.reject_hint) > last => {
-                Some("an index beyond this log's end")
-            }
-            // A candidate asks once all of its log is on disk.
-            MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse
-                if is_candidate && raft.raft_log.persisted < last =>
-            {
-                Some("an answer to what was not asked yet")
-            }
-            // The library would obey it, or pass it on; a leader hands over by its own decision alone.
-            MessageType::MsgTransferLeader => Some("a hand-over that another node asks for"),
-            _ => None,
-        }
-    }
-
-    /// What one that holds no replica must not take. It has nothing, or has forgotten it: it becomes a replica by a
-    /// snapshot as a learner alone. As a voter it would be one whose disk was lost, and whose vote and whose entries others
-    /// may count on.
-    fn out_of_place(&self, message: &Message) -> Option<&'static str> {
-        if message.msg_type == MessageType::MsgSnapshot {
-            let set = replicas_of(message.get_snapshot());
-            let own = self.own();
-            return match (is_voter(&set, own), self.is_holder()) {
-                (true, false) => {
-                    Some("a snapshot for a voter, which this node is not: has it lost its disk?")
-                }
-                _ if !is_holder(&set, own) => Some("a snapshot for replicas on other nodes"),
-                _ => None,
-            };
-        }
-        if self.is_holder() {
-            return None;
-        }
-        match message.msg_type {
-            MessageType::MsgHeartbeat => None,
-            // It is answered by how little there is here. Nothing else would say who the replicas are.
-            MessageType::MsgAppend if message.index > 0 => None,
-            MessageType::MsgAppend => Some("a log's beginning without a snapshot"),
-            _ => Some("a question to a node that holds no replica"),
-        }
-    }
-
     /// Asks whether this leader still leads; the answer comes as [`GroupOutput::readable`], or never if it does not.
     pub fn read_barrier(&mut self, ticket: u64) {
         self.be_busy();
@@ -526,154 +424,6 @@ impl Group {
         self.node.mut_store().offered = None;
         let status = if has_arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
         self.node.report_snapshot(u64::from(node), status);
-    }
-
-    /// The snapshot of [`GroupOutput::restore`] is installed and durable: the log begins with it, the state is its state.
-    pub fn restored(&mut self) {
-        let Some(number) = self.restoring.take() else { return };
-        assert!(self.writing.is_empty(), "writes before it are waited for");
-        let index = self.node.mut_store().restored();
-        self.persisted(number);
-        self.node.advance_apply_to(index);
-        self.look_at_role();
-    }
-
-    /// What is to be written, sent, and what is committed. Call until `None`.
-    pub fn poll(&mut self) -> Option<GroupOutput> {
-        let snapshot_wanted = self.node.store().wanted.take().and_then(|node| u32::try_from(node).ok());
-        let is_idle = !self.node.has_ready() && self.outgoing.is_empty() && snapshot_wanted.is_none();
-        if is_idle || self.restoring.is_some() {
-            return None;
-        }
-        let mut output = GroupOutput { snapshot_wanted, ..GroupOutput::default() };
-        if self.node.has_ready() {
-            self.take_ready(&mut output);
-        }
-        let (shard, marks) = (self.shard, self.marks());
-        for message in self.outgoing.drain(..) {
-            let is_copy = message.msg_type == MessageType::MsgSnapshot;
-            let (hibernates, beat) = (marks.has(&message), self.pulse.beat_of(&message, self.ticks));
-            match to_wire(shard, message).map(|message| RaftMessage { hibernates, beat, ..message }) {
-                Some(message) if is_copy => output.snapshot_message = Some(message),
-                message => output.messages.extend(message),
-            }
-        }
-        Some(output)
-    }
-
-    fn take_ready(&mut self, output: &mut GroupOutput) {
-        let mut ready = self.node.ready();
-        let number = ready.number();
-        if !ready.snapshot().is_empty() {
-            assert!(ready.entries().is_empty(), "nothing is taken behind a snapshot");
-            output.restore = Some(ready.snapshot().get_metadata().index);
-            self.node.mut_store().restore(ready.snapshot());
-            self.restoring = Some(number);
-        }
-        let entries = ready.take_entries();
-        let vote = ready.hs().map(Vote::of).filter(|vote| *vote != self.vote);
-        let committed = ready.take_committed_entries();
-        output.readable = ready
-            .take_read_states()
-            .into_iter()
-            .filter_map(|state| {
-                let ticket = state.request_ctx.as_slice().try_into().ok()?;
-                Some((u64::from_be_bytes(ticket), state.index))
-            })
-            .collect();
-        self.outgoing.extend(ready.take_messages());
-        let held = ready.take_persisted_messages();
-        // A hard state of which only the commit index changed needs no write. With entries it is written: who has the end
-        // of a joint change must know after a restart, too, that its beginning was committed, or it would stand for
-        // election among the voters of before.
-        if !entries.is_empty() || vote.is_some() {
-            // Before `advance_append_async` the entries must be readable through `Storage`.
-            self.node.mut_store().append(&entries);
-            self.vote = vote.unwrap_or(self.vote);
-            self.writing.push_back(number);
-            let known_committed = self.node.raft.raft_log.committed;
-            let vote = if plant::active(Plant::LostVote) {
-                vote.map(|vote| Vote { voted_for: INVALID_ID, ..vote })
-            } else {
-                vote
-            };
-            output.write = Some(LogWrite { shard: self.shard, number, entries, known_committed, vote });
-        }
-        self.node.advance_append_async(ready);
-        output.committed = committed.into_iter().map(|entry| self.committed(entry)).collect();
-        if self.writing.is_empty() && self.restoring.is_none() {
-            self.outgoing.extend(held);
-            self.node.on_persist_ready(number);
-        } else if !held.is_empty() {
-            self.held.push_back((number, held));
-        }
-        self.look_at_role();
-    }
-
-    /// A committed entry as it goes out; a change of the replicas counts from here on.
-    fn committed(&mut self, entry: Entry) -> LogEntry {
-        let index = entry.index;
-        if entry.entry_type == EntryType::EntryNormal {
-            return LogEntry { index, record: entry.data, replicas: None };
-        }
-        let before: Vec<u64> = self.node.raft.prs().iter().map(|(id, _)| *id).collect();
-        let changed = decode_change(self.shard, &entry.data)
-            .map_err(|error| error.to_string())
-            .and_then(|change| self.node.apply_conf_change(&change).map_err(|error| error.to_string()));
-        match changed {
-            Ok(state) => {
-                let storage = self.node.mut_store();
-                storage.replicas = from_conf_state(&state, index);
-                let (ticks, heard) = (self.ticks, &mut self.heard);
-                let prs = self.node.raft.prs();
-                for (id, _) in prs.iter() {
-                    heard.entry(*id).or_insert(ticks);
-                }
-                self.removed.extend(before.into_iter().filter(|id| prs.get(*id).is_none()));
-            }
-            // The same on all replicas: they have the same set and the same entry.
-            Err(error) => tracing::warn!(shard = %self.shard, index, "a change of replicas is none: {error}"),
-        }
-        self.give_way_if_gone();
-        LogEntry { index, record: Bytes::new(), replicas: Some(self.replicas().clone()) }
-    }
-
-    /// A leader that a change of an earlier leader took out leads no more: the library does not expect it to go on. The
-    /// others have the change, and elect one of their own.
-    fn give_way_if_gone(&mut self) {
-        let raft = &mut self.node.raft;
-        if raft.state == StateRole::Leader && raft.prs().get(raft.id).is_none() {
-            tracing::info!(shard = %self.shard, "is no replica any more, and led until now");
-            raft.become_follower(raft.term, 0);
-        }
-    }
-
-    /// The write of this number, and all before it, are on disk.
-    pub fn persisted(&mut self, number: u64) {
-        while self.writing.front().is_some_and(|first| *first <= number) {
-            self.writing.pop_front();
-        }
-        if self.restoring.is_some() {
-            return;
-        }
-        // What was said without a write of its own rests on the writes before it alone.
-        let next = self.writing.front().copied().unwrap_or(u64::MAX);
-        while self.held.front().is_some_and(|(after, _)| *after < next) {
-            let Some((_, messages)) = self.held.pop_front() else { break };
-            self.outgoing.extend(messages);
-        }
-        self.node.on_persist_ready(number);
-        if plant::active(Plant::AckBeforeQuorum) && self.node.raft.state == StateRole::Leader {
-            let log = &mut self.node.raft.raft_log;
-            log.commit_to(log.persisted);
-        }
-        self.look_at_role();
-    }
-
-    /// Committed entries up to `index` are applied and readable.
-    pub fn applied(&mut self, index: u64) {
-        self.node.advance_apply_to(index);
-        self.node.mut_store().forget_up_to(index);
     }
 
     fn refused(&self, error: &raft::Error) -> ReplicationError {
