@@ -40,17 +40,28 @@ pub(super) fn refuse_damaged(folder: &Path) -> Result<(), String> {
         file => file.map_err(failed)?,
     };
     let (mut block, mut begin) = (Vec::with_capacity(BLOCK_BYTES), 0);
+    let mut zeros_from = None;
     loop {
         block.clear();
         file.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block).map_err(failed)?;
-        if let Some(at) = damaged_at(&block) {
-            return Err(format!("{}: damaged at byte {}", manifest.display(), begin + at));
+        let damaged = |at: usize| Err(format!("{}: damaged at byte {at}", manifest.display()));
+        match (zeros_from, damaged_at(&block)) {
+            // Up to the end, over the ends of blocks: what was written last, of which nothing has come to the disk.
+            (Some(_), _) if is_zero(&block, 0) => {}
+            (Some(at), _) => return damaged(at),
+            (None, Some(at)) if is_zero(&block, at) => zeros_from = Some(begin + at),
+            (None, Some(at)) => return damaged(begin + at),
+            (None, None) => {}
         }
         if block.len() < BLOCK_BYTES {
             return Ok(());
         }
         begin += block.len();
     }
+}
+
+fn is_zero(block: &[u8], from: usize) -> bool {
+    block.iter().skip(from).all(|byte| *byte == 0)
 }
 
 /// Where a block is damaged as no power failure leaves it. Only the last one, which is shorter, can have a torn end.
@@ -186,5 +197,23 @@ mod tests {
         assert_eq!(damaged_at(&block), None);
         let broken = [filling.clone(), vec![0; HEAD_BYTES + 3]].concat();
         assert_eq!(damaged_at(&broken), Some(filling.len()));
+    }
+
+    #[test]
+    fn zeros_up_to_the_end_are_a_torn_end_over_blocks_and_nothing_stands_behind_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(CURRENT), "MANIFEST-000001\n").expect("it writes");
+        let filling = record(1, &[7; BLOCK_BYTES - 2 * HEAD_BYTES - 3]);
+        let rest = vec![0; HEAD_BYTES + 3];
+        let refused = |behind: &[u8]| {
+            let bytes = [&filling[..], &rest, behind].concat();
+            std::fs::write(folder.path().join("MANIFEST-000001"), bytes).expect("it writes");
+            refuse_damaged(folder.path()).err()
+        };
+        for zeros in [0, 1, 100, 2 * BLOCK_BYTES + 5] {
+            assert_eq!(refused(&vec![0; zeros]), None, "{zeros} bytes");
+        }
+        let told = refused(&record(1, b"more")).expect("what is lost was not the last");
+        assert!(told.contains("MANIFEST-000001") && told.contains(&filling.len().to_string()), "{told}");
     }
 }

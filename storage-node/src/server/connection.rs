@@ -31,8 +31,6 @@ pub(super) enum Ended {
     Here,
     #[error("the peer has opened a newer one")]
     Replaced,
-    #[error("the peer waits for others of a new fleet")]
-    Founding,
     #[error("socket or TLS: {0}")]
     Io(#[from] std::io::Error),
     #[error("{0}")]

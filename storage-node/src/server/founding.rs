@@ -1,82 +1,99 @@
 //! Before a new fleet begins: asks each of its other first nodes for the folder that it begins with, and answers when they
-//! ask (`worker/founders.rs`). It ends when all have answered, or one runs already: then this node does not start. Nothing
-//! else runs yet, and this thread waits.
+//! ask (`worker/founders.rs`). It ends when all have answered, when one runs already, so that this node must not start, or
+//! when the process is asked to stop. Nothing else runs yet.
 
 use super::connection::Half;
+use super::signals::Signals;
 use super::tls_config::LinkTlsConfigs;
 use super::{ServeError, bind, refused};
 use crate::clock;
-use crate::config::StorageConfig;
-use crate::disk::Disk;
 use crate::placement::OtherNode;
 use crate::worker::{Founding, StartError};
 use bytes::BytesMut;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 use wire_protocol::frame::FrameDecoder;
 use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, Versions};
 
+/// The incarnation in a question's hello: no process that serves has it, and no link has a question's.
+pub(super) const FOUNDING: u64 = 0;
 /// Between two rounds of questions, and between two looks for who asks.
 const ROUNDS_APART: Duration = Duration::from_millis(100);
-/// A connection, and each read and write of a question or an answer, takes no longer.
-const STEP_MAX: Duration = Duration::from_secs(1);
-/// A question and its answer take no longer.
+/// A connection that is not made by then is given up.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A question and its answer take no longer, however slowly they come.
 const QUESTION_MAX: Duration = Duration::from_secs(3);
-/// Whoever waits is told for whom this often.
+/// Questions that are answered at a time; who comes then asks again.
+const ANSWERS_MAX: usize = 64;
+/// It is told who is waited for, and why, this often.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 /// Bytes of one read.
 const READ_BYTES: usize = 4 * 1024;
 
-/// Returns when this node may begin; at once if it is no first node of a new fleet, or has begun before.
-pub(super) fn found(
-    config: &StorageConfig,
-    listen: SocketAddr,
-    tls: &LinkTlsConfigs,
+/// What is the same for every question and answer.
+#[derive(Clone, Copy)]
+struct Speaking<'a> {
+    tls: &'a LinkTlsConfigs,
     versions: Versions,
-) -> Result<(), ServeError> {
-    let Some(mut founding) = Founding::begin(Disk::Real, config, draw)? else { return Ok(()) };
+    welcome: LinkWelcome,
+}
+
+/// Returns when this node may begin, or, with `false`, is asked to stop.
+pub(super) fn found(
+    mut founding: Founding,
+    listen: SocketAddr,
+    (tls, versions): (&LinkTlsConfigs, Versions),
+    (runtime, signals): (&Runtime, &mut Signals),
+) -> Result<bool, ServeError> {
     let listener = bind(listen, 1).map(|mut listeners| listeners.remove(0));
     let listener = listener
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| refused(format!("listen at {listen}"), error))?;
-    let (is_over, welcome) = (AtomicBool::new(false), founding.welcome());
+    let speaking = Speaking { tls, versions, welcome: founding.welcome() };
+    let (is_over, answering) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (asked, listener, over, answered) = (&mut founding, &listener, &is_over, &answering);
     thread::scope(|scope| {
-        scope.spawn(|| answer_all(&listener, tls, versions, welcome, &is_over));
-        let asked = ask_all(&mut founding, config.node_id, tls, versions);
+        let (ended, has_ended) = oneshot::channel();
+        scope.spawn(move || answer_all(scope, listener, speaking, over, answered));
+        let asking = scope.spawn(move || {
+            let result = ask_all(asked, speaking, over);
+            let _ = ended.send(());
+            result
+        });
+        runtime.block_on(async {
+            tokio::select! {
+                _ = has_ended => {}
+                () = signals.next() => tracing::info!("asked to stop: the fleet has not begun"),
+            }
+        });
         is_over.store(true, Ordering::Release);
-        asked
+        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;
+    if !founding.awaited().is_empty() {
+        return Ok(false);
+    }
     founding.finish()?;
     tracing::info!("all first nodes are there: the fleet begins");
-    Ok(())
+    Ok(true)
 }
 
-fn draw() -> Result<u64, StartError> {
-    getrandom::u64().map_err(|error| StartError::Io {
-        what: "draw the number of the folder".to_owned(),
-        error: io::Error::other(error.to_string()),
-    })
-}
-
-fn ask_all(
-    founding: &mut Founding,
-    own: u32,
-    tls: &LinkTlsConfigs,
-    versions: Versions,
-) -> Result<(), StartError> {
-    let mut told: Option<Instant> = None;
-    loop {
+fn ask_all(founding: &mut Founding, speaking: Speaking<'_>, is_over: &AtomicBool) -> Result<(), StartError> {
+    let (mut told, mut reasons) = (None::<Instant>, BTreeMap::new());
+    while !is_over.load(Ordering::Acquire) {
         for node in founding.awaited().to_vec() {
-            match ask(node, own, tls, versions) {
+            match ask(node, speaking) {
                 Ok(welcome) => founding.take(node, &welcome)?,
-                Err(error) => tracing::debug!(node = node.id, "{}: {error}", node.address),
+                Err(error) => drop(reasons.insert(node.id, error)),
             }
         }
         if founding.awaited().is_empty() {
@@ -84,22 +101,26 @@ fn ask_all(
         }
         if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
             told = Some(clock::now());
-            let awaited: Vec<u32> = founding.awaited().iter().map(|node| node.id).collect();
-            tracing::info!(nodes = ?awaited, "waits: a fleet begins when all of its first nodes are there");
+            tracing::info!("waits: a fleet begins when all of its first nodes are there");
+            for OtherNode { id, address } in founding.awaited() {
+                let reason = reasons.get(id).map(ToString::to_string).unwrap_or_default();
+                tracing::info!(node = id, %address, "is not there: {reason}");
+            }
         }
         thread::sleep(ROUNDS_APART);
     }
+    Ok(())
 }
 
 /// What the other node says to this one.
-fn ask(node: OtherNode, own: u32, tls: &LinkTlsConfigs, versions: Versions) -> io::Result<LinkWelcome> {
+fn ask(node: OtherNode, speaking: Speaking<'_>) -> io::Result<LinkWelcome> {
+    let Speaking { tls, versions, welcome } = speaking;
     let connection = ClientConnection::new(Arc::clone(&tls.client), tls.server_name.clone());
     let connection = connection.map_err(io::Error::other)?;
-    let socket = TcpStream::connect_timeout(&node.address, STEP_MAX)?;
-    bound(&socket)?;
-    let mut stream = StreamOwned::new(connection, socket);
-    let role = link_hello::Role::Storage as i32;
-    let hello = LinkHello { role, peer_id: own, ..LinkHello::default() };
+    let socket = TcpStream::connect_timeout(&node.address, CONNECT_MAX)?;
+    let mut stream = StreamOwned::new(connection, Bounded::new(socket)?);
+    let (role, peer_id) = (link_hello::Role::Storage as i32, welcome.node_id);
+    let hello = LinkHello { role, peer_id, incarnation: FOUNDING, ..LinkHello::default() };
     let mut half = CallerLink::speaking(versions, hello, clock::now_ms());
     say(&mut half, &mut stream)?;
     let welcome = hear(&mut half, &mut stream, |event| match event {
@@ -111,54 +132,88 @@ fn ask(node: OtherNode, own: u32, tls: &LinkTlsConfigs, versions: Versions) -> i
     Ok(welcome)
 }
 
-fn answer_all(
+fn answer_all<'scope>(
+    scope: &'scope Scope<'scope, '_>,
     listener: &TcpListener,
-    tls: &LinkTlsConfigs,
-    versions: Versions,
-    welcome: LinkWelcome,
+    speaking: Speaking<'scope>,
     is_over: &AtomicBool,
+    answering: &'scope AtomicUsize,
 ) {
     while !is_over.load(Ordering::Acquire) {
         match listener.accept() {
-            Ok((socket, peer)) => {
-                if let Err(error) = answer(socket, tls, versions, welcome) {
-                    tracing::debug!(%peer, "asks, and is not answered: {error}");
-                }
+            Ok((socket, peer)) if answering.load(Ordering::Acquire) < ANSWERS_MAX => {
+                answering.fetch_add(1, Ordering::AcqRel);
+                scope.spawn(move || {
+                    if let Err(error) = answer(socket, speaking) {
+                        tracing::debug!(%peer, "is not answered: {error}");
+                    }
+                    answering.fetch_sub(1, Ordering::AcqRel);
+                });
             }
+            Ok((_, peer)) => tracing::debug!(%peer, "is not answered: so are {ANSWERS_MAX} others"),
             // Nobody asks now, or there is no descriptor left.
             Err(_) => thread::sleep(ROUNDS_APART),
         }
     }
 }
 
-/// Gateways are not answered: they come back when the fleet is there.
-fn answer(
-    socket: TcpStream,
-    tls: &LinkTlsConfigs,
-    versions: Versions,
-    welcome: LinkWelcome,
-) -> io::Result<()> {
+/// Gateways, and nodes that run, are not answered: they come back when the fleet is there.
+fn answer(socket: TcpStream, speaking: Speaking<'_>) -> io::Result<()> {
+    let Speaking { tls, versions, welcome } = speaking;
     socket.set_nonblocking(false)?;
-    bound(&socket)?;
     let connection = ServerConnection::new(Arc::clone(&tls.server)).map_err(io::Error::other)?;
-    let mut stream = StreamOwned::new(connection, socket);
+    let mut stream = StreamOwned::new(connection, Bounded::new(socket)?);
     let mut half = ServingLink::speaking(versions, welcome, clock::now_ms());
     let hello = hear(&mut half, &mut stream, |event| match event {
         ServingEvent::Hello(hello) => Some(hello),
         _ => None,
-    })?;
-    if hello.role() != link_hello::Role::Storage {
-        return Err(io::Error::other("no storage node"));
+    });
+    match &hello {
+        Ok(hello) if (hello.role(), hello.incarnation) != (link_hello::Role::Storage, FOUNDING) => {
+            return Err(io::Error::other("asks nothing"));
+        }
+        // The answer, or what versions are spoken here.
+        _ => say(&mut half, &mut stream)?,
     }
-    say(&mut half, &mut stream)?;
     stream.conn.send_close_notify();
-    stream.flush()
+    stream.flush()?;
+    hello.map(drop)
 }
 
-fn bound(socket: &TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(STEP_MAX))?;
-    socket.set_write_timeout(Some(STEP_MAX))
+/// A socket that is given up at a time.
+struct Bounded {
+    socket: TcpStream,
+    until: Instant,
+}
+
+impl Bounded {
+    fn new(socket: TcpStream) -> io::Result<Self> {
+        socket.set_nodelay(true)?;
+        Ok(Self { socket, until: clock::now() + QUESTION_MAX })
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.until.saturating_duration_since(clock::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        self.socket.read(bytes)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
 }
 
 fn say(half: &mut impl Half, stream: &mut impl Write) -> io::Result<()> {
@@ -174,10 +229,9 @@ fn hear<H: Half, T>(
     stream: &mut impl Read,
     is_awaited: impl Fn(H::Event) -> Option<T>,
 ) -> io::Result<T> {
-    let started = clock::now();
     let mut decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
     let mut bytes = [0; READ_BYTES];
-    while started.elapsed() < QUESTION_MAX {
+    loop {
         let count = stream.read(&mut bytes)?;
         if count == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
@@ -191,5 +245,4 @@ fn hear<H: Half, T>(
             return Ok(found);
         }
     }
-    Err(ErrorKind::TimedOut.into())
 }

@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Ended};
 use super::driver::Driver;
+use super::founding::FOUNDING;
 use super::newest::Turn;
 use super::tls_stream::TlsStream;
 use crate::clock;
@@ -71,6 +72,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
         for event in events {
             if let ServingEvent::Hello(hello) = &event
                 && hello.role() == link_hello::Role::Storage
+                && hello.incarnation != FOUNDING
             {
                 turn.get_or_init(|| driver.newest_links.begin(hello));
             }
@@ -85,6 +87,10 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
         Ok(())
     };
     let ended = Rc::clone(&connection).run(stream, take).await;
+    if matches!(ended, Ended::Replaced) {
+        // Nothing more is said: its caller would take a welcome for a link that holds.
+        connection.cut_off();
+    }
     if let Some(link) = link.get() {
         driver.serving.borrow_mut().remove(&link);
         driver.core.borrow_mut().close_link(link);

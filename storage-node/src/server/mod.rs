@@ -9,6 +9,7 @@
 
 mod wake;
 mod ending;
+mod signals;
 mod tls_config;
 mod tls_stream;
 mod connection;
@@ -23,11 +24,13 @@ pub use links::CONNECTIONS_MAX;
 pub use tls_config::{LinkTlsConfigs, TlsError};
 
 use crate::config::StorageConfig;
-use crate::worker::{AFTER_FAILURE, StartError, StorageCore, StorageNode};
+use crate::disk::Disk;
+use crate::worker::{AFTER_FAILURE, Founding, StartError, StorageCore, StorageNode};
 use driver::Driver;
 use ending::{Ends, Stage};
 use monoio::{IoUringDriver, RuntimeBuilder};
 use newest::NewestLinks;
+use signals::Signals;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -36,7 +39,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use wake::Wake;
@@ -114,7 +116,18 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         cores => cores,
     };
     let versions = versions();
-    founding::found(&config, listen, &tls, versions)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| refused("start the main thread's runtime".to_owned(), error))?;
+    let mut signals = None;
+    if let Some(founding) = Founding::begin(Disk::Real, &config, draw)? {
+        let mut of_process = runtime.block_on(async { Signals::new() })?;
+        if !founding::found(founding, listen, (&tls, versions), (&runtime, &mut of_process))? {
+            return Ok(());
+        }
+        signals = Some(of_process);
+    }
     let listeners = bind(listen, cores).map_err(|error| refused(format!("listen at {listen}"), error))?;
     let listen = listeners[0].local_addr().map_err(|error| refused("listen".to_owned(), error))?;
     let metrics_listen = config.metrics_listen;
@@ -148,7 +161,15 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         wakes.iter().for_each(Wake::wake);
     };
     let watched = Watched { news: news_of_cores, cores, go_on_to: &go_on_to };
-    let result = watch(&node, metrics_listen, watched, |metrics| ready(Ready { listen, metrics }));
+    let result = runtime.block_on(async {
+        let metrics = match metrics_listen {
+            Some(address) => Some(metrics_page::start(address, node.metrics()).await),
+            None => None,
+        };
+        let metrics = metrics.transpose().map_err(|error| refused("metrics page".to_owned(), error))?;
+        let signals = signals.map_or_else(Signals::new, Ok)?;
+        until_ended(watched, signals, || ready(Ready { listen, metrics })).await
+    });
     go_on_to(Stage::Stopping);
     for thread in threads {
         if thread.join().is_err() {
@@ -161,6 +182,14 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         Some(failure) => Err(ServeError::Failed(failure)),
         None => result,
     }
+}
+
+/// The number of a folder with which a fleet begins.
+fn draw() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::Io {
+        what: "draw the number of the folder".to_owned(),
+        error: io::Error::other(error.to_string()),
+    })
 }
 
 /// Link versions that this process speaks.
@@ -263,30 +292,12 @@ struct Watched<'a> {
     go_on_to: &'a dyn Fn(Stage),
 }
 
-/// The main thread: metrics, signals, and news of the cores, until something ends the node.
-fn watch(
-    node: &StorageNode,
-    metrics_listen: Option<SocketAddr>,
-    watched: Watched<'_>,
-    ready: impl FnOnce(Option<SocketAddr>),
+/// The main thread: signals, and news of the cores, until something ends the node.
+async fn until_ended(
+    mut watched: Watched<'_>,
+    mut signals: Signals,
+    ready: impl FnOnce(),
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| refused("start the main thread's runtime".to_owned(), error))?;
-    runtime.block_on(async {
-        let metrics = match metrics_listen {
-            Some(address) => Some(metrics_page::start(address, node.metrics()).await),
-            None => None,
-        };
-        let metrics = metrics.transpose().map_err(|error| refused("metrics page".to_owned(), error))?;
-        until_ended(watched, || ready(metrics)).await
-    })
-}
-
-async fn until_ended(mut watched: Watched<'_>, ready: impl FnOnce()) -> Result<(), ServeError> {
-    let on = |kind| signal(kind).map_err(|error| refused("signals".to_owned(), error));
-    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     let mut ready = Some(ready);
     let (mut serving, mut left) = (0, 0);
     let (mut is_asked, mut is_late) = (false, false);
@@ -314,7 +325,7 @@ async fn until_ended(mut watched: Watched<'_>, ready: impl FnOnce()) -> Result<(
                 is_late = true;
                 (watched.go_on_to)(Stage::Stopping);
             }
-            Some(()) = async { tokio::select! { it = terminate.recv() => it, it = interrupt.recv() => it } } => {
+            () = signals.next() => {
                 if is_asked {
                     tracing::info!("asked again: stops at once");
                     (watched.go_on_to)(Stage::Ending);

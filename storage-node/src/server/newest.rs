@@ -17,14 +17,7 @@ pub(super) struct NewestLinks(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     last: u64,
-    newest: HashMap<PeerCore, Newest>,
-}
-
-#[derive(Debug)]
-struct Newest {
-    /// Of the peer's process.
-    incarnation: u64,
-    number: Arc<AtomicU64>,
+    newest: HashMap<PeerCore, Arc<AtomicU64>>,
 }
 
 /// One link among those of its peer's core.
@@ -35,21 +28,16 @@ pub(super) struct Turn {
 }
 
 impl NewestLinks {
-    /// A link is there. Links of a process that has been started anew since then come too late.
+    /// A link is there.
     pub fn begin(&self, hello: &LinkHello) -> Turn {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody has a link any more: a peer may name any cores, and they are not kept.
-        state.newest.retain(|_, newest| Arc::strong_count(&newest.number) > 1);
+        state.newest.retain(|_, newest| Arc::strong_count(newest) > 1);
         state.last += 1;
         let own = state.last;
-        let incarnation = hello.incarnation;
-        let of_core = state.newest.entry((hello.peer_id, hello.core));
-        let newest = of_core.or_insert_with(|| Newest { incarnation, number: Arc::default() });
-        if incarnation >= newest.incarnation {
-            newest.incarnation = incarnation;
-            newest.number.store(own, Ordering::Release);
-        }
-        Turn { own, newest: Arc::clone(&newest.number) }
+        let newest = Arc::clone(state.newest.entry((hello.peer_id, hello.core)).or_default());
+        newest.store(own, Ordering::Release);
+        Turn { own, newest }
     }
 }
 
@@ -64,29 +52,29 @@ impl Turn {
 mod tests {
     use super::*;
 
-    fn hello(peer_id: u32, core: u32, incarnation: u64) -> LinkHello {
-        LinkHello { peer_id, core, incarnation, ..LinkHello::default() }
+    fn hello(peer_id: u32, core: u32) -> LinkHello {
+        LinkHello { peer_id, core, ..LinkHello::default() }
     }
 
     #[test]
     fn a_core_has_one_link_that_counts() {
         let links = NewestLinks::default();
-        let first = links.begin(&hello(2, 0, 7));
+        let first = links.begin(&hello(2, 0));
         assert!(first.is_newest());
-        let others = [links.begin(&hello(2, 1, 7)), links.clone().begin(&hello(3, 0, 1))];
-        let second = links.begin(&hello(2, 0, 7));
-        assert!(!first.is_newest() && second.is_newest() && others.iter().all(Turn::is_newest));
-        let started_anew = links.begin(&hello(2, 0, 8));
-        let late = links.begin(&hello(2, 0, 7));
-        assert!(!second.is_newest() && started_anew.is_newest() && !late.is_newest());
+        let others = [links.begin(&hello(2, 1)), links.clone().begin(&hello(3, 0))];
+        // Of the same process or of the next one: numbers of processes have no order.
+        let second = LinkHello { incarnation: 3, ..hello(2, 0) };
+        let third = LinkHello { incarnation: 2, ..hello(2, 0) };
+        let [second, third] = [second, third].map(|hello| links.begin(&hello));
+        assert!(!first.is_newest() && !second.is_newest() && third.is_newest());
+        assert!(others.iter().all(Turn::is_newest));
     }
 
     #[test]
     fn cores_without_links_are_forgotten() {
         let links = NewestLinks::default();
-        (0..1_000).for_each(|core| drop(links.begin(&hello(2, core, 7))));
-        // Also one that came with another disk, and counts its starts from the first again.
-        let turn = links.begin(&hello(2, 0, 1));
+        (0..1_000).for_each(|core| drop(links.begin(&hello(2, core))));
+        let turn = links.begin(&hello(2, 0));
         assert!(turn.is_newest());
         assert_eq!(links.0.lock().expect("nobody panicked").newest.len(), 1);
     }

@@ -101,14 +101,14 @@ async fn serve(
         Ok(())
     };
     let ended = Rc::clone(&connection).run(stream, take).await;
-    if !driver.is_stopping() {
+    if !driver.is_stopping() && connection.half.borrow().welcome().is_some() {
         // There will be another one: what still waits in this one would only be old when it arrives.
         connection.cut_off();
     }
     driver.peers.borrow_mut().remove(&node.id);
     driver.core.borrow_mut().peer_link_ended(node.id);
     tracing::info!(node = node.id, "link to {} ended: {ended}", node.address);
-    connection.half.borrow().welcome().is_some_and(|welcome| !welcome.founding)
+    connection.half.borrow().welcome().is_some()
 }
 
 fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<(), Ended> {
@@ -116,9 +116,6 @@ fn take_event(driver: &Driver, node: OtherNode, event: CallerEvent) -> Result<()
     match event {
         CallerEvent::Welcome(welcome) => {
             check(&welcome, node, core.shard_count())?;
-            if welcome.founding {
-                return Err(Ended::Founding);
-            }
             tracing::info!(node = node.id, version = welcome.version, "link to {} opened", node.address);
             core.peer_link_opened(node.id);
         }

@@ -31,6 +31,8 @@ const FORMAT: u32 = 1;
 pub(crate) struct Founders {
     own: u64,
     others: BTreeMap<u32, u64>,
+    /// There were votes and a log in this folder.
+    has_begun: bool,
 }
 
 #[derive(Deserialize)]
@@ -38,8 +40,8 @@ pub(crate) struct Founders {
 struct Written {
     format: u32,
     folder: u64,
-    #[serde(default)]
     others: Vec<(u32, u64)>,
+    has_begun: bool,
 }
 
 impl Founders {
@@ -52,19 +54,31 @@ impl Founders {
             Err(error) => return Err(failed("read", &file, error)),
         };
         let wrong = |detail: String| StartError::DataFolder { file: file.clone(), detail };
-        let Written { format, folder, others } =
+        let Written { format, folder, others, has_begun } =
             toml::from_str(&text).map_err(|error| wrong(format!("does not say who began: {error}")))?;
         match format {
-            FORMAT => Ok(Self { own: folder, others: others.into_iter().collect() }),
+            FORMAT => Ok(Self { own: folder, others: others.into_iter().collect(), has_begun }),
             _ => Err(wrong(format!("format {format}, this program reads {FORMAT}"))),
         }
     }
 
     fn write(&self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
-        let Self { own, others } = self;
+        let Self { own, others, has_begun } = self;
         let others: Vec<String> = others.iter().map(|(node, folder)| format!("[{node}, {folder}]")).collect();
-        let text = format!("format = {FORMAT}\nfolder = {own}\nothers = [{}]\n", others.join(", "));
+        let text = format!(
+            "format = {FORMAT}\nfolder = {own}\nothers = [{}]\nhas_begun = {has_begun}\n",
+            others.join(", ")
+        );
         write_whole(disk, &file_in(folder), &text)
+    }
+
+    /// From now on there are votes and a log: without them the rest of the folder is worth nothing.
+    pub fn begin(&mut self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
+        if self.own == 0 || self.has_begun {
+            return Ok(());
+        }
+        self.has_begun = true;
+        self.write(disk, folder)
     }
 
     /// This node's folder; 0: it has no number.
@@ -107,6 +121,10 @@ impl Founding {
             return Ok(None);
         }
         let mut founders = Founders::read(&disk, &folder)?;
+        if founders.has_begun {
+            let file = folder.join("node.toml");
+            return Err(StartError::DataFolder { file, detail: LOST.to_owned() });
+        }
         if founders.own == 0 {
             // A number of TOML, and none that stands for another thing.
             founders.own = (draw()? >> 1) | 1;
@@ -120,6 +138,7 @@ impl Founding {
             shard_count,
             founding: true,
             folder: founders.own,
+            first_copies: digest(map.first_copies()),
             ..LinkWelcome::default()
         };
         Ok(Some(Self { disk, folder, founders, welcome, awaited }))
@@ -144,11 +163,19 @@ impl Founding {
             );
             return Err(StartError::DataFolder { file: self.folder.clone(), detail });
         }
+        let wrong =
+            |detail: String| Err(StartError::DataFolder { file: self.folder.join("node.toml"), detail });
+        let of = format!("node {} at {}", node.id, node.address);
         if !welcome.founding && welcome.caller_folder != self.founders.own {
-            let file = self.folder.join("node.toml");
-            let detail =
-                format!("{LOST}. Node {} at {} runs, and not with this folder", node.id, node.address);
-            return Err(StartError::DataFolder { file, detail });
+            return wrong(format!("{LOST}. Of the others, {of} runs, and not with this folder"));
+        }
+        if welcome.founding && welcome.first_copies != self.welcome.first_copies {
+            return wrong(format!(
+                "cannot be made: {of} has another list of nodes, zones or replicas in its configuration"
+            ));
+        }
+        if welcome.folder == 0 || i64::try_from(welcome.folder).is_err() {
+            return wrong(format!("cannot be made: {of} names no folder"));
         }
         self.founders.others.insert(node.id, welcome.folder);
         self.awaited.retain(|other| other.id != node.id);
@@ -160,6 +187,16 @@ impl Founding {
         assert!(self.awaited.is_empty(), "all were asked");
         self.founders.write(&self.disk, &self.folder)
     }
+}
+
+/// Tells apart what nodes make of their configurations.
+fn digest(copies: &[Vec<u32>]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for nodes in copies {
+        hasher.update(&(nodes.len() as u32).to_be_bytes());
+        nodes.iter().for_each(|node| hasher.update(&node.to_be_bytes()));
+    }
+    hasher.finalize()
 }
 
 #[cfg(test)]
@@ -228,11 +265,11 @@ mod tests {
         let disk = SimDisk::new(folder.path());
         let config = config(&folder.path().join("data"), 2);
         let told = founding(&disk, &config, 8).welcome().folder;
-        assert_eq!(founding(&disk, &config, 10).welcome().folder, told);
+        assert_eq!(founding(&disk, &config, 100).welcome().folder, told);
         disk.crash(Crash::PowerKeepsNothing, &mut Random::new(1));
-        assert_eq!(founding(&disk, &config, 10).welcome().folder, told, "it is on disk before it is told");
+        assert_eq!(founding(&disk, &config, 100).welcome().folder, told, "it is on disk before it is told");
         let lost = StorageConfig { data_dir: folder.path().join("another"), ..config };
-        assert_ne!(founding(&disk, &lost, 10).welcome().folder, told);
+        assert_ne!(founding(&disk, &lost, 100).welcome().folder, told);
     }
 
     #[test]
@@ -242,11 +279,11 @@ mod tests {
         let mut node = founding(&disk, &config(&folder.path().join("data"), 2), 8);
         let [first, third] = node.awaited().try_into().expect("two others");
         let runs = LinkWelcome { node_id: 1, shard_count: 4, folder: 77, ..LinkWelcome::default() };
-        for caller_folder in [0, 5] {
+        for caller_folder in [0, 78] {
             let refusal = node.take(first, &LinkWelcome { caller_folder, ..runs }).expect_err("it runs");
             let refusal = refusal.to_string();
             assert!(
-                refusal.contains("node.toml") && refusal.contains("Node 1 at 127.0.0.1:7001"),
+                refusal.contains("node.toml") && refusal.contains("node 1 at 127.0.0.1:7001"),
                 "{refusal}"
             );
         }
@@ -258,6 +295,47 @@ mod tests {
             let refusal = node.take(third, &LinkWelcome { caller_folder: own, ..wrong });
             assert!(refusal.expect_err("another").to_string().contains("the configuration says node 3 of 4"));
         }
+        for folder in [0, u64::MAX] {
+            let nameless = LinkWelcome { node_id: 3, caller_folder: own, folder, ..runs };
+            assert!(node.take(third, &nameless).expect_err("none").to_string().contains("names no folder"));
+        }
+    }
+
+    #[test]
+    fn whoever_deals_copies_out_otherwise_begins_no_fleet_with_the_others() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let mut node = founding(&disk, &config(&folder.path().join("1"), 1), 8);
+        let others = config(&folder.path().join("2"), 2);
+        let mut zoned = others.clone();
+        zoned.nodes.push(NodeConfig { id: 4, ..zoned.nodes[0].clone() });
+        for other in [StorageConfig { replicas: 5, nodes: five(&zoned), ..zoned.clone() }, zoned] {
+            let welcome = founding(&disk, &other, 10).welcome();
+            let refusal = node.take(node.awaited()[0], &welcome).expect_err("another list").to_string();
+            assert!(refusal.contains("node 2 at 127.0.0.1:7002 has another list"), "{refusal}");
+        }
+        node.take(node.awaited()[0], &founding(&disk, &others, 10).welcome()).expect("the same list");
+    }
+
+    fn five(config: &StorageConfig) -> Vec<NodeConfig> {
+        (1..=5).map(|id| NodeConfig { id, ..config.nodes[0].clone() }).collect()
+    }
+
+    #[test]
+    fn a_folder_that_has_lost_its_votes_and_its_log_does_not_begin_again() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let config = config(&folder.path().join("data"), 2);
+        founding(&disk, &config, 8);
+        let on_disk = Disk::Simulated(Arc::clone(&disk));
+        let mut founders = Founders::read(&on_disk, &config.data_dir).expect("it reads");
+        founders.begin(&on_disk, &config.data_dir).expect("it writes");
+        let refusal = Founding::begin(on_disk.clone(), &config, drawn(100)).err().expect("no node.toml");
+        assert!(refusal.to_string().contains("node.toml: is missing"), "{refusal}");
+        // A node that never was a first one has nothing to say.
+        let elsewhere = folder.path().join("elsewhere");
+        Founders::default().begin(&on_disk, &elsewhere).expect("it writes nothing");
+        assert!(!on_disk.exists(&file_in(&elsewhere)));
     }
 
     #[test]

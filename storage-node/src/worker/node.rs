@@ -248,9 +248,10 @@ pub(crate) fn open_node(
     let map = ShardMap::new(config, cores)?;
     let owner = Owner::of(config, &map);
     let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
-    let founders = Founders::read(disk, &config.data_dir)?;
+    let mut founders = Founders::read(disk, &config.data_dir)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
+    founders.begin(disk, &config.data_dir)?;
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
     let epoch = getrandom::u64().map_err(|error| StartError::Io {
         what: "draw the node's epoch".to_owned(),
