@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use wire_protocol::internal::LinkWelcome;
 
 /// Format of the file.
-const FORMAT: u32 = 1;
+const FOUNDERS_FORMAT: u32 = 1;
 
 /// The folders with which a fleet began, as one of its first nodes wrote them down. A node that was none of them, and one
 /// that began with a release before, know of nobody.
@@ -57,8 +57,8 @@ impl Founders {
         let Written { format, folder, others, has_begun } =
             toml::from_str(&text).map_err(|error| wrong(format!("does not say who began: {error}")))?;
         match format {
-            FORMAT => Ok(Self { own: folder, others: others.into_iter().collect(), has_begun }),
-            _ => Err(wrong(format!("format {format}, this program reads {FORMAT}"))),
+            FOUNDERS_FORMAT => Ok(Self { own: folder, others: others.into_iter().collect(), has_begun }),
+            _ => Err(wrong(format!("format {format}, this program reads {FOUNDERS_FORMAT}"))),
         }
     }
 
@@ -66,7 +66,7 @@ impl Founders {
         let Self { own, others, has_begun } = self;
         let others: Vec<String> = others.iter().map(|(node, folder)| format!("[{node}, {folder}]")).collect();
         let text = format!(
-            "format = {FORMAT}\nfolder = {own}\nothers = [{}]\nhas_begun = {has_begun}\n",
+            "format = {FOUNDERS_FORMAT}\nfolder = {own}\nothers = [{}]\nhas_begun = {has_begun}\n",
             others.join(", ")
         );
         write_whole(disk, &file_in(folder), &text)

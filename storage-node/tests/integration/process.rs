@@ -14,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
@@ -165,8 +165,20 @@ impl Process {
     }
 
     fn ready_or_ended(mut child: Child) -> Result<Self, ExitStatus> {
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it reads");
+        let stdout = child.stdout.take().expect("it is piped");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout).read_line(&mut line).map(|_| line);
+            // Nobody waits any more.
+            let _ = tell.send(read);
+        });
+        let Ok(line) = told.recv_timeout(PATIENCE) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("neither ready nor ended");
+        };
+        let line = line.expect("it reads");
         match line.trim_end().strip_prefix("ringline-storage ready: ") {
             Some(address) => Ok(Self { address: address.parse().expect("an address"), child }),
             None => Err(child.wait().expect("it ends")),

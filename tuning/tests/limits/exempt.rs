@@ -25,6 +25,8 @@ const GROUPS: [Group; 8] = [
             ("storage-node/src/replication/log.rs", "VOTE_VERSION"),
             ("storage-node/src/replication/record.rs", "RECORD_VERSION"),
             ("storage-node/src/worker/data_folder.rs", "FOLDER_FORMAT"),
+            ("storage-node/src/worker/founders.rs", "FOUNDERS_FORMAT"),
+            ("storage-node/src/server/founding.rs", "FOUNDING"),
             ("clients/native/src/store/schema.rs", "FORMAT_VERSION"),
             ("clients/web/src/ringline/indexeddb.ts", "LAYOUT_VERSION"),
             ("clients/web/src/ringline/limits.ts", "VERSION_MIN VERSION_MAX FEATURE_HANDLES"),

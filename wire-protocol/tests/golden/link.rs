@@ -52,6 +52,22 @@ pub fn request_frames() -> Vec<(&'static str, LinkRequestFrame)> {
     ]
 }
 
+/// What a storage node says before its fleet has begun, in place of all else.
+pub fn founding_frames() -> Vec<(&'static str, LinkResponseFrame)> {
+    let welcome = LinkWelcome {
+        version: 1,
+        node_id: 2,
+        credits: LINK_CREDITS,
+        shard_count: 64,
+        founding: true,
+        folder: 0x2122_2324_2526_2728,
+        caller_folder: 0x3132_3334_3536_3738,
+        first_copies: 0x4142_4344,
+        ..LinkWelcome::default()
+    };
+    vec![("link-founding", LinkResponseFrame { welcome: Some(welcome), ..LinkResponseFrame::default() })]
+}
+
 /// What a storage node sends, in an order that a calling half takes.
 pub fn response_frames() -> Vec<(&'static str, LinkResponseFrame)> {
     let welcome = LinkWelcome {
