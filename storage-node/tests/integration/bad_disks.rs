@@ -360,6 +360,13 @@ fn a_missing_file_is_named_or_does_not_matter() {
                         && told.contains("its newest files are missing");
                     let is_named = names(&told, &damaged, &name) || is_newest_of_log;
                     assert!(is_named, "{end:?}: without {}: {told}", name.display());
+                    // Whoever starts it again and again, as a supervisor does, gets no further.
+                    let again = shows(&damaged);
+                    assert!(
+                        matches!(again, Shows::Refusal(_)),
+                        "{end:?}: {}, again: {again:?}",
+                        name.display()
+                    );
                     // A refusal leaves the other files as they were: complete, it serves.
                     fs::copy(&file, damaged.join(&name)).expect("it copies");
                     assert_eq!(shows(&damaged), Shows::Everything, "{} is back", name.display());
