@@ -71,9 +71,23 @@ impl LogFiles {
     /// To be called before the log is first changed: a start that is refused leaves the files as they were. Torn ends
     /// are cut off. What will be written on is written once more: after a failed sync of the process before, the
     /// kernel shows bytes that are not on the disk, and no later sync writes them. This one does, and so does the
-    /// next sync of the newest log file, before which nothing of it counts as committed.
+    /// next sync of the newest log file, before which nothing of it counts as committed where there is one copy.
     pub fn settle(&self) -> io::Result<()> {
-        for file in self.state.found().drain(..) {
+        self.settle_found().map(drop)
+    }
+
+    /// The same, and all that was found is durable on return: one of several copies says that it has an entry without
+    /// writing it again.
+    pub fn make_durable(&self) -> io::Result<()> {
+        for file in self.settle_found()? {
+            file.sync()?;
+        }
+        self.refuse_after_failure()
+    }
+
+    fn settle_found(&self) -> io::Result<Vec<LogFile>> {
+        let found = std::mem::take(&mut *self.state.found());
+        for file in &found {
             file.settle_end()?;
             let bytes = file.read_from(0)?;
             file.cursor()?.write_all(&bytes).map_err(|error| file.named("write", error))?;
@@ -81,7 +95,7 @@ impl LogFiles {
                 file.sync()?;
             }
         }
-        self.refuse_after_failure()
+        self.refuse_after_failure().map(|()| found)
     }
 
     /// What went wrong first with a sync, or with the end of a file; nothing is written any more.

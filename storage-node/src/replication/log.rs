@@ -197,6 +197,13 @@ impl Log {
         Ok(bytes)
     }
 
+    /// What was found is on the disk on return, also what a process before could not sync and the kernel still shows. To be
+    /// called before any of several copies counts what it has.
+    pub fn make_durable(&self) -> Result<(), ReplicationError> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.files.make_durable().map_err(|error| self.failed(&raft_engine::Error::Io(error)))
+    }
+
     fn settle(&self) -> Result<(), ReplicationError> {
         let failed = |error: std::io::Error| self.failed(&raft_engine::Error::Io(error));
         self.files.settle().map_err(failed)

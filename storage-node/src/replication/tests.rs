@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::config::LogConfig;
+use crate::disk::Disk;
+use crate::sim::{Crash, Doing, Random, SimDisk, SyncKind, real_folder};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -299,4 +301,42 @@ fn what_one_turn_wants_written_is_one_request_and_is_written_in_pieces_that_the_
     })
     .expect("the disk is well");
     assert_eq!(synced, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8]]);
+}
+
+/// The kernel shows what it could not sync, and no later sync writes it. One copy writes before it counts anything; one of
+/// several says that it has an entry without writing.
+#[test]
+fn what_the_process_before_could_not_sync_is_on_the_disk_before_a_copy_counts_it() {
+    for makes_durable in [true, false] {
+        let root = real_folder();
+        let (disk, random) = (SimDisk::new(root.path()), &mut Random::new(1));
+        let folder = root.path().join("log");
+        let config = LogConfig { file_bytes: 1 << 20, keep_bytes: 2 << 20, prefill: false };
+        let open = || {
+            disk.set_doing(Doing::Starting);
+            let log = Log::open_on(Disk::Simulated(Arc::clone(&disk)), &folder, &config);
+            Arc::new(log.expect("it opens"))
+        };
+        let last = |log: &Log| log.span(SHARD).expect("there are entries").1;
+        {
+            let log = open();
+            let mut group = Group::open(Arc::clone(&log), SHARD, 0, &Replicas::alone(1)).expect("it opens");
+            disk.set_doing(Doing::LogThread);
+            assert_eq!(indexes(&settle(&mut group, &log)), [1]);
+            group.propose(record(2)).expect("a leader takes it");
+            let write = group.poll().and_then(|output| output.write).expect("it is to be written");
+            disk.fail(Some((SyncKind::LogWrite, 0)));
+            log.write(&[write]).expect_err("its sync fails");
+        }
+        disk.fail(None);
+        disk.crash(Crash::Process, random);
+        let log = open();
+        assert_eq!(last(&log), 2, "the kernel shows it");
+        if makes_durable {
+            log.make_durable().expect("it writes");
+        }
+        drop(log);
+        disk.crash(Crash::PowerKeepsNothing, random);
+        assert_eq!(last(&open()), if makes_durable { 2 } else { 1 });
+    }
 }

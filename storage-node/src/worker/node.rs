@@ -278,6 +278,10 @@ pub(crate) fn open_node(
     };
     let shared = Arc::new(NodeShared::new(parts));
     let opened = (0..cores).map(|core| open_shards(&shared, core)).collect::<Result<_, _>>()?;
+    if shared.map.is_replicated() {
+        // Behind all that may refuse the start, which leaves the files as they were.
+        shared.log.make_durable()?;
+    }
     Ok((shared, opened))
 }
 
