@@ -25,10 +25,8 @@ pub(super) struct Device {
     pub(super) slowed: bool,
     /// Tries since it was last ready.
     pub(super) tries: u32,
-    /// Where it is connected, or was last.
-    pub(super) target: TargetIndex,
-    /// It has lost a session without having asked for it: it may not be where it began.
-    pub(super) moved: bool,
+    /// Where it went first of all; `None`: nowhere yet.
+    pub(super) home: Option<TargetIndex>,
     /// Where it goes next.
     pub(super) way: Way,
     /// The server's last words on its connection, whose end follows.

@@ -202,7 +202,8 @@ impl AgentLoad {
     pub(super) fn connect(&mut self, device: DeviceIndex) {
         let target = self.targets.next(self.people.user_of(device), &self.devices.look(device).way);
         let kept = self.devices.of(device);
-        (kept.wanted, kept.stage, kept.target) = (true, Stage::Connecting, target);
+        kept.home.get_or_insert(target);
+        (kept.wanted, kept.stage) = (true, Stage::Connecting);
         kept.tries += 1;
         self.actions.push_back(Action::Connect { device, target, resume: self.plan.transport.resume });
     }

@@ -92,7 +92,7 @@ impl AgentLoad {
         (kept.healing, kept.heal_again, kept.paused) = (false, false, false);
         let told = kept.told.take();
         if stage == Stage::Ready {
-            (kept.lost_us, kept.moved) = (Some(now_us), true);
+            kept.lost_us = Some(now_us);
         } else if matches!(told, None | Some(Told::Closed)) {
             kept.way.failed();
         }
@@ -221,11 +221,12 @@ impl AgentLoad {
         }
     }
 
-    /// Whether no fault of the plan touches a device, though there are some: its gateway stays, and it has been there
-    /// all the time.
+    /// Whether a device began at a gateway that no fault of the plan ends, though there are some. What becomes of it later
+    /// does not matter: who leaves out those whom a gateway that stays sheds flatters it, and who begins while the hit one
+    /// is away is not spared for having come to another one.
     fn is_spared(&self, device: DeviceIndex) -> bool {
-        let kept = self.devices.look(device);
-        !self.hit.is_empty() && !kept.moved && !self.hit.contains(&kept.target)
+        let home = self.devices.look(device).home;
+        !self.hit.is_empty() && home.is_some_and(|home| !self.hit.contains(&home))
     }
 
     pub(super) fn was_accepted(&mut self, now_us: u64, token: Token, seq: Option<u64>) {

@@ -18,7 +18,7 @@ pub(super) struct StreamFigures {
     pub(super) deliveries: u64,
     pub(super) answer: Latencies,
     pub(super) delivery: Latencies,
-    /// Of the answers, those to devices that no fault of the plan touches.
+    /// Of the answers, those to devices that began at a gateway that no fault of the plan ends.
     pub(super) spared: Latencies,
 }
 
