@@ -14,6 +14,7 @@ pub mod void;
 pub mod agents;
 pub mod relay;
 pub mod tested;
+mod pending;
 pub mod run;
 
 pub use cluster::{Cluster, ClusterError, Launch, Rates, SHARD_COUNT, Shape, Tier, shards_of};

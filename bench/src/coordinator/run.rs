@@ -5,6 +5,7 @@ use super::agents::{Agents, AgentsError, LocalAgents, Merging, PhaseWatch, Place
 use super::control::clocks::ProcessClock;
 use super::control::messages::{PhaseShare, Progress};
 use super::control::trust::CoordinatorTrust;
+use super::pending::Pending;
 use super::tested::{Tested, TestedError, Wanted};
 use super::void;
 use crate::clock;
@@ -16,7 +17,7 @@ use crate::report::results::{
     HostFacts, LedgerResult, PhaseResult, RunResult, SCHEMA_VERSION, Second, TuningFact, VoidReason,
 };
 use crate::workload::ledger;
-use crate::workload::plan::{Fault, FaultSignal, Plan};
+use crate::workload::plan::Plan;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use tuning::{Profile, RealHost, Report};
@@ -25,6 +26,9 @@ use tuning::{Profile, RealHost, Report};
 const LOCAL_CONNECTIONS_MAX: u64 = 19_500;
 /// Connections that one source address may have to one target: the usual range of ports, with room.
 const CONNECTIONS_OF_SOURCE: u64 = 25_000;
+/// Longest wait for servers that have yet to leave when the last phase is over, in milliseconds: more than twice
+/// what a gateway takes to send its clients away. One that is starting has a bound of its own.
+const PENDING_MS_MAX: u64 = 60_000;
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,9 @@ pub enum RunError {
     /// What agents told does not fit together.
     #[error("figures: {0}")]
     Merge(#[from] MergeError),
+    /// What faults left to be done was not done in time.
+    #[error("faults: {seconds} s after the last phase {0}", seconds = PENDING_MS_MAX / 1_000)]
+    Pending(String),
     /// The system.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -119,6 +126,9 @@ impl Run {
         let mut done = Done::default();
         let lost = self.carry_out(&mut tested, &mut agents, onlooker, &mut done);
         let mut void = void::reasons(&self.plan, &done.phases, done.ledger_full);
+        if let Some(phase) = done.phases.last_mut() {
+            phase.faults.append(&mut done.afterwards);
+        }
         match lost {
             Ok(()) => {}
             Err(RunError::Agents(error)) => {
@@ -190,10 +200,12 @@ impl Run {
         onlooker: &mut dyn Onlook,
         done: &mut Done,
     ) -> Result<(), RunError> {
+        let mut pending = Pending::default();
         let mut sampler = Sampler::new(tested.processes(), "lo", CountCalls::IfPossible)?;
         agents.prepare(&self.plan, &tested.targets, &tested.subject)?;
         for (index, phase) in self.plan.phases.iter().enumerate() {
             let faults = phase.faults.iter().filter(|fault| self.faults || fault.always).cloned();
+            pending.begin_phase(faults);
             let mut watch = Watch {
                 plan: &self.plan,
                 phase: &phase.name,
@@ -204,13 +216,15 @@ impl Run {
                 warm_up_us: (phase.warm_up_s * 1e6) as i64,
                 begun: false,
                 seconds: Vec::new(),
-                faults: faults.map(Pending::Begin).collect(),
+                pending: &mut pending,
+                elapsed_us: 0,
                 happened: Vec::new(),
                 problem: None,
             };
             let share = agents.run_phase(index as u32, phase.seconds, &mut watch);
             watch.live.show_end();
-            let Watch { seconds, happened, problem, .. } = watch;
+            let Watch { seconds, happened, problem, elapsed_us, .. } = watch;
+            pending.end_phase(elapsed_us);
             let sample = sampler.end();
             for problem in &sample.problems {
                 eprintln!("sampling: {problem}");
@@ -222,12 +236,38 @@ impl Run {
             done.ledger_full |= share.ledger_full;
             done.phases.push(phase_result(phase, share, seconds, sample, happened)?);
         }
-        while tested.is_restarting() {
-            tested.restarted()?;
-            std::thread::yield_now();
-        }
+        let phase_s = self.plan.phases.last().map_or(0.0, |phase| phase.seconds);
+        await_servers(tested, agents, &mut pending, phase_s, done)?;
         done.ledger = agents.settle()?;
         Ok(())
+    }
+}
+
+/// All phases are over, the last one of `phase_s`: waits until who was asked to leave has left, and who was ended is back as
+/// the plan says.
+fn await_servers(
+    tested: &mut Tested,
+    agents: &mut Agents,
+    pending: &mut Pending,
+    phase_s: f64,
+    done: &mut Done,
+) -> Result<(), RunError> {
+    let begun = clock::now();
+    let last = done.phases.last().and_then(|phase| phase.faults.last());
+    let end_us = last.map_or(0, |(at_us, _)| *at_us).max((phase_s * 1e6) as u64);
+    loop {
+        let back = tested.restarted()?.into_iter().map(|(name, _)| format!("{name} is ready again"));
+        let mut happened: Vec<String> = back.collect();
+        pending.hurry();
+        happened.extend(pending.work_off(0, tested)?);
+        done.afterwards.extend(happened.into_iter().map(|what| (end_us, what)));
+        match pending.left() {
+            _ if tested.is_restarting() => {}
+            None => return Ok(()),
+            Some(left) if clock::since_ms(begun) > PENDING_MS_MAX => return Err(RunError::Pending(left)),
+            Some(_) => {}
+        }
+        agents.look_after()?;
     }
 }
 
@@ -235,19 +275,10 @@ impl Run {
 #[derive(Default)]
 struct Done {
     phases: Vec<PhaseResult>,
+    /// What was done to servers after the last of them: told with it, and no excuse for it.
+    afterwards: Vec<(u64, String)>,
     ledger: Option<LedgerResult>,
     ledger_full: bool,
-}
-
-/// What is still to be done to a server.
-enum Pending {
-    Begin(Fault),
-    /// It was asked to leave, and has not ended.
-    Leaving(Fault),
-    Restart {
-        at_us: i64,
-        name: String,
-    },
 }
 
 /// Looks on while a phase runs: shows it, samples the servers, kills and restarts them.
@@ -262,13 +293,16 @@ struct Watch<'a> {
     /// The measured time has begun.
     begun: bool,
     seconds: Vec<Second>,
-    faults: Vec<Pending>,
+    pending: &'a mut Pending,
+    /// Of the phase, when it was last looked.
+    elapsed_us: i64,
     happened: Vec<(u64, String)>,
     problem: Option<TestedError>,
 }
 
 impl PhaseWatch for Watch<'_> {
     fn tick(&mut self, elapsed_us: i64) -> Steering {
+        self.elapsed_us = elapsed_us;
         if !self.begun && elapsed_us >= self.warm_up_us {
             self.begun = true;
             self.sampler.begin();
@@ -299,48 +333,9 @@ impl Watch<'_> {
             self.sampler.restarted(&name, pid);
             self.happened.push((at_us, format!("{name} is ready again")));
         }
-        let is_due = |pending: &Pending| match pending {
-            Pending::Begin(fault) => elapsed_us >= (fault.at_s * 1e6) as i64,
-            Pending::Leaving(_) => true,
-            Pending::Restart { at_us, .. } => elapsed_us >= *at_us,
-        };
-        let (due, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.faults).into_iter().partition(is_due);
-        self.faults = waiting;
-        for pending in due {
-            match pending {
-                Pending::Begin(fault) if fault.signal == FaultSignal::Term => {
-                    self.tested.ask_to_leave(&fault.kill)?;
-                    self.happened.push((at_us, format!("{} asked to leave", fault.kill)));
-                    self.faults.push(Pending::Leaving(fault));
-                }
-                Pending::Begin(fault) => {
-                    self.tested.kill(&fault.kill)?;
-                    self.happened.push((at_us, format!("{} killed", fault.kill)));
-                    self.restart_later(elapsed_us, fault);
-                }
-                Pending::Leaving(fault) => match self.tested.has_left(&fault.kill)? {
-                    None => self.faults.push(Pending::Leaving(fault)),
-                    Some(well) => {
-                        let how = if well { "has left" } else { "ended with an error" };
-                        self.happened.push((at_us, format!("{} {how}", fault.kill)));
-                        self.restart_later(elapsed_us, fault);
-                    }
-                },
-                Pending::Restart { name, .. } => {
-                    self.tested.restart(&name)?;
-                    self.happened.push((at_us, format!("{name} started again")));
-                }
-            }
-        }
+        let happened = self.pending.work_off(elapsed_us, self.tested)?;
+        self.happened.extend(happened.into_iter().map(|what| (at_us, what)));
         Ok(())
-    }
-
-    /// A server has ended: it is started again if the plan says so.
-    fn restart_later(&mut self, elapsed_us: i64, fault: Fault) {
-        if let Some(after_s) = fault.restart_after_s {
-            let at_us = elapsed_us + (after_s * 1e6) as i64;
-            self.faults.push(Pending::Restart { at_us, name: fault.kill });
-        }
     }
 }
 

@@ -111,6 +111,11 @@ impl Agents {
         }
     }
 
+    /// Keeps touch with all of them for a moment, while something else is waited for.
+    pub fn look_after(&mut self) -> Result<(), AgentsError> {
+        self.wait_once().map(drop)
+    }
+
     /// Has every ledger balanced; `None`: the plan keeps none.
     pub fn settle(&mut self) -> Result<Option<LedgerResult>, AgentsError> {
         self.start_settle()?;
