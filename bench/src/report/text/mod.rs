@@ -66,13 +66,22 @@ pub fn counts_text(counts: &BTreeMap<String, u64>) -> String {
     if each.is_empty() { "none".into() } else { each.join(", ") }
 }
 
-/// How long lost connections took to be ready again; `None`: none was lost, or none came back.
+/// How long it took until half, 99 % and all of the lost sessions were ready again, those counted that were not: "–" where so
+/// many have not come back. `None`: none was lost.
 pub fn recovery_text(phase: &PhaseResult) -> Option<String> {
-    let recovery = Latencies::from_text(&phase.recovery).ok()?;
-    let all = Percentiles::of(&recovery);
-    (all.count > 0).then(|| {
-        let (count, p50, p99) = (grouped(all.count), ms(all.p50_us), ms(all.p99_us));
-        format!("{count} of the lost ones, after p50 {p50}, p99 {p99}, at most {} ms", ms(all.max_us))
+    let recovery = Latencies::from_text(&phase.recovery).unwrap_or_default();
+    let back = recovery.count();
+    // Who was lost in the phase before comes back in this one.
+    let lost = (phase.returns.cut + phase.returns.told).max(back);
+    (lost > 0).then(|| {
+        let until = |percent: u64| match (lost * percent).div_ceil(100) {
+            needed if needed > back => "–".to_owned(),
+            needed if needed == back => format!("{} ms", ms(recovery.max())),
+            needed => format!("{} ms", ms(recovery.at(needed as f64 / back as f64))),
+        };
+        let (half, most, all) = (until(50), until(99), until(100));
+        let (back, lost) = (grouped(back), grouped(lost));
+        format!("{back} of {lost}: half after {half}, 99 % after {most}, all after {all}")
     })
 }
 

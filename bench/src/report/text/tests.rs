@@ -43,6 +43,28 @@ fn sessions_that_ended_are_told_apart() {
 }
 
 #[test]
+fn who_is_not_back_counts_among_the_lost() {
+    let mut run = small();
+    let phase = run.phases.last_mut().expect("kill");
+    let mut recovery = Latencies::default();
+    (1..=50).for_each(|number| recovery.record(number * 10));
+    phase.recovery = recovery.to_text();
+    let mut text = |lost: u64| {
+        phase.returns = ReturnCounts { cut: lost, ..ReturnCounts::default() };
+        recovery_text(phase).expect("some were lost")
+    };
+    assert_eq!(text(80), "50 of 80: half after 0.400 ms, 99 % after –, all after –");
+    assert_eq!(text(101), "50 of 101: half after –, 99 % after –, all after –");
+    assert_eq!(text(50), "50 of 50: half after 0.250 ms, 99 % after 0.500 ms, all after 0.500 ms");
+    assert_eq!(text(3), text(50), "some of them were lost in the phase before");
+    (phase.recovery, phase.returns) = (String::new(), ReturnCounts { told: 2, ..ReturnCounts::default() });
+    let none = "0 of 2: half after –, 99 % after –, all after –";
+    assert_eq!(recovery_text(phase).as_deref(), Some(none));
+    phase.returns = ReturnCounts::default();
+    assert_eq!(recovery_text(phase), None);
+}
+
+#[test]
 fn no_line_is_wider_than_the_page() {
     let mut run =
         example::void_run("a subject whose name does not fit into any terminal ".repeat(4).trim(), 2);
