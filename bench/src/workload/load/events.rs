@@ -35,7 +35,9 @@ impl AgentLoad {
         if let Some(phase) = &mut self.phase {
             let connections = &mut phase.figures.connections;
             connections.peak = connections.peak.max(ready);
-            phase.figures.second.log_ins += 1;
+            if now_us >= phase.start_us {
+                phase.figures.second.log_ins += 1;
+            }
             if let Some(lost_us) = lost_us {
                 phase.figures.recovery.record(now_us.saturating_sub(lost_us));
             }
@@ -102,7 +104,10 @@ impl AgentLoad {
             self.devices.ready -= 1;
         }
         if let Some(phase) = &mut self.phase {
-            phase.figures.ended(stage, told, reason);
+            let is_sent_on = phase.figures.ended(stage, told, reason);
+            if now_us >= phase.start_us {
+                phase.figures.second.sent_on += u64::from(is_sent_on);
+            }
         }
         for token in open {
             self.interrupted(now_us, token);

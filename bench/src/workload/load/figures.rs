@@ -49,6 +49,7 @@ impl StreamFigures {
 pub(super) struct PhaseFigures {
     pub(super) streams: Vec<StreamFigures>,
     pub(super) connections: ConnectionCounts,
+    /// These, and `recovery`, are of the whole phase: from when it was set, a moment before it begins, to the end of its grace.
     pub(super) losses: BTreeMap<String, u64>,
     pub(super) returns: ReturnCounts,
     pub(super) ledger_full: bool,
@@ -66,6 +67,7 @@ pub(super) struct SecondFigures {
     pub(super) due: u64,
     pub(super) succeeded: u64,
     pub(super) errors: u64,
+    /// This and `sent_on`: not what comes before the phase begins.
     pub(super) log_ins: u64,
     pub(super) sent_on: u64,
     pub(super) latency: Latencies,
@@ -97,24 +99,23 @@ impl PhaseFigures {
         *self.losses.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// A connection has ended that nobody ended on purpose. `told`: the server's last words on it.
-    pub(super) fn ended(&mut self, stage: Stage, told: Option<Told>, reason: &str) {
+    /// A connection has ended that nobody ended on purpose. `told`: the server's last words on it. Gives whether it was a
+    /// session that was told where to go.
+    pub(super) fn ended(&mut self, stage: Stage, told: Option<Told>, reason: &str) -> bool {
         // What the server said was counted when it did.
         if told.is_none() {
             self.lose(reason);
         }
         let returns = &mut self.returns;
+        let is_sent_on = stage == Stage::Ready && matches!(told, Some(Told::Where(_)));
+        returns.sent_on += u64::from(is_sent_on);
         match (stage, told) {
             (Stage::Ready, None) => returns.cut += 1,
-            (Stage::Ready, Some(told)) => {
-                let is_sent_on = u64::from(matches!(told, Told::Where(_)));
-                returns.told += 1;
-                returns.sent_on += is_sent_on;
-                self.second.sent_on += is_sent_on;
-            }
+            (Stage::Ready, Some(_)) => returns.told += 1,
             (_, Some(Told::When(_) | Told::Where(_))) => returns.put_off += 1,
             (_, None | Some(Told::Closed)) => returns.failed += 1,
         }
+        is_sent_on
     }
 
     /// Samples beyond what histograms hold.
@@ -148,11 +149,12 @@ mod tests {
         let mut figures = PhaseFigures::new(0);
         let told = [None, Some(Told::Closed), Some(Told::When(1)), Some(Told::Where(1))];
         for told in told {
-            figures.ended(Stage::Ready, told, "reset");
-            figures.ended(Stage::Connecting, told, "refused");
+            let is_sent_on = figures.ended(Stage::Ready, told, "reset");
+            assert_eq!(is_sent_on, matches!(told, Some(Told::Where(_))));
+            assert!(!figures.ended(Stage::Connecting, told, "refused"), "it was no session");
         }
         let expected = ReturnCounts { cut: 1, told: 3, sent_on: 1, put_off: 2, failed: 2 };
-        assert_eq!((figures.returns, figures.second.sent_on), (expected, 1));
+        assert_eq!(figures.returns, expected);
         let losses = [("refused".to_owned(), 1), ("reset".to_owned(), 1)];
         assert_eq!(figures.losses, BTreeMap::from(losses), "what the server said has its own code");
     }

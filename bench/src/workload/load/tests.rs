@@ -453,6 +453,27 @@ fn seconds_tell_who_was_sent_on_and_who_came_in() {
 }
 
 #[test]
+fn what_comes_before_a_phase_begins_is_in_none_of_its_seconds() {
+    let mut world = World::new(PLAN, 1);
+    world.phase(0);
+    world.phase(1);
+    for device in 0..3 {
+        world.close(DeviceIndex(device), 100, &[TargetIndex(1)]);
+    }
+    world.load.begin(2, world.now_us + 1_000_000);
+    let mut seconds = Vec::new();
+    let share = loop {
+        if let Some(share) = world.load.take_done(world.now_us) {
+            break share;
+        }
+        world.step();
+        seconds.extend(std::iter::from_fn(|| world.load.take_progress(world.now_us)));
+    };
+    assert!(!seconds.is_empty() && seconds.iter().all(|second| second.sent_on + second.log_ins == 0));
+    assert_eq!((share.returns.told, share.returns.sent_on), (3, 3), "in the phase they are");
+}
+
+#[test]
 fn a_server_that_drops_doubles_or_swaps_is_found_out() {
     for spoilt in [Spoilt::Drops(300), Spoilt::Doubles(300), Spoilt::Swaps(300)] {
         let mut world = World::new(PLAN, 3);
