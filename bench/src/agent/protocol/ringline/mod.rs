@@ -34,6 +34,11 @@ use wire_protocol::v1::{self, ErrorCode, client_frame};
 const CLIENT_NAME: &str = "ringline-bench";
 /// First size of a frame's buffer, in bytes: a message of a usual size.
 const FRAME_BYTES: usize = 512;
+/// So long a server has to end a connection after its last frame, in microseconds; then the client does. A gateway ends it
+/// once that frame is written.
+const CLOSING_US_MAX: u64 = 2_000_000;
+/// Microseconds of a hundredth of a second.
+const CENTISECOND_US: u64 = 10_000;
 
 /// How frames travel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,8 +94,9 @@ pub struct Ringline {
     /// There is one at a time.
     catch_up: Option<Box<CatchUp>>,
     device: DeviceIndex,
-    /// The server has said its last frame: whatever follows says nothing.
-    closing: bool,
+    /// The server has said its last frame, and whatever follows says nothing: when its end is given up, in hundredths of a
+    /// second of the agent's clock, which is half as large as microseconds. 0: it has not.
+    give_up_cs: u32,
 }
 
 enum Codec {
@@ -121,8 +127,13 @@ impl Ringline {
             pending: Vec::new(),
             catch_up: None,
             device,
-            closing: false,
+            give_up_cs: 0,
         }
+    }
+
+    /// When the server's end of the connection is given up; `None`: it has not said its last frame.
+    fn give_up_us(&self) -> Option<u64> {
+        (self.give_up_cs > 0).then(|| u64::from(self.give_up_cs) * CENTISECOND_US)
     }
 
     fn user(&self) -> UserIndex {
@@ -174,7 +185,7 @@ impl Ringline {
         out: &mut BytesMut,
         events: &mut Vec<ProtocolEvent>,
     ) -> Result<(), ProtocolFault> {
-        while !self.closing {
+        while self.give_up_cs == 0 {
             let payload = match &mut self.codec {
                 Codec::Native(decoder) => {
                     decoder.next_frame().map_err(|error| ProtocolFault(error.to_string()))?
@@ -216,7 +227,8 @@ impl Ringline {
             }
             ClientEvent::Event(body) => self.take_unasked(body, events),
             ClientEvent::Closing(closing) => {
-                self.closing = true;
+                let give_up_cs = (now_us + CLOSING_US_MAX).div_ceil(CENTISECOND_US);
+                self.give_up_cs = u32::try_from(give_up_cs).unwrap_or(u32::MAX);
                 if closing.reason == Reason::Unauthenticated as i32 {
                     self.resume_token = Box::default();
                 }
@@ -250,7 +262,7 @@ impl ClientProtocol for Ringline {
         out: &mut BytesMut,
         events: &mut Vec<ProtocolEvent>,
     ) -> Result<(), ProtocolFault> {
-        if self.closing {
+        if self.give_up_us().is_some() {
             return Ok(());
         }
         match &mut self.codec {
@@ -291,10 +303,14 @@ impl ClientProtocol for Ringline {
     }
 
     fn poll_timeout(&self) -> Option<u64> {
-        Some(self.session.poll_timeout()?.saturating_mul(1_000))
+        self.give_up_us().or_else(|| Some(self.session.poll_timeout()?.saturating_mul(1_000)))
     }
 
     fn handle_timeout(&mut self, now_us: u64, out: &mut BytesMut) -> Result<(), ProtocolFault> {
+        if let Some(give_up_us) = self.give_up_us() {
+            let is_over = now_us >= give_up_us;
+            return if is_over { Err(ProtocolFault("closing: the end did not come".into())) } else { Ok(()) };
+        }
         let mut payload = BytesMut::new();
         self.session.handle_timeout(now_us / 1_000, &mut payload).map_err(fault)?;
         if !payload.is_empty() {

@@ -351,6 +351,22 @@ fn a_gateway_that_leaves_sends_to_known_targets_alone() {
 }
 
 #[test]
+fn an_end_that_does_not_come_after_the_last_frame_is_given_up() {
+    let mut link = Link::new(&shared(Framing::Native), &DeviceMemory::default(), usize::MAX);
+    link.ready();
+    let mut out = BytesMut::new();
+    link.half.closing(Reason::Draining, "restart", 1_000, &mut out);
+    link.frame(&out).expect("a closing frame");
+    let give_up_us = link.client.poll_timeout().expect("an end");
+    let wait_us = give_up_us - link.now_us;
+    assert!((CLOSING_US_MAX..CLOSING_US_MAX + CENTISECOND_US).contains(&wait_us), "{wait_us}");
+    let mut out = BytesMut::new();
+    link.client.handle_timeout(give_up_us - 1, &mut out).expect("not yet");
+    assert!(link.client.handle_timeout(give_up_us, &mut out).is_err());
+    assert!(out.is_empty(), "nothing is said any more");
+}
+
+#[test]
 fn a_lost_connection_keeps_its_resume_token() {
     let shared = shared(Framing::Native);
     let mut first = Link::new(&shared, &DeviceMemory::default(), usize::MAX);
