@@ -17,7 +17,7 @@ use crate::report::results::{
     HostFacts, LedgerResult, PhaseResult, RunResult, SCHEMA_VERSION, Second, TuningFact, VoidReason,
 };
 use crate::workload::ledger;
-use crate::workload::plan::Plan;
+use crate::workload::plan::{Fault, Phase, Plan};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use tuning::{Profile, RealHost, Report};
@@ -118,6 +118,7 @@ impl Run {
 
     /// The same, with somebody who looks on.
     pub fn make_watched(&self, onlooker: &mut dyn Onlook) -> Result<RunResult, RunError> {
+        self.wanted.check(&self.plan, self.plan.phases.iter().flat_map(|phase| self.faults_of(phase)))?;
         let run_id = getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
         let started_ms = clock::wall_ms();
         let mut tested = Tested::start(&self.wanted, &self.plan, run_id)?;
@@ -166,6 +167,12 @@ impl Run {
         })
     }
 
+    /// A phase's faults that happen in this run.
+    fn faults_of<'a>(&self, phase: &'a Phase) -> impl Iterator<Item = &'a Fault> {
+        let all = self.faults;
+        phase.faults.iter().filter(move |fault| all || fault.always)
+    }
+
     fn places(&self, tested: &Tested) -> (Vec<Place>, Option<&CoordinatorTrust>) {
         let agents = match &self.drivers {
             Drivers::Remote(places, trust) => return (places.clone(), Some(trust)),
@@ -204,8 +211,7 @@ impl Run {
         let mut sampler = Sampler::new(tested.processes(), "lo", CountCalls::IfPossible)?;
         agents.prepare(&self.plan, &tested.targets, &tested.subject)?;
         for (index, phase) in self.plan.phases.iter().enumerate() {
-            let faults = phase.faults.iter().filter(|fault| self.faults || fault.always).cloned();
-            pending.begin_phase(faults);
+            pending.begin_phase(self.faults_of(phase).cloned());
             let mut watch = Watch {
                 plan: &self.plan,
                 phase: &phase.name,

@@ -8,7 +8,7 @@ use crate::agent::identity::{IdentityError, Minter, generate_key_pem};
 use crate::measure::metrics::MetricsPage;
 use crate::measure::sampler::{Scope, ServerProcess};
 use crate::peers::servers::{self, PeerError, PeerServer};
-use crate::workload::plan::{GatewayChoice, Plan};
+use crate::workload::plan::{Fault, FaultSignal, GatewayChoice, Plan, ServerShape};
 use crate::workload::population::Population;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
@@ -38,6 +38,15 @@ pub enum TestedError {
     /// A fault names a server that is not there.
     #[error("fault: there is no server {0} here")]
     NoServer(String),
+    /// A fault asks a server to leave that can only be killed.
+    #[error("fault: {0} cannot be asked to leave (signal = \"term\"): a peer's servers are only killed")]
+    OnlyKilled(String),
+    /// A fault asks a server to leave that does not run.
+    #[error("fault: {0} is to leave, and does not run")]
+    NotRunning(String),
+    /// Nobody gives clients their lists.
+    #[error("transport.gateway = \"ranked\": the null server gives nobody a list of gateways")]
+    NotRanked,
 }
 
 /// What to test.
@@ -54,6 +63,34 @@ pub enum Wanted {
     Peer(&'static crate::peers::Subject),
     /// A fleet that runs already.
     Fleet(Fleet),
+}
+
+impl Wanted {
+    /// Refuses what a plan, with those of its faults that are to happen, asks and cannot have here.
+    pub fn check<'a>(&self, plan: &Plan, faults: impl Iterator<Item = &'a Fault>) -> Result<(), TestedError> {
+        if matches!(self, Self::Null) && plan.transport.gateway == GatewayChoice::Ranked {
+            return Err(TestedError::NotRanked);
+        }
+        for fault in faults {
+            match self {
+                Self::Ringline { .. } if server_names(&plan.server).contains(&fault.kill) => {}
+                // It is one server, whatever the plan calls it.
+                Self::Peer(_) if fault.signal == FaultSignal::Kill => {}
+                Self::Peer(_) => return Err(TestedError::OnlyKilled(fault.kill.clone())),
+                Self::Ringline { .. } | Self::Null | Self::Fleet(_) => {
+                    return Err(TestedError::NoServer(fault.kill.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As [`Cluster::launch`] names the servers of this shape.
+fn server_names(shape: &ServerShape) -> Vec<String> {
+    let gateways = if shape.storages == 0 { 1 } else { shape.gateways };
+    let gateways = (1..=gateways).map(|number| format!("gateway-{number}"));
+    gateways.chain((1..=shape.storages).map(|number| format!("storage-{number}"))).collect()
 }
 
 /// A fleet that runs already.
@@ -258,7 +295,11 @@ impl Tested {
 
     /// SIGTERM to one server: it leaves, and [`Self::has_left`] tells when it has.
     pub fn ask_to_leave(&mut self, name: &str) -> Result<(), TestedError> {
-        Ok(self.server(name)?.signal(Signal::TERM)?)
+        let server = self.server(name)?;
+        if server.pid().is_none() {
+            return Err(TestedError::NotRunning(name.to_owned()));
+        }
+        Ok(server.signal(Signal::TERM)?)
     }
 
     /// Whether a server that was asked to leave ended well; `None`: it has not ended.
@@ -329,4 +370,44 @@ impl Tested {
 
 fn read(path: &Path) -> Result<String, TestedError> {
     std::fs::read_to_string(path).map_err(|error| TestedError::File { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_refused_before_it_begins() {
+        let plan = |shape: &str, gateway: &str, fault: &str| {
+            let text = format!(
+                "name='p'\nabout=''\npopulation={{users=2}}\nserver={{{shape}}}\ntransport={{gateway='{gateway}'}}\n\
+                 [[phase]]\nname='x'\nseconds=9\nfault=[{fault}]"
+            );
+            Plan::parse(&text, Path::new("p")).expect("a plan")
+        };
+        let told = |wanted: &Wanted, plan: &Plan| {
+            let faults = plan.phases.iter().flat_map(|phase| &phase.faults);
+            wanted.check(plan, faults).map_err(|error| error.to_string())
+        };
+        let fleet =
+            Fleet { targets: Vec::new(), tls_name: String::new(), ca: "".into(), benchmark_key: "".into() };
+        let (own, fleet) = (Wanted::Ringline { bin_dir: None }, Wanted::Fleet(fleet));
+        let peer = Wanted::Peer(crate::peers::subject("nats").expect("a peer"));
+        let two = "gateways=2,storages=1";
+        for name in ["gateway-1", "gateway-2", "storage-1"] {
+            let plan = plan(two, "spread", &format!("{{at_s=1,kill='{name}',signal='term'}}"));
+            assert_eq!(told(&own, &plan), Ok(()));
+            assert!(told(&fleet, &plan).expect_err("not ours").contains(name));
+            assert!(told(&Wanted::Null, &plan).expect_err("it has none").contains(name));
+            assert!(told(&peer, &plan).expect_err("it is only killed").contains("term"));
+        }
+        for (shape, name) in [(two, "gateway-3"), (two, "storage-0"), ("gateways=2", "gateway-2")] {
+            let plan = plan(shape, "spread", &format!("{{at_s=1,kill='{name}'}}"));
+            assert!(told(&own, &plan).expect_err("there is none").contains(name));
+            assert_eq!(told(&peer, &plan), Ok(()), "whatever it is called");
+        }
+        let ranked = plan(two, "ranked", "");
+        assert_eq!((told(&own, &ranked), told(&fleet, &ranked)), (Ok(()), Ok(())));
+        assert!(told(&Wanted::Null, &ranked).expect_err("nobody ranks").contains("ranked"));
+    }
 }

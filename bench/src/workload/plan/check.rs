@@ -1,6 +1,6 @@
 //! Relations between a plan's numbers.
 
-use super::{GatewayChoice, Plan, RatesChoice, Schedule, ServerShape};
+use super::{Fault, GatewayChoice, Phase, Plan, RatesChoice, Schedule, ServerShape};
 use crate::workload::stamp::STAMP_BYTES;
 use gateway::admission::rate::Rate;
 use std::path::{Path, PathBuf};
@@ -118,10 +118,10 @@ impl Plan {
                     return Err(impossible(&key("schedule"), problem));
                 }
             }
-            for fault in &phase.faults {
-                if !(fault.at_s >= 0.0 && fault.at_s <= phase.seconds) {
-                    return Err(impossible(&key("fault.at_s"), "must lie within the phase"));
-                }
+            if let Some((name, problem)) =
+                phase.faults.iter().find_map(|fault| problem_of_fault(fault, phase))
+            {
+                return Err(impossible(&key(name), problem));
             }
         }
         Ok(())
@@ -149,6 +149,15 @@ fn problem_of_server(server: &ServerShape) -> Option<(&'static str, &'static str
         }
     }
     None
+}
+
+/// The key, and what is wrong with it.
+fn problem_of_fault(fault: &Fault, phase: &Phase) -> Option<(&'static str, &'static str)> {
+    if !(0.0..=phase.seconds).contains(&fault.at_s) {
+        return Some(("fault.at_s", "must lie within the phase"));
+    }
+    let comes_back = fault.restart_after_s.is_none_or(|after_s| (0.0..=PHASE_S_MAX).contains(&after_s));
+    (!comes_back).then_some(("fault.restart_after_s", "must be from 0 to a day"))
 }
 
 fn problem_of(schedule: &Schedule) -> Option<&'static str> {

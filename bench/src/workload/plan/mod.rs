@@ -388,6 +388,13 @@ mod tests {
                 "in_flight",
             ),
             ("users = 4", "seconds = 1\nfault = [{at_s=2,kill='x'}]", "fault.at_s"),
+            ("users = 4", "seconds = 1\nfault = [{at_s=0,kill='x',restart_after_s=-1}]", "restart_after_s"),
+            (
+                "users = 4",
+                "seconds = 1\nfault = [{at_s=0,kill='x',restart_after_s=86401}]",
+                "restart_after_s",
+            ),
+            ("users = 4", "seconds = 1\nfault = [{at_s=0,kill='x',restart_after_s=nan}]", "restart_after_s"),
             ("users = 4", "seconds = 1\nfault = [{at_s=0,kill='x',signal='hup'}]", "term"),
             ("users = 4", "seconds = 1\n[server]\nstorages = 2\nzones = 3", "server.zones"),
             (
