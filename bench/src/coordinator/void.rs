@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `generator_busy` | an agent used more than 95 % of its one CPU: it, and not the server, set the pace |
 //! | `generator_late` | more than 1 % of the actions, and ten at least, left later than a millisecond and than a fifth of the latency told |
-//! | `rate_missed` | less than 99 % of what was due was begun, or more than 1 % never answered; not where servers were killed |
+//! | `rate_missed` | less than 99 % of what was due was begun, or more than 1 % never answered; not where servers were killed, asked to leave, or came back |
 //! | `generator_ports`, `generator_files` | a connection was not made because an agent had no port, or no file, left for it |
 //! | `samples_lost` | a histogram lost values, or holds another number than was counted |
 //! | `connections_missing` | fewer connections at a phase's end than the plan promises |
