@@ -70,7 +70,7 @@ impl Observed {
 impl Injector<'_> {
     /// Does it. What was begun is healed also where it broke in part only.
     pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
-        let zones_before = self.kind.prepare(fleet)?;
+        let zones_before = self.prepare(fleet)?;
         self.await_quiet();
         let before = leaders::of(&fleet.cluster.storages);
         let victims = self.kind.victims(leaders::busiest(&before), |storage| fleet.zone_of(storage));
@@ -105,6 +105,18 @@ impl Injector<'_> {
             missing: fleet.missing(),
             link_versions: fleet.link_versions(),
         })
+    }
+
+    /// What was prepared in part only is taken back.
+    fn prepare(&self, fleet: &Fleet) -> Result<Option<u32>, FaultsError> {
+        let prepared = self.kind.prepare(fleet);
+        if prepared.is_err()
+            && let Err(error) = self.kind.take_back(fleet)
+        {
+            // The run ends with the other one, which came first.
+            eprintln!("faults: {}: what was prepared stays: {error}", self.kind.name());
+        }
+        prepared
     }
 
     /// Lets the fault last. Gives the time until a node that was not hit led each of the victims' shards.

@@ -195,6 +195,14 @@ impl Kind {
         }
     }
 
+    /// Takes back what [`Self::prepare`] did, or the part of it that it came to.
+    pub fn take_back(self, fleet: &Fleet) -> Result<(), FaultsError> {
+        match self {
+            Self::ClocksBehindKill => fleet.set_clocks(0),
+            _ => Ok(()),
+        }
+    }
+
     /// Breaks it. Gives what [`Self::prepare`] does.
     pub fn begin(self, fleet: &mut Fleet, victims: &Victims) -> Result<Option<u32>, FaultsError> {
         let (storage, gateway) = (victims.storage(), victims.gateway());
@@ -253,8 +261,11 @@ impl Kind {
             Self::DiskFull => fleet.free_disk(storage)?,
             Self::ClockAhead | Self::ClockBehind => fleet.set_clock(storage, 0)?,
             Self::ClocksBehindKill => {
-                fleet.cluster.storages[storage].restart()?;
-                fleet.set_clocks(0)?;
+                let restarted = fleet.cluster.storages[storage].restart();
+                // Also where the node does not start: the clocks of the others must not stay behind.
+                let set = self.take_back(fleet);
+                restarted?;
+                set?;
             }
             Self::KillGateway => drop(fleet.cluster.gateways[gateway].restart()?),
             Self::GatewayStop => fleet.cluster.gateways[gateway].signal(Signal::CONT)?,
