@@ -150,8 +150,8 @@ pub struct StreamResult {
     pub offered_rate: f64,
     /// Answered actions a second.
     pub achieved_rate: f64,
-    /// "answer" (due → answered), "delivery" (due → on another device), "spared" (as "answer", of messages by devices at
-    /// gateways that no fault of the plan ends): microseconds, HdrHistogram V2, base64.
+    /// "answer" (due → answered), "delivery" (due → on another device), "spared" (as "answer", of messages by devices
+    /// that began at gateways that no fault of the plan ends): microseconds, HdrHistogram V2, base64.
     pub histograms: BTreeMap<String, String>,
 }
 
