@@ -10,8 +10,9 @@ use super::{Target, Trust, rest};
 use crate::clock;
 use crate::coordinator::control::messages::TargetAddress;
 use crate::workload::population::{Population, Share, UserIndex};
+use futures_util::future::try_join_all;
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire_protocol::limits::CLOSING_GATEWAYS_MAX;
 
 /// Longest wait until a gateway hands out all others, in milliseconds. They ask each other every two seconds, and one
@@ -21,6 +22,11 @@ const FLEET_MS_MAX: u64 = 30_000;
 const LOOK_MS: u64 = 200;
 /// Users that one connection asks for: half of the requests that a gateway answers on one.
 const USERS_PER_CONNECTION: usize = 100;
+/// Connections to a gateway at a time: at a gateway 50 ms away one after another would take more than an hour for all
+/// users.
+const CONNECTIONS_MAX: usize = 16;
+/// Longest time for all of it, in milliseconds: the coordinator gives an agent's preparation 120 s.
+const ALL_MS_MAX: u64 = 100_000;
 
 /// The lists of an agent's users, with targets of the run alone.
 pub(super) fn ask(
@@ -47,6 +53,20 @@ fn gateway(target: &TargetAddress) -> Result<Target, String> {
     })
 }
 
+/// What is asked of a gateway, within what is left of the time for all.
+async fn in_time<T>(
+    begun: Instant,
+    gateway: &Target,
+    asked: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    let left_ms = ALL_MS_MAX.saturating_sub(clock::since_ms(begun));
+    let late = || {
+        let seconds = ALL_MS_MAX / 1_000;
+        format!("{}: lists of gateways: not all came within {seconds} s", gateway.authority)
+    };
+    tokio::time::timeout(Duration::from_millis(left_ms), asked).await.unwrap_or_else(|_| Err(late()))
+}
+
 struct Asking<'a> {
     gateways: Vec<Target>,
     people: &'a Population,
@@ -55,38 +75,55 @@ struct Asking<'a> {
 
 impl Asking<'_> {
     async fn all(&self, users: &[UserIndex]) -> Result<HashMap<UserIndex, Vec<TargetIndex>>, String> {
-        let mut all = HashMap::new();
+        let (mut all, begun) = (HashMap::new(), clock::now());
         let Some(first) = users.first() else { return Ok(all) };
         for gateway in &self.gateways {
-            self.wait_for_fleet(gateway, *first).await?;
+            in_time(begun, gateway, self.wait_for_fleet(gateway, *first)).await?;
         }
         for (place, gateway) in self.gateways.iter().enumerate() {
             let comes_here = |user: &UserIndex| user.0 as usize % self.gateways.len() == place;
             let own: Vec<UserIndex> = users.iter().copied().filter(comes_here).collect();
-            for some in own.chunks(USERS_PER_CONNECTION) {
-                let lists = self.lists(gateway, some).await?;
-                all.extend(some.iter().copied().zip(lists));
-            }
+            all.extend(in_time(begun, gateway, self.lists_of_all(gateway, &own)).await?);
         }
         Ok(all)
     }
 
-    /// Until a gateway hands out every target, or as many as a list holds.
+    /// Until a gateway hands out every target, or as many as a list holds. One that does not answer may yet be starting.
     async fn wait_for_fleet(&self, gateway: &Target, user: UserIndex) -> Result<(), String> {
         let (wanted, begun) = (self.gateways.len().min(CLOSING_GATEWAYS_MAX), clock::now());
         loop {
-            let handed_out = self.lists(gateway, &[user]).await?.iter().map(Vec::len).sum::<usize>();
-            if handed_out >= wanted {
-                return Ok(());
-            }
-            if clock::since_ms(begun) > FLEET_MS_MAX {
-                return Err(format!(
+            let handed_out =
+                self.lists(gateway, &[user]).await.map(|lists| lists.iter().map(Vec::len).sum::<usize>());
+            let problem = match handed_out {
+                Ok(handed_out) if handed_out >= wanted => return Ok(()),
+                Ok(handed_out) => format!(
                     "{}: hands out {handed_out} of {wanted} targets: do its gateways know each other by these addresses?",
                     gateway.authority
-                ));
+                ),
+                Err(error) => error,
+            };
+            if clock::since_ms(begun) > FLEET_MS_MAX {
+                return Err(problem);
             }
             tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
         }
+    }
+
+    /// Of all users that come in at a gateway, on a few connections at a time.
+    async fn lists_of_all(
+        &self,
+        gateway: &Target,
+        users: &[UserIndex],
+    ) -> Result<Vec<(UserIndex, Vec<TargetIndex>)>, String> {
+        let mut all = Vec::with_capacity(users.len());
+        let of_connections: Vec<&[UserIndex]> = users.chunks(USERS_PER_CONNECTION).collect();
+        for some in of_connections.chunks(CONNECTIONS_MAX) {
+            let lists = try_join_all(some.iter().map(|users| self.lists(gateway, users))).await?;
+            for (users, lists) in some.iter().zip(lists) {
+                all.extend(users.iter().copied().zip(lists));
+            }
+        }
+        Ok(all)
     }
 
     async fn lists(&self, gateway: &Target, users: &[UserIndex]) -> Result<Vec<Vec<TargetIndex>>, String> {
