@@ -331,6 +331,9 @@ impl World {
             let node = &mut self.nodes[place];
             if !node.is_up() {
                 node.start(&mut self.outside);
+                if matches!(self.stage, Stage::Busy { .. }) {
+                    node.may_lose_power(&mut self.outside);
+                }
                 self.see_to(host);
             }
         } else if let Some(gateway) = self.gateways.get_mut(host - HOSTS.nodes)
@@ -344,7 +347,8 @@ impl World {
     fn see_to(&mut self, host: usize) {
         if self.node_mut(host).is_stopped() {
             let (crash, away_ms) = self.torn[host];
-            self.crash(host, crash, away_ms);
+            let loses_power = self.node_mut(host).loses_power();
+            self.crash(host, if loses_power { Crash::PowerKeepsNothing } else { crash }, away_ms);
         } else {
             self.watch_elections(host);
             self.watch_lost(host);
@@ -491,6 +495,8 @@ impl World {
         match self.stage {
             Stage::Busy { until_ms } if now_ms >= until_ms => {
                 self.outside.network.mend_all();
+                // Power that was to fail, and has not yet, does not.
+                self.nodes.iter_mut().for_each(|node| node.stop_within(None));
                 self.turn_devices_to(Mood::Quiet);
                 self.mended_ms = Some(now_ms);
                 self.stage = Stage::Settling { by_ms: now_ms + SETTLE_MS_MAX };

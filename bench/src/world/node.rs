@@ -49,6 +49,8 @@ const MAINTENANCE_MS: u64 = 8_000;
 const LEAVE_MS_MAX: u64 = 5_000;
 /// A node whose sync failed has ended after so long, in milliseconds: its cores learn of it turn by turn.
 const ENDS_MS_MAX: u64 = 200;
+/// Steps of the disk from a start on bytes that are not durable until its power fails, at most: the first writes of its log.
+const POWER_STEPS_MAX: u64 = 40;
 /// What a node says of an empty disk that is not the beginning of anything.
 const REFUSAL: &str = "must not come back";
 
@@ -74,7 +76,11 @@ pub struct NodeHost {
     is_full: bool,
     /// Syncs of its disk may fail.
     is_failing: bool,
-    /// Ends, and starts that came to nothing, for that.
+    /// What its disk shows is not durable: a sync had failed when its process ended, and its machine went on.
+    was_unsynced: bool,
+    /// Its disk is to stop it soon, and its power fails then.
+    loses_power: bool,
+    /// Ends, and starts that came to nothing, since syncs failed.
     pub syncs_failed: u64,
     /// What is done with it since its disk was lost.
     lost: Option<Back>,
@@ -181,6 +187,8 @@ impl NodeHost {
             slow_ms: 0,
             is_full: false,
             is_failing: false,
+            was_unsynced: false,
+            loses_power: false,
             syncs_failed: 0,
             lost: None,
             starts_refused: 0,
@@ -324,8 +332,22 @@ impl NodeHost {
     /// The node goes in the middle of a step of its disk, so many steps from now; `None`: it does not.
     pub fn stop_within(&mut self, steps: Option<u64>) {
         if !self.disk.is_stopped() {
+            self.loses_power = false;
             self.disk.stop_after(steps);
         }
+    }
+
+    /// It has just started. If its disk shows what is not durable, its power may fail within few steps.
+    pub fn may_lose_power(&mut self, outside: &mut Outside) {
+        if self.is_up() && std::mem::take(&mut self.was_unsynced) && outside.one_in(2) {
+            self.stop_within(Some(1 + outside.up_to(POWER_STEPS_MAX)));
+            self.loses_power = true;
+        }
+    }
+
+    /// Whether its machine goes with it when its disk stops it.
+    pub fn loses_power(&self) -> bool {
+        self.loses_power
     }
 
     /// Its disk has room for so many more bytes; `None`: for any number.
@@ -360,6 +382,7 @@ impl NodeHost {
             _ if is_unsynced || self.is_full => self.disk.stop(),
             _ => self.failure = Some(format!("node {}: {why}", self.config.node_id)),
         }
+        self.was_unsynced |= is_unsynced;
         self.syncs_failed += u64::from(is_unsynced);
     }
 
@@ -378,6 +401,8 @@ impl NodeHost {
         self.disk.stop();
         self.life += 1;
         self.running = None;
+        self.was_unsynced &= crash == Crash::Process;
+        self.loses_power = false;
         self.disk.crash(crash, &mut self.chance);
         self.rows.crash(crash, &mut self.chance);
     }
