@@ -2,9 +2,12 @@
 
 use super::run;
 
+/// Seeds that are kept, and others: with pauses, syncs that fail and gateways that leave.
+const SEEDS: [u64; 8] = [0, 1, 2, 3, 7, 16, 17, 19];
+
 #[test]
 fn a_seed_is_a_run() {
-    for seed in 0..3 {
+    for seed in SEEDS {
         let [first, second] =
             [run(seed), run(seed)].map(|outcome| outcome.unwrap_or_else(|failure| panic!("{failure}")));
         assert_eq!(first.history.fingerprint(), second.history.fingerprint(), "seed {seed}");

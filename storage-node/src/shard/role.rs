@@ -265,12 +265,14 @@ impl Shard {
         self.stop_sending(effects);
     }
 
-    /// Takes out everybody who waits for an answer.
+    /// Takes out everybody who waits for an answer, in an order that the seed of a simulation gives.
     pub(super) fn everyone_who_waits(&mut self) -> Abandoned {
         let mut abandoned = self.pipeline.abandon();
         let Abandoned { untouched, unknown } = &mut abandoned;
         untouched.extend(self.deferred.drain(..).map(|deferred| deferred.origin));
-        for (_, attaching) in self.attaching.drain() {
+        let mut attaching: Vec<(u64, Attaching)> = self.attaching.drain().collect();
+        attaching.sort_unstable_by_key(|(ticket, _)| *ticket);
+        for (_, attaching) in attaching {
             match attaching.detached {
                 // The detach was answered: nobody repeats it where the attach would be sent again.
                 true => unknown.push(attaching.origin),
