@@ -352,6 +352,7 @@ impl World {
         } else {
             self.watch_elections(host);
             self.watch_lost(host);
+            self.watch_syncs(host);
         }
     }
 
@@ -435,7 +436,7 @@ impl World {
             Fault::SlowMachine(host, _) => self.slow_machine(host, 0),
             Fault::Torn { host, .. } => self.node_mut(host).stop_within(None),
             Fault::Full(..) => self.empty(number),
-            Fault::SyncsFail { host, .. } => self.mend_syncs(host),
+            Fault::SyncsFail { host, .. } => self.node_mut(host).fail_syncs(None),
             Fault::Aimed { .. } => self.end_aim(number),
             Fault::Quiet => self.end_quiet(),
             _ => {}
