@@ -10,6 +10,7 @@
 
 use super::agenda::Due;
 use super::faults::{Aim, Fault, Planned};
+use super::outside::Outside;
 use super::{HOSTS, World};
 use crate::workload::random::Random;
 use std::ops::Range;
@@ -89,7 +90,8 @@ impl World {
         let Some(Pause { since_ms, led, .. }) = pause else { return };
         let is_replaced = led.iter().any(|shard| self.leader(*shard) != Some(host));
         self.tried.leaders_replaced += u64::from(is_replaced);
-        self.outside.network.resume(now_ms, host, &mut self.outside.agenda);
+        let Outside { network, agenda, random, .. } = &mut self.outside;
+        network.resume(now_ms, host, random, agenda);
         match HOSTS.node_place(host) {
             Some(place) => {
                 self.nodes[place].resume(since_ms, &mut self.outside);
