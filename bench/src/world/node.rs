@@ -99,6 +99,8 @@ struct Running {
     versions: Versions,
     woken: Arc<AtomicBool>,
     turn_at_ms: Option<u64>,
+    /// The next turn had begun then, before a pause, and has read the clock.
+    begun_ms: Option<u64>,
     /// It was asked to stop, and does by then.
     leaves_by_ms: Option<u64>,
     /// A sync has failed, and it ends then.
@@ -313,6 +315,7 @@ impl NodeHost {
             versions: self.installed,
             woken,
             turn_at_ms: None,
+            begun_ms: None,
             leaves_by_ms: None,
             ends_at_ms: None,
             failed_syncs,
@@ -445,29 +448,13 @@ impl NodeHost {
 
     /// The loops' turn, if this is the one that was planned.
     pub fn turn(&mut self, outside: &mut Outside) {
-        if self.running.as_ref().and_then(|running| running.turn_at_ms) == Some(outside.now_ms) {
-            self.take_turn(outside.now_ms, outside);
-        }
-    }
-
-    /// The process goes on after a pause since this time: it was in the middle of a turn, or it was not.
-    pub fn resume(&mut self, since_ms: u64, outside: &mut Outside) {
         let Some(running) = &mut self.running else { return };
-        running.turn_at_ms = None;
-        running.woken.store(true, Ordering::Relaxed);
-        if outside.one_in(2) {
-            self.take_turn(since_ms, outside);
-        } else {
-            self.settle(outside);
+        if running.turn_at_ms != Some(outside.now_ms) {
+            return;
         }
-    }
-
-    /// A turn that began at this time, which it has read.
-    fn take_turn(&mut self, begun_ms: u64, outside: &mut Outside) {
-        let begun_ms = self.clock.at(begun_ms);
-        let Some(running) = &mut self.running else { return };
         running.turn_at_ms = None;
         running.woken.store(false, Ordering::Relaxed);
+        let begun_ms = self.clock.at(running.begun_ms.take().unwrap_or(outside.now_ms));
         let now_ms = self.clock.at(outside.now_ms);
         running.follow_fleet(outside.now_ms);
         running.connect(self.host, outside);
@@ -536,6 +523,16 @@ impl NodeHost {
             running.give_up((id, side), outside);
         }
         running.woken.store(true, Ordering::Relaxed);
+        self.settle(outside);
+    }
+
+    /// The process goes on after a pause since this time: in half of the cases it had begun a turn and read the clock. What
+    /// waits for it comes while that turn has not gone on yet: its other cores and threads read, and hand on, at once.
+    pub fn resume(&mut self, since_ms: u64, outside: &mut Outside) {
+        let Some(running) = &mut self.running else { return };
+        running.turn_at_ms = None;
+        running.woken.store(true, Ordering::Relaxed);
+        running.begun_ms = outside.one_in(2).then_some(since_ms);
         self.settle(outside);
     }
 
