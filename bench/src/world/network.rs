@@ -8,6 +8,7 @@
 //! - **reset**: what is on its way is lost, or still arrives, for each direction by itself, and each end learns of the
 //!   end at its own time. Its owner connects again and says again what was not answered: so over two connections
 //!   messages are **lost, doubled, and overtake each other**.
+//! - **cut off** by one end: what it has said and has not arrived is lost, and the other one learns of the end.
 //! - **a process that pauses**: what comes to it waits at its machine, and arrives when it goes on, whatever is cut by then,
 //!   each connection by itself: what a newer one has brought may come before what waits in an older one.
 //!   A link holds only so much in one direction: beyond, its sender waits.
@@ -349,6 +350,21 @@ impl Network {
         self.send(now_ms, id, side, Parcel::Closed, random, agenda);
     }
 
+    /// One side gives the connection up by a reset: what it has said and is still on its way never arrives. What the other
+    /// machine has taken for a process that pauses does.
+    pub fn cut_off(
+        &mut self,
+        now_ms: u64,
+        (id, side): (ConnectionId, Side),
+        random: &mut Random,
+        agenda: &mut Agenda,
+    ) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.ways[side.other() as usize].lose(|_| false);
+        }
+        self.close(now_ms, (id, side), random, agenda);
+    }
+
     /// Something in between ends a connection.
     pub fn reset(&mut self, now_ms: u64, id: ConnectionId, random: &mut Random, agenda: &mut Agenda) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
@@ -509,6 +525,29 @@ mod tests {
             orders[usize::from(is_overtaken)] += 1;
         }
         assert!(orders[1] > 10, "{orders:?}");
+    }
+
+    #[test]
+    fn what_is_on_its_way_arrives_unless_its_sender_cuts_the_connection_off() {
+        for is_cut_off in [false, true] {
+            let (mut network, mut random, mut agenda) = (Network::new(2), Random::new(1), Agenda::default());
+            network.host_came(1);
+            let line = Line { from: 0, to: 1, number: 0 };
+            let id = network.connect(0, line, &mut random, &mut agenda);
+            assert!(pass(&mut network, &mut random, &mut agenda).is_empty(), "it is made");
+            let end = (id, Side::Caller);
+            for _ in 0..2 {
+                network.send_bytes(1_000, end, Bytes::from_static(b"sent"), &mut random, &mut agenda);
+            }
+            if is_cut_off {
+                network.cut_off(1_000, end, &mut random, &mut agenda);
+            } else {
+                network.close(1_000, end, &mut random, &mut agenda);
+            }
+            let came = pass(&mut network, &mut random, &mut agenda).len();
+            assert_eq!(came, if is_cut_off { 0 } else { 2 });
+            assert!(network.connections.is_empty(), "both ends know");
+        }
     }
 
     #[test]

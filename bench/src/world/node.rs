@@ -1,6 +1,6 @@
 //! A storage node: the real one on a simulated disk, and around it what its driver and its links' tasks do
 //! (`storage-node/src/server/`), which are bound to sockets and cannot be here: the driver here, the links in
-//! `node/links.rs`.
+//! `node/links.rs`, and which of them count in `node/newest.rs`.
 //!
 //! ```text
 //! bytes -> frames -> link half -> StorageCore -> link half -> frames -> bytes
@@ -9,6 +9,7 @@
 //! ```
 
 mod links;
+mod newest;
 
 use super::HOSTS;
 use super::agenda::Thread;
@@ -16,9 +17,11 @@ use super::clock::Clock;
 use super::faults::Back;
 use super::network::{ConnectionId, Parcel, Side};
 use super::outside::Outside;
+use super::plan;
 use super::releases::Releases;
 use super::zones::Zones;
 use bytes::Bytes;
+use newest::{NewestLinks, PeerCore};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ const LOOK_EVERY_MS: u64 = 500;
 /// As `server/peers.rs`: waits before connecting again, in milliseconds.
 const RECONNECT_MS_MIN: u64 = 50;
 const RECONNECT_MS_MAX: u64 = 2_000;
+/// As `server/driver.rs`: a younger link is not cut off for being slow, in milliseconds.
+const CUT_OFF_AGE_MS_MIN: u64 = 1_000;
 /// A log file, in bytes: so small that logs are cut and files used again within few messages.
 const LOG_FILE_BYTES: u64 = 4 << 10;
 /// Longest usual wait for a sync and for other threads, in milliseconds.
@@ -58,6 +63,9 @@ const REFUSAL: &str = "must not come back";
 pub struct NodeHost {
     /// Its number.
     pub host: usize,
+    /// See [`plan::is_free`]: in other runs nobody asks which link of a core is its newest, none is reset, and whatever is too
+    /// slow is made anew.
+    is_free: bool,
     config: StorageConfig,
     disk: Arc<SimDisk>,
     rows: SimStore,
@@ -97,6 +105,8 @@ struct Running {
     node: SimNode,
     /// What its links speak.
     versions: Versions,
+    /// See [`NodeHost`].
+    is_free: bool,
     woken: Arc<AtomicBool>,
     turn_at_ms: Option<u64>,
     /// The next turn had begun then, before a pause, and has read the clock.
@@ -111,6 +121,7 @@ struct Running {
     planned: BTreeMap<Thread, ()>,
     callers: BTreeMap<ConnectionId, Caller>,
     serving: BTreeMap<ConnectionId, Serving>,
+    newest: NewestLinks,
     wanted: BTreeMap<(usize, u32), Wanted>,
     /// By core: the state of the fleet of which its links are.
     fleet_changes: Vec<u64>,
@@ -123,6 +134,8 @@ struct Caller {
     node: u32,
     half: Option<CallerLink>,
     decoder: FrameDecoder,
+    /// When the connection was made, by the true time; before: when it was asked for.
+    made_ms: u64,
 }
 
 /// A link that somebody opened.
@@ -131,6 +144,8 @@ struct Serving {
     half: ServingLink,
     decoder: FrameDecoder,
     link: Option<LinkId>,
+    /// Whose it is, if another storage node has opened it.
+    peer: Option<PeerCore>,
     /// Which version it is, once it is open.
     version: u32,
 }
@@ -177,6 +192,7 @@ impl NodeHost {
         let disk = SimDisk::new(root.path());
         Self {
             host,
+            is_free: plan::is_free(seed),
             config,
             rows: SimStore::new(&disk),
             disk,
@@ -313,6 +329,7 @@ impl NodeHost {
         self.running = Some(Running {
             node,
             versions: self.installed,
+            is_free: self.is_free,
             woken,
             turn_at_ms: None,
             begun_ms: None,
@@ -322,6 +339,7 @@ impl NodeHost {
             planned: BTreeMap::new(),
             callers: BTreeMap::new(),
             serving: BTreeMap::new(),
+            newest: NewestLinks::default(),
             wanted,
             fleet_changes: vec![0; cores],
             looked_ms: 0,
@@ -512,7 +530,7 @@ impl NodeHost {
                 Ok(())
             }
             (Parcel::Connected, _) => {
-                running.connected(id, &self.config, now_ms);
+                running.connected(id, &self.config, self.clock, outside);
                 Ok(())
             }
             (Parcel::Bytes(bytes), Side::Caller) => running.take_answers(id, &bytes, now_ms),

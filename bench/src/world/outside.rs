@@ -41,6 +41,11 @@ impl Outside {
         self.network.close(self.now_ms, end, &mut self.random, &mut self.agenda);
     }
 
+    /// Gives a connection up, and what was said over it and has not arrived.
+    pub fn cut_off(&mut self, end: End) {
+        self.network.cut_off(self.now_ms, end, &mut self.random, &mut self.agenda);
+    }
+
     /// Up to so much, each amount as likely.
     pub fn up_to(&mut self, most: u64) -> u64 {
         self.random.below(most + 1)

@@ -1,8 +1,9 @@
 //! The links of a storage node to gateways and other nodes: what the tasks of `server/links.rs`, `server/peers.rs` and
 //! `server/driver.rs` do between sockets and cores.
 
-use super::{Caller, RECONNECT_MS_MAX, RECONNECT_MS_MIN, Running, Serving, Wanted};
+use super::{CUT_OFF_AGE_MS_MIN, Caller, RECONNECT_MS_MAX, RECONNECT_MS_MIN, Running, Serving, Wanted};
 use crate::world::HOSTS;
+use crate::world::clock::Clock;
 use crate::world::network::{ConnectionId, Line, Side};
 use crate::world::outside::Outside;
 use bytes::{Bytes, BytesMut};
@@ -13,6 +14,13 @@ use wire_protocol::internal::{
 };
 use wire_protocol::limits::{LINK_CREDITS, LINK_FRAME_BYTES_MAX};
 use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, Versions, decode};
+
+impl Caller {
+    /// Whether words that were said over it may be as old as those of a leader that gives way. By the true time.
+    fn may_be_late(&self, now_ms: u64) -> bool {
+        self.half.is_some() && now_ms >= self.made_ms + CUT_OFF_AGE_MS_MIN
+    }
+}
 
 impl Running {
     /// Calls nodes that the fleet got; those that it has no more are not called again. As `server/driver.rs` and
@@ -46,7 +54,7 @@ impl Running {
             }
             let id = outside.connect(Line { from: host, to: HOSTS.host_of_node(node), number: core });
             let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
-            self.callers.insert(id, Caller { core, node, half: None, decoder });
+            self.callers.insert(id, Caller { core, node, half: None, decoder, made_ms: now_ms });
         }
     }
 
@@ -62,10 +70,16 @@ impl Running {
         };
         let half = ServingLink::speaking(self.versions, welcome, now_ms);
         let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
-        self.serving.insert(id, Serving { core, half, decoder, link: None, version: 0 });
+        self.serving.insert(id, Serving { core, half, decoder, link: None, peer: None, version: 0 });
     }
 
-    pub(super) fn connected(&mut self, id: ConnectionId, config: &StorageConfig, now_ms: u64) {
+    pub(super) fn connected(
+        &mut self,
+        id: ConnectionId,
+        config: &StorageConfig,
+        clock: Clock,
+        outside: &Outside,
+    ) {
         let Some(caller) = self.callers.get_mut(&id) else { return };
         let hello = LinkHello {
             role: link_hello::Role::Storage as i32,
@@ -74,12 +88,13 @@ impl Running {
             core: caller.core as u32,
             ..LinkHello::default()
         };
-        caller.half = Some(CallerLink::speaking(self.versions, hello, now_ms));
+        caller.half = Some(CallerLink::speaking(self.versions, hello, clock.at(outside.now_ms)));
+        caller.made_ms = outside.now_ms;
     }
 
     /// What a caller's peer said; as `server/peers.rs`.
     pub(super) fn take_answers(&mut self, id: ConnectionId, bytes: &Bytes, now_ms: u64) -> Result<(), ()> {
-        let Some(Caller { core, node, half: Some(half), decoder }) = self.callers.get_mut(&id) else {
+        let Some(Caller { core, node, half: Some(half), decoder, .. }) = self.callers.get_mut(&id) else {
             return Ok(());
         };
         let mut events = Vec::new();
@@ -107,7 +122,7 @@ impl Running {
 
     /// What came over a link that somebody opened; as `server/links.rs`.
     pub(super) fn take_requests(&mut self, id: ConnectionId, bytes: &Bytes, now_ms: u64) -> Result<(), ()> {
-        let Some(Serving { core, half, decoder, link, version }) = self.serving.get_mut(&id) else {
+        let Some(Serving { core, half, decoder, link, peer, version }) = self.serving.get_mut(&id) else {
             return Ok(());
         };
         let mut events = Vec::new();
@@ -118,6 +133,9 @@ impl Running {
         }
         let owner = self.node.core(*core);
         for event in events {
+            if self.is_free && !self.newest.counts(id, peer, &event) {
+                return Err(());
+            }
             match (event, *link) {
                 (ServingEvent::Hello(hello), _) => {
                     let theirs = Versions { min: hello.version_min, max: hello.version_max };
@@ -158,13 +176,21 @@ impl Running {
         Ok(())
     }
 
-    /// A connection is gone, or has to go.
+    /// A connection is gone, or has to go. Of a link that was opened to another node nothing arrives any more: there will be
+    /// another one, and it would be old. What a peer was told over its own link may arrive.
     pub(super) fn give_up(&mut self, (id, side): (ConnectionId, Side), outside: &mut Outside) {
-        outside.close((id, side));
+        if self.is_free && side == Side::Caller {
+            outside.cut_off((id, side));
+        } else {
+            outside.close((id, side));
+        }
         if let Some(Serving { core, link: Some(link), .. }) = self.serving.remove(&id) {
             self.node.core(core).close_link(link);
         }
         if let Some(Caller { core, node, half, .. }) = self.callers.remove(&id) {
+            if self.is_free {
+                self.node.core(core).peer_link_ended(node);
+            }
             let was_open = half.is_some_and(|half| half.welcome().is_some());
             let wait_ms = self.wanted.get(&(core, node)).map_or(RECONNECT_MS_MIN, |wanted| wanted.wait_ms);
             let wait_ms = if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
@@ -175,11 +201,13 @@ impl Running {
         }
     }
 
-    /// Links to nodes that a core's word reaches too late are made anew.
+    /// Links to nodes that a core's word reaches too late are made anew, unless they are too young to hold words that old.
     pub(super) fn cut_off_late(&mut self, core: usize, outside: &mut Outside) {
         while let Some(node) = self.node.core(core).poll_late_node() {
-            let is_there =
-                |(_, caller): &(&ConnectionId, &Caller)| (caller.core, caller.node) == (core, node);
+            let (now_ms, spares_young) = (outside.now_ms, self.is_free);
+            let is_there = |(_, caller): &(&ConnectionId, &Caller)| {
+                (caller.core, caller.node) == (core, node) && (!spares_young || caller.may_be_late(now_ms))
+            };
             let late = self.callers.iter().find(is_there).map(|(id, _)| *id);
             if let Some(id) = late {
                 self.give_up((id, Side::Caller), outside);
