@@ -39,6 +39,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::sleep;
 use wake::Wake;
@@ -115,11 +116,8 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         0 => cpus.len().max(1),
         cores => cores,
     };
-    let versions = versions();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| refused("start the main thread's runtime".to_owned(), error))?;
+    let (metrics_listen, versions) = (config.metrics_listen, versions());
+    let runtime = runtime_of_main_thread()?;
     let mut signals = None;
     if let Some(founding) = Founding::begin(Disk::Real, &config, draw)? {
         let mut of_process = runtime.block_on(async { Signals::new() })?;
@@ -130,13 +128,11 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
     }
     let listeners = bind(listen, cores).map_err(|error| refused(format!("listen at {listen}"), error))?;
     let listen = listeners[0].local_addr().map_err(|error| refused("listen".to_owned(), error))?;
-    let metrics_listen = config.metrics_listen;
     // Before any thread is pinned: the node's own threads inherit this one's mask.
     let (node, storage_cores) = StorageNode::start(config, cores)?;
     let (ends, newest_links) = (Ends::default(), NewestLinks::default());
     let (news, news_of_cores) = channel(cores * NEWS_PER_CORE_MAX);
-    let mut threads = Vec::with_capacity(cores);
-    let mut wakes = Vec::with_capacity(cores);
+    let (mut threads, mut wakes) = (Vec::with_capacity(cores), Vec::with_capacity(cores));
     for (number, (mut core, listener)) in storage_cores.into_iter().zip(listeners).enumerate() {
         let wake = Wake::default();
         let of_core = wake.clone();
@@ -162,11 +158,7 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
     };
     let watched = Watched { news: news_of_cores, cores, go_on_to: &go_on_to };
     let result = runtime.block_on(async {
-        let metrics = match metrics_listen {
-            Some(address) => Some(metrics_page::start(address, node.metrics()).await),
-            None => None,
-        };
-        let metrics = metrics.transpose().map_err(|error| refused("metrics page".to_owned(), error))?;
+        let metrics = serve_metrics(&node, metrics_listen).await?;
         let signals = signals.map_or_else(Signals::new, Ok)?;
         until_ended(watched, signals, || ready(Ready { listen, metrics })).await
     });
@@ -182,6 +174,21 @@ pub fn serve(config: StorageConfig, ready: impl FnOnce(Ready)) -> Result<(), Ser
         Some(failure) => Err(ServeError::Failed(failure)),
         None => result,
     }
+}
+
+fn runtime_of_main_thread() -> Result<Runtime, ServeError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| refused("start the main thread's runtime".to_owned(), error))
+}
+
+/// Gives where the page is.
+async fn serve_metrics(
+    node: &StorageNode,
+    address: Option<SocketAddr>,
+) -> Result<Option<SocketAddr>, ServeError> {
+    let Some(address) = address else { return Ok(None) };
+    let started = metrics_page::start(address, node.metrics()).await;
+    started.map(Some).map_err(|error| refused("metrics page".to_owned(), error))
 }
 
 /// The number of a folder with which a fleet begins.
