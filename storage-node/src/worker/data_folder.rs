@@ -205,10 +205,10 @@ impl DataFolder {
     }
 }
 
-/// Writes a file of a data folder so that it is there as a whole or not at all, in a folder that stays.
+/// Writes a file (`….toml`) of a data folder so that it is there as a whole or not at all, in a folder that stays.
 pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), StartError> {
     let folder = file.parent().expect("a file in a folder");
-    let unfinished = file.with_added_extension("new");
+    let unfinished = file.with_extension("toml.new");
     let write = || {
         // Everything above the file first: once it is there, no later start looks after that again.
         if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
