@@ -4,18 +4,58 @@ use crate::fleet::Fleet;
 use crate::process::{PATIENCE, Process};
 use crate::requests::{self, applied};
 use std::fs;
-use std::process::Command;
+use std::net::TcpStream;
+use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use storage_node::clock;
 
 const SHARDS: u32 = 6;
 const MESSAGES: u64 = 20;
 
-/// A node waits for others, and may have told them of its folder.
+/// A process that waits for others. Killed when dropped.
+struct Begins(Option<Child>);
+
+impl Begins {
+    fn new(fleet: &Fleet<'_>, place: usize) -> Self {
+        Self(Some(fleet.begin(place)))
+    }
+
+    /// It has said that it is ready.
+    fn ready(mut self) -> Process {
+        Process::ready(self.0.take().expect("it was started"))
+    }
+
+    /// SIGTERM, and its end.
+    fn terminate(mut self) -> ExitStatus {
+        let child = self.0.as_mut().expect("it was started");
+        let signalled = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
+        assert!(signalled.success());
+        let started = clock::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("it can be asked") {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "it goes on");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Begins {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A node waits for others, and may have told them of its folder: it listens once it takes signals, too.
 fn wait_until_it_asks(fleet: &Fleet<'_>, place: usize) {
-    let (started, file) = (clock::now(), fleet.data(place).join("founders.toml"));
-    while !file.exists() {
-        assert!(started.elapsed() < PATIENCE, "{}", file.display());
+    let address = fleet.as_fleet_node(place).address;
+    let started = clock::now();
+    while TcpStream::connect(&address).is_err() {
+        assert!(started.elapsed() < PATIENCE, "nobody listens at {address}");
         thread::yield_now();
     }
 }
@@ -24,19 +64,17 @@ fn wait_until_it_asks(fleet: &Fleet<'_>, place: usize) {
 fn no_node_begins_before_all_are_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = Fleet::prepared(folder.path(), SHARDS, 3);
-    let mut first = fleet.begin(0);
+    let first = Begins::new(&fleet, 0);
     wait_until_it_asks(&fleet, 0);
-    let signalled = Command::new("kill").arg(first.id().to_string()).status().expect("kill runs");
-    assert!(signalled.success());
-    assert!(first.wait().expect("it ends").success(), "it need not wait for the others to stop");
+    assert!(first.terminate().success(), "it need not wait for the others to stop");
     let drawn = fs::read(fleet.data(0).join("founders.toml")).expect("it reads");
-    let mut children = vec![fleet.begin(0), fleet.begin(1)];
+    let mut nodes = vec![Begins::new(&fleet, 0), Begins::new(&fleet, 1)];
     wait_until_it_asks(&fleet, 1);
     let begun = [0, 1].map(|place| fleet.data(place).join("node.toml").exists());
     let told = fs::read(fleet.data(0).join("founders.toml")).expect("it reads");
-    children.push(fleet.begin(2));
-    for (place, child) in children.into_iter().enumerate() {
-        fleet.is_ready(place, Process::ready(child));
+    nodes.push(Begins::new(&fleet, 2));
+    for (place, node) in nodes.into_iter().enumerate() {
+        fleet.is_ready(place, node.ready());
     }
     assert_eq!(begun, [false; 2], "two of three have begun");
     assert_eq!(told, drawn, "it has another folder than it said");
