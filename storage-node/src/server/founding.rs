@@ -62,7 +62,7 @@ pub(super) fn found(
     let speaking = Speaking { tls, versions, welcome: founding.welcome() };
     let (is_over, answering) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (asked, listener, over, answered) = (&mut founding, &listener, &is_over, &answering);
-    thread::scope(|scope| {
+    let is_asked = thread::scope(|scope| {
         let (ended, has_ended) = oneshot::channel();
         scope.spawn(move || answer_all(scope, listener, speaking, over, answered));
         let asking = scope.spawn(move || {
@@ -70,16 +70,18 @@ pub(super) fn found(
             let _ = ended.send(());
             result
         });
-        runtime.block_on(async {
+        let is_asked = runtime.block_on(async {
             tokio::select! {
-                _ = has_ended => {}
-                () = signals.next() => tracing::info!("asked to stop: the fleet has not begun"),
+                _ = has_ended => false,
+                () = signals.next() => true,
             }
         });
         is_over.store(true, Ordering::Release);
-        asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let asked = asking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        asked.map(|()| is_asked)
     })?;
-    if !founding.awaited().is_empty() {
+    if is_asked {
+        tracing::info!("asked to stop: the fleet has not begun");
         return Ok(false);
     }
     founding.finish()?;
@@ -88,16 +90,27 @@ pub(super) fn found(
 }
 
 fn ask_all(founding: &mut Founding, speaking: Speaking<'_>, is_over: &AtomicBool) -> Result<(), StartError> {
-    let (mut told, mut reasons) = (None::<Instant>, BTreeMap::new());
+    let (mut told, mut reasons, mut is_repeated) = (None::<Instant>, BTreeMap::new(), false);
     while !is_over.load(Ordering::Acquire) {
         for node in founding.awaited().to_vec() {
+            if is_over.load(Ordering::Acquire) {
+                return Ok(());
+            }
             match ask(node, speaking) {
                 Ok(welcome) => founding.take(node, &welcome)?,
-                Err(error) => drop(reasons.insert(node.id, error)),
+                Err(error) => {
+                    is_repeated = false;
+                    reasons.insert(node.id, error);
+                }
             }
         }
         if founding.awaited().is_empty() {
-            return Ok(());
+            if is_repeated {
+                return Ok(());
+            }
+            is_repeated = true;
+            founding.ask_again();
+            continue;
         }
         if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
             told = Some(clock::now());
@@ -143,12 +156,16 @@ fn answer_all<'scope>(
         match listener.accept() {
             Ok((socket, peer)) if answering.load(Ordering::Acquire) < ANSWERS_MAX => {
                 answering.fetch_add(1, Ordering::AcqRel);
-                scope.spawn(move || {
+                let body = move || {
                     if let Err(error) = answer(socket, speaking) {
                         tracing::debug!(%peer, "is not answered: {error}");
                     }
                     answering.fetch_sub(1, Ordering::AcqRel);
-                });
+                };
+                if let Err(error) = thread::Builder::new().spawn_scoped(scope, body) {
+                    tracing::debug!(%peer, "is not answered: {error}");
+                    answering.fetch_sub(1, Ordering::AcqRel);
+                }
             }
             Ok((_, peer)) => tracing::debug!(%peer, "is not answered: so are {ANSWERS_MAX} others"),
             // Nobody asks now, or there is no descriptor left.

@@ -61,6 +61,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
             credits: LINK_CREDITS,
             shard_count: core.shard_count(),
             folder: core.folder(),
+            first_copies: core.first_copies(),
             ..LinkWelcome::default()
         }
     };

@@ -459,6 +459,11 @@ impl StorageCore {
         self.shared.founders.own()
     }
 
+    /// How its first copies were dealt out, as a checksum; 0: it is not known.
+    pub fn first_copies(&self) -> u32 {
+        self.shared.founders.first_copies()
+    }
+
     /// The same of another node, as it was when this node's fleet began; 0: it is not known.
     pub fn folder_of(&self, node: u32) -> u64 {
         self.shared.founders.of(node)

@@ -31,6 +31,8 @@ const FOUNDERS_FORMAT: u32 = 1;
 pub(crate) struct Founders {
     own: u64,
     others: BTreeMap<u32, u64>,
+    /// Of the first copies, as they were dealt out then; 0: it was not written down.
+    first_copies: u32,
     /// There were votes and a log in this folder.
     has_begun: bool,
 }
@@ -41,6 +43,8 @@ struct Written {
     format: u32,
     folder: u64,
     others: Vec<(u32, u64)>,
+    #[serde(default)]
+    first_copies: u32,
     has_begun: bool,
 }
 
@@ -54,25 +58,38 @@ impl Founders {
             Err(error) => return Err(failed("read", &file, error)),
         };
         let wrong = |detail: String| StartError::DataFolder { file: file.clone(), detail };
-        let Written { format, folder, others, has_begun } =
+        let Written { format, folder, others, first_copies, has_begun } =
             toml::from_str(&text).map_err(|error| wrong(format!("does not say who began: {error}")))?;
         match format {
-            FOUNDERS_FORMAT => Ok(Self { own: folder, others: others.into_iter().collect(), has_begun }),
+            FOUNDERS_FORMAT => {
+                Ok(Self { own: folder, others: others.into_iter().collect(), first_copies, has_begun })
+            }
             _ => Err(wrong(format!("format {format}, this program reads {FOUNDERS_FORMAT}"))),
         }
     }
 
     fn write(&self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
-        let Self { own, others, has_begun } = self;
+        let Self { own, others, first_copies, has_begun } = self;
         let others: Vec<String> = others.iter().map(|(node, folder)| format!("[{node}, {folder}]")).collect();
         let text = format!(
-            "format = {FOUNDERS_FORMAT}\nfolder = {own}\nothers = [{}]\nhas_begun = {has_begun}\n",
+            "format = {FOUNDERS_FORMAT}\nfolder = {own}\nothers = [{}]\n\
+             first_copies = {first_copies}\nhas_begun = {has_begun}\n",
             others.join(", ")
         );
         write_whole(disk, &file_in(folder), &text)
     }
 
-    /// From now on there are votes and a log: without them the rest of the folder is worth nothing.
+    /// Whether there were votes and a log in this folder: without them the rest of it is worth nothing.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// How the first copies were dealt out; 0: it is not known.
+    pub fn first_copies(&self) -> u32 {
+        self.first_copies
+    }
+
+    /// There is a log, of which nobody has been told anything yet.
     pub fn begin(&mut self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
         if self.own == 0 || self.has_begun {
             return Ok(());
@@ -102,6 +119,7 @@ pub(crate) struct Founding {
     folder: PathBuf,
     founders: Founders,
     welcome: LinkWelcome,
+    others: Vec<OtherNode>,
     awaited: Vec<OtherNode>,
 }
 
@@ -130,18 +148,19 @@ impl Founding {
             founders.own = (draw()? >> 1) | 1;
             founders.write(&disk, &folder)?;
         }
-        let mut awaited = map.others().to_vec();
-        awaited.retain(|other| founders.of(other.id) == 0);
+        founders.first_copies = digest(map.first_copies());
+        // Also those that were written down before: others may have begun with another folder of this node since.
+        let others = map.others().to_vec();
         let (node_id, shard_count) = (config.node_id, config.shard_count);
         let welcome = LinkWelcome {
             node_id,
             shard_count,
             founding: true,
             folder: founders.own,
-            first_copies: digest(map.first_copies()),
+            first_copies: founders.first_copies,
             ..LinkWelcome::default()
         };
-        Ok(Some(Self { disk, folder, founders, welcome, awaited }))
+        Ok(Some(Self { disk, folder, founders, welcome, awaited: others.clone(), others }))
     }
 
     /// What this node says to those who ask it.
@@ -152,6 +171,12 @@ impl Founding {
     /// Nodes that are still to be asked.
     pub fn awaited(&self) -> &[OtherNode] {
         &self.awaited
+    }
+
+    /// All are to be asked once more: a node begins when all of them have answered one after the other, so that nobody who was
+    /// told a number has lost its folder since.
+    pub fn ask_again(&mut self) {
+        self.awaited.clone_from(&self.others);
     }
 
     /// One of them has answered. An error if it has begun with another folder of this node, or without this node.
@@ -169,7 +194,8 @@ impl Founding {
         if !welcome.founding && welcome.caller_folder != self.founders.own {
             return wrong(format!("{LOST}. Of the others, {of} runs, and not with this folder"));
         }
-        if welcome.founding && welcome.first_copies != self.welcome.first_copies {
+        let is_told = welcome.founding || welcome.first_copies != 0;
+        if is_told && welcome.first_copies != self.welcome.first_copies {
             return wrong(format!(
                 "cannot be made: {of} has another list of nodes, zones or replicas in its configuration"
             ));
@@ -185,6 +211,11 @@ impl Founding {
     /// All have answered: writes down who they are. The node may begin.
     pub fn finish(self) -> Result<(), StartError> {
         assert!(self.awaited.is_empty(), "all were asked");
+        let file = self.folder.join("node.toml");
+        if self.disk.exists(&file) {
+            let detail = "was written meanwhile: another process has begun in this folder".to_owned();
+            return Err(StartError::DataFolder { file, detail });
+        }
         self.founders.write(&self.disk, &self.folder)
     }
 }
@@ -254,9 +285,9 @@ mod tests {
             others.for_each(|id| assert_eq!(read.of(id), welcomes[id as usize - 1].folder));
             assert_eq!((read.own(), read.of(9)), (welcomes[config.node_id as usize - 1].folder, 0));
         }
-        // Started again before it had claimed its folder, it asks nobody twice.
+        // Started again before it had claimed its folder, it is the same, and asks all the same.
         let again = founding(&disk, &configs[0], 100);
-        assert_eq!((again.awaited().len(), again.welcome()), (0, welcomes[0]));
+        assert_eq!((again.awaited().len(), again.welcome()), (2, welcomes[0]));
     }
 
     #[test]

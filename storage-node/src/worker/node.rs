@@ -1,7 +1,7 @@
 //! Starting and stopping a node.
 
 use super::core::{StorageCore, Threads};
-use super::data_folder::{DataFolder, Owner};
+use super::data_folder::{DataFolder, LOST, Owner};
 use super::founders::Founders;
 use super::read_threads::{READ_THREADS, ReadRequest, run_read_thread};
 use super::reread::open_source;
@@ -251,8 +251,11 @@ pub(crate) fn open_node(
     let mut founders = Founders::read(disk, &config.data_dir)?;
     let store = open_store(&folder.rows())?;
     folder.claim()?;
-    founders.begin(disk, &config.data_dir)?;
+    if founders.has_begun() && disk.names(&folder.log()).map_or(true, |names| names.is_empty()) {
+        return Err(StartError::DataFolder { file: folder.log(), detail: LOST.to_owned() });
+    }
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
+    founders.begin(disk, &config.data_dir)?;
     let epoch = getrandom::u64().map_err(|error| StartError::Io {
         what: "draw the node's epoch".to_owned(),
         error: std::io::Error::other(error.to_string()),
