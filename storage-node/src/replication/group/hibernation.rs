@@ -161,20 +161,21 @@ impl Group {
         }
     }
 
-    /// Whether this is a leader of which nothing was wanted for a while, and whose log is everywhere.
+    /// Whether this is a leader of which nothing was wanted for a while, that hears everybody, and whose log is everywhere.
     pub(super) fn is_quiet(&self) -> bool {
         let raft = &self.node.raft;
+        let is_heard = |id: &u64| {
+            self.heard.get(id).is_some_and(|heard| self.ticks.saturating_sub(*heard) <= ELECTION_TICKS as u64)
+        };
         let last = raft.raft_log.last_index();
         matches!(self.role, Role::Leader { .. })
             && self.ticks - self.hibernation.busy_at >= QUIET_TICKS
             && self.is_at_rest()
             && raft.lead_transferee.is_none()
             && self.replicas().voters_outgoing.is_empty()
-            && raft
-                .prs()
-                .iter()
-                .filter(|(id, _)| **id != raft.id)
-                .all(|(_, progress)| progress.matched == last && progress.state != ProgressState::Snapshot)
+            && raft.prs().iter().filter(|(id, _)| **id != raft.id).all(|(id, progress)| {
+                is_heard(id) && progress.matched == last && progress.state != ProgressState::Snapshot
+            })
     }
 
     /// What is to be marked of what this replica sends now.

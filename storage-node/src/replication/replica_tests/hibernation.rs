@@ -164,6 +164,20 @@ fn a_group_of_which_one_has_not_all_of_the_log_stays_awake() {
 }
 
 #[test]
+fn a_group_of_which_one_is_lost_stays_awake_for_as_long_as_it_is() {
+    let mut net = hibernating();
+    net.cut_off(3);
+    net.ticks(6);
+    for _ in 0..3 * QUIET_TICKS {
+        net.ticks(1);
+        assert_eq!(net.hibernating(), NOBODY, "its followers are not told to hibernate either");
+    }
+    net.cut.clear();
+    net.ticks(3 * QUIET_TICKS);
+    assert_eq!(net.hibernating(), NODES);
+}
+
+#[test]
 fn a_group_with_a_node_that_does_not_know_of_it_stays_awake() {
     let mut net = Net::new();
     for _ in 0..60 {
