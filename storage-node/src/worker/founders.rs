@@ -319,8 +319,13 @@ mod tests {
             );
         }
         let own = node.welcome().folder;
+        let other_list = LinkWelcome { caller_folder: own, first_copies: 9, ..runs };
+        let refusal = node.take(first, &other_list).expect_err("it began with other copies").to_string();
+        assert!(refusal.contains("node 1 at 127.0.0.1:7001 has another list"), "{refusal}");
         node.take(first, &LinkWelcome { caller_folder: own, ..runs }).expect("it began with this folder");
         assert_eq!(node.awaited(), [third]);
+        node.ask_again();
+        assert_eq!(node.awaited(), [first, third], "what it was told may be old");
         for wrong in [LinkWelcome { node_id: 1, ..runs }, LinkWelcome { node_id: 3, shard_count: 8, ..runs }]
         {
             let refusal = node.take(third, &LinkWelcome { caller_folder: own, ..wrong });

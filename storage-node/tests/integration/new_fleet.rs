@@ -107,3 +107,29 @@ fn a_node_that_lost_its_disk_begins_no_fleet_beside_the_one_there_is() {
         assert_eq!((repeated.seq, repeated.repeated_send), (*seq, true));
     }
 }
+
+#[test]
+fn a_node_that_has_lost_its_log_does_not_vote_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fleet = Fleet::start(folder.path(), SHARDS, 3, |_| Vec::new());
+    let (ada, _, conversation) = fleet.two_who_talk();
+    applied(&fleet.call(requests::send(SHARDS, ada, conversation, 1)));
+    fleet.kill(1);
+    let data = fleet.data(1);
+    let aside = |part: &str| data.join(part).with_extension("aside");
+    for part in ["log", "rows"] {
+        fs::rename(data.join(part), aside(part)).expect("it is put aside");
+    }
+    for _ in 0..2 {
+        let complaint = fleet.begin_again(1).expect_err("it has forgotten what it promised");
+        for part in [data.join("log").to_str().expect("text"), "get a node with a new id"] {
+            assert!(complaint.contains(part), "{part}: {complaint}");
+        }
+    }
+    for part in ["log", "rows"] {
+        let _ = fs::remove_dir_all(data.join(part));
+        fs::rename(aside(part), data.join(part)).expect("it is put back");
+    }
+    fleet.begin_again(1).expect("it has all that it had");
+    applied(&fleet.call(requests::send(SHARDS, ada, conversation, 2)));
+}
