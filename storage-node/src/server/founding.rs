@@ -8,7 +8,7 @@ use super::tls_config::LinkTlsConfigs;
 use super::{ServeError, bind, refused};
 use crate::clock;
 use crate::placement::OtherNode;
-use crate::worker::{Founding, StartError};
+use crate::worker::{Founding, NextRound, StartError, is_question, question};
 use bytes::BytesMut;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
 use std::collections::BTreeMap;
@@ -21,12 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use wire_protocol::frame::FrameDecoder;
-use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
+use wire_protocol::internal::LinkWelcome;
 use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, Versions};
 
-/// The incarnation in a question's hello: no process that serves has it, and no link has a question's.
-pub(super) const FOUNDING: u64 = 0;
 /// Between two rounds of questions, and between two looks for who asks.
 const ROUNDS_APART: Duration = Duration::from_millis(100);
 /// A connection that is not made by then is given up.
@@ -90,7 +88,7 @@ pub(super) fn found(
 }
 
 fn ask_all(founding: &mut Founding, speaking: Speaking<'_>, is_over: &AtomicBool) -> Result<(), StartError> {
-    let (mut told, mut reasons, mut is_repeated) = (None::<Instant>, BTreeMap::new(), false);
+    let (mut told, mut reasons) = (None::<Instant>, BTreeMap::new());
     while !is_over.load(Ordering::Acquire) {
         for node in founding.awaited().to_vec() {
             if is_over.load(Ordering::Acquire) {
@@ -99,18 +97,15 @@ fn ask_all(founding: &mut Founding, speaking: Speaking<'_>, is_over: &AtomicBool
             match ask(node, speaking) {
                 Ok(welcome) => founding.take(node, &welcome)?,
                 Err(error) => {
-                    is_repeated = false;
+                    founding.miss();
                     reasons.insert(node.id, error);
                 }
             }
         }
-        if founding.awaited().is_empty() {
-            if is_repeated {
-                return Ok(());
-            }
-            is_repeated = true;
-            founding.ask_again();
-            continue;
+        match founding.end_round() {
+            NextRound::NotNeeded => return Ok(()),
+            NextRound::AtOnce => continue,
+            NextRound::Later => {}
         }
         if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
             told = Some(clock::now());
@@ -132,9 +127,7 @@ fn ask(node: OtherNode, speaking: Speaking<'_>) -> io::Result<LinkWelcome> {
     let connection = connection.map_err(io::Error::other)?;
     let socket = TcpStream::connect_timeout(&node.address, CONNECT_MAX)?;
     let mut stream = StreamOwned::new(connection, Bounded::new(socket)?);
-    let (role, peer_id) = (link_hello::Role::Storage as i32, welcome.node_id);
-    let hello = LinkHello { role, peer_id, incarnation: FOUNDING, ..LinkHello::default() };
-    let mut half = CallerLink::speaking(versions, hello, clock::now_ms());
+    let mut half = CallerLink::speaking(versions, question(welcome.node_id), clock::now_ms());
     say(&mut half, &mut stream)?;
     let welcome = hear(&mut half, &mut stream, |event| match event {
         CallerEvent::Welcome(welcome) => Some(welcome),
@@ -186,9 +179,7 @@ fn answer(socket: TcpStream, speaking: Speaking<'_>) -> io::Result<()> {
         _ => None,
     });
     match &hello {
-        Ok(hello) if (hello.role(), hello.incarnation) != (link_hello::Role::Storage, FOUNDING) => {
-            return Err(io::Error::other("asks nothing"));
-        }
+        Ok(hello) if !is_question(hello) => return Err(io::Error::other("asks nothing")),
         // The answer, or what versions are spoken here.
         _ => say(&mut half, &mut stream)?,
     }

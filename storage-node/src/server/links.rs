@@ -2,19 +2,17 @@
 
 use super::connection::{Connection, Ended};
 use super::driver::Driver;
-use super::founding::FOUNDING;
 use super::newest::Turn;
 use super::tls_stream::TlsStream;
 use crate::clock;
-use crate::worker::{LinkId, LinkPeer, PeerMessage};
+use crate::worker::{LinkId, LinkPeer, PeerMessage, is_question};
 use monoio::net::{TcpListener, TcpStream};
 use rustls::ServerConfig;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use wire_protocol::internal::{LinkWelcome, link_hello};
-use wire_protocol::limits::LINK_CREDITS;
+use wire_protocol::internal::link_hello;
 use wire_protocol::link::{ServingEvent, ServingLink};
 
 /// Connections that one core holds: the cores of every gateway and storage node, twice over.
@@ -52,19 +50,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("nodelay: {error}");
     }
-    let welcome = {
-        let core = driver.core.borrow();
-        LinkWelcome {
-            version: 0,
-            node_id: core.node_id(),
-            epoch: core.epoch(),
-            credits: LINK_CREDITS,
-            shard_count: core.shard_count(),
-            folder: core.folder(),
-            first_copies: core.first_copies(),
-            ..LinkWelcome::default()
-        }
-    };
+    let welcome = driver.core.borrow().welcome();
     let connection = Connection::new(ServingLink::speaking(driver.versions, welcome, clock::now_ms()), tls);
     driver.accepted.borrow_mut().insert(number, Rc::clone(&connection));
     let link = Cell::new(None);
@@ -73,7 +59,7 @@ async fn serve(driver: Rc<Driver>, number: u64, stream: TcpStream, tls: TlsStrea
         for event in events {
             if let ServingEvent::Hello(hello) = &event
                 && hello.role() == link_hello::Role::Storage
-                && hello.incarnation != FOUNDING
+                && !is_question(hello)
             {
                 turn.get_or_init(|| driver.newest_links.begin(hello));
             }

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{
-    Delivery, FeedAck, FeedBatch, RaftMessage, ShardLeader, ShardRequest, ShardResponse, delivery,
-    shard_error,
+    Delivery, FeedAck, FeedBatch, LinkWelcome, RaftMessage, ShardLeader, ShardRequest, ShardResponse,
+    delivery, shard_error,
 };
+use wire_protocol::limits::LINK_CREDITS;
 
 /// Reports of other threads that one turn takes; the rest waits for the next.
 const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
@@ -454,17 +455,21 @@ impl StorageCore {
         self.shared.epoch
     }
 
-    /// The number of this node's folder, if a fleet began with it; or else 0.
-    pub fn folder(&self) -> u64 {
-        self.shared.founders.own()
+    /// What this node says to whoever opens a link to it. The caller's folder is added once its hello says who it is:
+    /// [`Self::folder_of`].
+    pub fn welcome(&self) -> LinkWelcome {
+        LinkWelcome {
+            node_id: self.shared.node_id,
+            epoch: self.shared.epoch,
+            credits: LINK_CREDITS,
+            shard_count: self.shared.map.shard_count(),
+            folder: self.shared.founders.own(),
+            first_copies: self.shared.founders.first_copies(),
+            ..LinkWelcome::default()
+        }
     }
 
-    /// How its first copies were dealt out, as a checksum; 0: it is not known.
-    pub fn first_copies(&self) -> u32 {
-        self.shared.founders.first_copies()
-    }
-
-    /// The same of another node, as it was when this node's fleet began; 0: it is not known.
+    /// The number of another node's folder, as it was when this node's fleet began; 0: it is not known.
     pub fn folder_of(&self, node: u32) -> u64 {
         self.shared.founders.of(node)
     }

@@ -20,10 +20,12 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use wire_protocol::internal::LinkWelcome;
+use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
 
 /// Format of the file.
 const FOUNDERS_FORMAT: u32 = 1;
+/// The incarnation in a question's hello: no process that serves has it, and no link has a question's.
+const FOUNDING: u64 = 0;
 
 /// The folders with which a fleet began, as one of its first nodes wrote them down. A node that was none of them, and one
 /// that began with a release before, know of nobody.
@@ -113,6 +115,28 @@ fn file_in(folder: &Path) -> PathBuf {
     folder.join("founders.toml")
 }
 
+/// What a first node says to another one that it asks for its folder.
+pub(crate) fn question(node_id: u32) -> LinkHello {
+    let role = link_hello::Role::Storage as i32;
+    LinkHello { role, peer_id: node_id, incarnation: FOUNDING, ..LinkHello::default() }
+}
+
+/// Whether somebody says this who asks for a folder, and wants nothing else.
+pub(crate) fn is_question(hello: &LinkHello) -> bool {
+    (hello.role(), hello.incarnation) == (link_hello::Role::Storage, FOUNDING)
+}
+
+/// What follows a round of questions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextRound {
+    /// Nothing: all have answered one after the other, and the node may begin.
+    NotNeeded,
+    /// All are asked once more, at once: some have answered so long ago that they may have lost their folders since.
+    AtOnce,
+    /// Those who have not answered are asked again, a little later.
+    Later,
+}
+
 /// A first node of a fleet that has not begun yet.
 pub(crate) struct Founding {
     disk: Disk,
@@ -121,6 +145,8 @@ pub(crate) struct Founding {
     welcome: LinkWelcome,
     others: Vec<OtherNode>,
     awaited: Vec<OtherNode>,
+    /// All are asked once more, and nobody of them has been missed.
+    is_repeated: bool,
 }
 
 impl Founding {
@@ -160,7 +186,8 @@ impl Founding {
             first_copies: founders.first_copies,
             ..LinkWelcome::default()
         };
-        Ok(Some(Self { disk, folder, founders, welcome, awaited: others.clone(), others }))
+        let awaited = others.clone();
+        Ok(Some(Self { disk, folder, founders, welcome, others, awaited, is_repeated: false }))
     }
 
     /// What this node says to those who ask it.
@@ -173,10 +200,23 @@ impl Founding {
         &self.awaited
     }
 
-    /// All are to be asked once more: a node begins when all of them have answered one after the other, so that nobody who was
-    /// told a number has lost its folder since.
-    pub fn ask_again(&mut self) {
-        self.awaited.clone_from(&self.others);
+    /// One of them was asked, and has not answered.
+    pub fn miss(&mut self) {
+        self.is_repeated = false;
+    }
+
+    /// All who were awaited have been asked. A node begins when all of them have answered one after the other, so that nobody
+    /// who was told a number has lost its folder since.
+    pub fn end_round(&mut self) -> NextRound {
+        match (self.awaited.is_empty(), self.is_repeated) {
+            (false, _) => NextRound::Later,
+            (true, true) => NextRound::NotNeeded,
+            (true, false) => {
+                self.is_repeated = true;
+                self.awaited.clone_from(&self.others);
+                NextRound::AtOnce
+            }
+        }
     }
 
     /// One of them has answered. An error if it has begun with another folder of this node, or without this node.
@@ -324,8 +364,6 @@ mod tests {
         assert!(refusal.contains("node 1 at 127.0.0.1:7001 has another list"), "{refusal}");
         node.take(first, &LinkWelcome { caller_folder: own, ..runs }).expect("it began with this folder");
         assert_eq!(node.awaited(), [third]);
-        node.ask_again();
-        assert_eq!(node.awaited(), [first, third], "what it was told may be old");
         for wrong in [LinkWelcome { node_id: 1, ..runs }, LinkWelcome { node_id: 3, shard_count: 8, ..runs }]
         {
             let refusal = node.take(third, &LinkWelcome { caller_folder: own, ..wrong });
@@ -334,6 +372,44 @@ mod tests {
         for folder in [0, u64::MAX] {
             let nameless = LinkWelcome { node_id: 3, caller_folder: own, folder, ..runs };
             assert!(node.take(third, &nameless).expect_err("none").to_string().contains("names no folder"));
+        }
+    }
+
+    #[test]
+    fn a_node_begins_when_all_others_have_answered_one_after_the_other() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let mut node = founding(&disk, &config(&folder.path().join("data"), 2), 8);
+        let [first, third] = node.awaited().try_into().expect("two others");
+        let caller_folder = node.welcome().folder;
+        let runs = LinkWelcome { shard_count: 4, folder: 77, caller_folder, ..LinkWelcome::default() };
+        let answer = |node: &mut Founding, other: OtherNode| {
+            node.take(other, &LinkWelcome { node_id: other.id, ..runs }).expect("it knows this folder");
+        };
+        node.miss();
+        answer(&mut node, third);
+        assert_eq!((node.end_round(), node.awaited()), (NextRound::Later, &[first][..]));
+        answer(&mut node, first);
+        assert_eq!((node.end_round(), node.awaited()), (NextRound::AtOnce, &[first, third][..]));
+        answer(&mut node, first);
+        node.miss();
+        assert_eq!((node.end_round(), node.awaited()), (NextRound::Later, &[third][..]));
+        answer(&mut node, third);
+        assert_eq!(node.end_round(), NextRound::AtOnce, "one of them was away");
+        for other in [first, third] {
+            answer(&mut node, other);
+        }
+        assert_eq!(node.end_round(), NextRound::NotNeeded);
+        node.finish().expect("it writes");
+    }
+
+    #[test]
+    fn a_question_is_told_from_the_links_of_processes() {
+        let asked = question(2);
+        assert!(is_question(&asked) && asked.peer_id == 2);
+        let gateway = LinkHello { role: link_hello::Role::Gateway as i32, ..asked };
+        for other in [LinkHello { incarnation: 1, ..asked }, gateway] {
+            assert!(!is_question(&other), "{other:?}");
         }
     }
 

@@ -29,6 +29,7 @@ mod node;
 pub use self::core::{DELIVERIES_WAITING_MAX, StorageCore};
 #[cfg(any(test, feature = "sim"))]
 pub use data_folder::read_node_file;
+pub use founders::NextRound;
 pub use link::{LinkId, LinkPeer};
 pub use node::{StartError, StorageNode};
 pub use read_threads::READ_THREADS;
@@ -39,7 +40,7 @@ pub(crate) use self::core::Threads;
 pub(crate) use data_folder::{DataFolder, Owner};
 #[cfg(test)]
 pub(crate) use founders::Founders;
-pub(crate) use founders::Founding;
+pub(crate) use founders::{Founding, is_question, question};
 pub(crate) use link::{Origin, SessionKey};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use node::{OpenedShards, open_node, report_synced};
