@@ -41,9 +41,12 @@ fn comes_about(seeds: u64, tried: &Tried) {
     assert!(tried.doubled >= rounds && tried.overtaken >= rounds, "{tried}");
     assert!(tried.pauses >= 6 * rounds && tried.leaders_replaced >= rounds, "{tried}");
     assert!(tried.syncs_failed >= rounds, "{tried}");
+    assert!(tried.fleets_begun >= 8 * rounds && tried.begins_cut >= 2 * rounds, "{tried}");
+    assert!(tried.folders_known >= rounds, "{tried}");
     assert!(tried.disks_lost >= 3 * rounds, "{tried}");
-    // What is done with such a node is one of three things.
+    // What is done with such a node is one of four things.
     assert!(tried.starts_refused >= rounds / 4 && tried.forgotten >= rounds / 4, "{tried}");
+    assert!(tried.begins_refused >= rounds / 4, "{tried}");
     assert!(tried.drained >= rounds && tried.sent_on >= rounds, "{tried}");
     assert!(tried.followed >= tried.sent_on / 4, "{tried}");
     assert!(tried.put_off >= rounds / 2, "{tried}");

@@ -139,11 +139,14 @@ pub enum Back {
     AsBefore,
     /// It is started with `--join` under its old id, as only a new node may be.
     Joining,
+    /// It is started with `--new-fleet`, which was left in its command: whoever runs of those that its fleet began with has to
+    /// see to it that it does not begin again.
+    NewFleet,
 }
 
 impl Back {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Never, Self::AsBefore, Self::Joining];
+    pub const ALL: [Self; 4] = [Self::Never, Self::AsBefore, Self::Joining, Self::NewFleet];
 }
 
 /// What happens to a leader.

@@ -2,15 +2,19 @@
 //! and whatever it is started with afterwards is empty. It may not come back. Whoever runs the fleet replaces it, as
 //! `docs/operations.md` says: a node with a new id joins, then the lost one is removed.
 //!
-//! Before that somebody may try what must not be: to start it as always, which it has to refuse, or as if it were new, under
-//! the id that others count on. Then it runs, and is to hold nothing that votes, leads or counts.
+//! Before that somebody may try what must not be: to start it as always, which it has to refuse; as if it were new, under
+//! the id that others count on: then it runs, and is to hold nothing that votes, leads or counts; or as it was when its fleet
+//! began (`founding.rs`), again and again, as whatever keeps a process running does: then it asks the others, and any of them
+//! that runs refuses it.
 //!
 //! One disk of three leaves a majority of each shard, so whatever was acknowledged has to be there at the end. All of it
 //! comes from chance of its own.
 
+use super::agenda::Due;
 use super::faults::{Back, Fault, Planned, at_joiner};
+use super::node::NodeHost;
 use super::operator::{Wish, Wished};
-use super::{HOSTS, World};
+use super::{HOSTS, Stage, World};
 use crate::workload::random::Random;
 use std::ops::Range;
 use storage_node::sim::{Crash, Standing};
@@ -25,6 +29,8 @@ const STREAM: u64 = 0x6c6f_7374_5f5f_5f5f;
 const LOST_MS: Range<u64> = 3_000..9_000;
 /// Somebody tries to start it again within so long after that, in milliseconds.
 const STARTED_MS: Range<u64> = 1..3_000;
+/// A node that was refused is started again after so long, in milliseconds.
+const REFUSED_MS: Range<u64> = 500..2_500;
 /// Whoever runs the fleet notices, and has another machine, within so long, in milliseconds.
 const NOTICED_MS: Range<u64> = 500..6_000;
 /// The new node is asked for within so long after its machine was started, the removal within so long after that; in
@@ -32,6 +38,8 @@ const NOTICED_MS: Range<u64> = 500..6_000;
 const ASKED_MS: Range<u64> = 1..2_000;
 /// Faults at the new node, fewer than so many.
 const FAULTS: u64 = 3;
+/// A fault that comes before the fleet has begun comes so much later, in milliseconds.
+const LATER_MS: u64 = 100;
 
 /// A loss, and the node that comes instead.
 pub(super) struct Replacement {
@@ -70,12 +78,25 @@ impl Replacement {
 }
 
 impl World {
-    /// The numbered fault takes a node's disk.
+    /// The numbered fault takes a node's disk, once that is a loss: nobody counts on a folder before a fleet has begun.
     pub(super) fn lose_disk(&mut self, number: usize, host: usize, back: Back) {
+        if !matches!(self.stage, Stage::Busy { .. }) {
+            return;
+        }
+        if !self.nodes[..HOSTS.nodes].iter().all(NodeHost::has_begun) {
+            let later_ms = self.outside.now_ms + LATER_MS;
+            return self.outside.agenda.plan(later_ms, Due::Fault(number));
+        }
         let away_ms = self.faults[number].lasts_ms;
         self.crash(host, Crash::PowerKeepsNothing, away_ms);
         self.node_mut(host).lose_disk(back);
         self.tried.disks_lost += 1;
+    }
+
+    /// A node whose disk was lost was refused by one that runs, and its process has ended.
+    pub(super) fn end_refused(&mut self, host: usize) {
+        let away_ms = self.outside.random.within(REFUSED_MS);
+        self.crash(host, Crash::Process, away_ms);
     }
 
     /// A node did something. If its disk was lost it is to be no replica of anything.

@@ -9,8 +9,9 @@
 //!  zones.rs   and where servers stand    lost.rs      and which one loses its disk and is replaced
 //!  quiet.rs   when nobody asks           doors.rs     whom gateways let in, and when they leave
 //!  pauses.rs  which process stands still releases.rs  which server is of the release before
-//!  failing.rs and whose syncs fail       plan.rs      all of it, from the seed
-//!        \             |                   /
+//!  failing.rs and whose syncs fail       founding.rs  how the fleet begins
+//!        \             |                 plan.rs      all of it, from the seed
+//!         \            |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
 //!  device.rs x5    gateway.rs x2       node.rs x3, and one that joins
@@ -42,6 +43,7 @@ mod device;
 mod doors;
 mod failing;
 mod faults;
+mod founding;
 mod gateway;
 mod history;
 mod hosts;
@@ -175,12 +177,12 @@ impl World {
     fn new(seed: u64, keys: &SimKeys) -> Self {
         let mut random = Random::new(seed);
         let shard_count = 1 + random.below(3) as u32;
-        let Plan { faults, over_ms, operator, doors, releases } = Plan::of(seed, &mut random);
+        let Plan { faults, over_ms, operator, doors, releases, founding } = Plan::of(seed, &mut random);
         let network = Network::new(HOSTS.count());
         let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
         for host in 0..HOSTS.nodes + HOSTS.gateways {
-            let at_ms = START_MS + outside.up_to(STARTS_MS);
-            outside.agenda.plan(at_ms, Due::Start(host));
+            let after_ms = founding.starts_ms(host).unwrap_or_else(|| outside.up_to(STARTS_MS));
+            outside.agenda.plan(START_MS + after_ms, Due::Start(host));
         }
         for (number, planned) in faults.iter().enumerate() {
             outside.agenda.plan(START_MS + planned.at_ms, Due::Fault(number));
@@ -352,6 +354,8 @@ impl World {
             let (crash, away_ms) = self.torn[host];
             let loses_power = self.node_mut(host).loses_power();
             self.crash(host, if loses_power { Crash::PowerKeepsNothing } else { crash }, away_ms);
+        } else if self.node_mut(host).is_refused() {
+            self.end_refused(host);
         } else {
             self.watch_elections(host);
             self.watch_lost(host);
@@ -575,6 +579,9 @@ impl World {
         self.devices.iter().for_each(|device| tried += device.tried);
         tried.starts_refused = self.nodes.iter().map(|node| node.starts_refused).sum();
         tried.syncs_failed = self.nodes.iter().map(|node| node.syncs_failed).sum();
+        self.nodes.iter().for_each(|node| node.count_begins(&mut tried));
+        let has_begun = self.nodes[..HOSTS.nodes].iter().all(NodeHost::has_founded);
+        tried.fleets_begun = u64::from(has_begun);
         tried.overtaken = self.outside.network.overtaken;
         tried
     }

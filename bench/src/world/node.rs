@@ -1,6 +1,6 @@
 //! A storage node: the real one on a simulated disk, and around it what its driver and its links' tasks do
 //! (`storage-node/src/server/`), which are bound to sockets and cannot be here: the driver here, the links in
-//! `node/links.rs`, and which of them count in `node/newest.rs`.
+//! `node/links.rs`, which of them count in `node/newest.rs`, and what is before all of it in `node/founding.rs`.
 //!
 //! ```text
 //! bytes -> frames -> link half -> StorageCore -> link half -> frames -> bytes
@@ -8,6 +8,7 @@
 //!               log, store, reads, maintenance: rounds with delays of their own
 //! ```
 
+mod founding;
 mod links;
 mod newest;
 
@@ -21,6 +22,7 @@ use super::plan;
 use super::releases::Releases;
 use super::zones::Zones;
 use bytes::Bytes;
+use founding::Begins;
 use newest::{NewestLinks, PeerCore};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -94,6 +96,8 @@ pub struct NodeHost {
     lost: Option<Back>,
     /// Starts that it refused for that.
     pub starts_refused: u64,
+    /// How its fleet begins, as far as it is in that.
+    begins: Begins,
     /// What the program on the machine speaks: that of the next start.
     installed: Versions,
     /// Why it did not start, or ended by itself: only a full disk and a failed sync are good reasons.
@@ -210,6 +214,7 @@ impl NodeHost {
             syncs_failed: 0,
             lost: None,
             starts_refused: 0,
+            begins: Begins::plan(seed, host),
             installed: Releases::plan(seed).of(host),
             failure: None,
         }
@@ -250,9 +255,9 @@ impl NodeHost {
         misplaced.map(|what| format!("host {host}: {what}")).collect()
     }
 
-    /// Whether its process runs.
+    /// Whether its process runs, be it that it waits for its fleet to begin.
     pub fn is_up(&self) -> bool {
-        self.running.is_some()
+        self.running.is_some() || self.begins.asking.is_some()
     }
 
     /// Whether it lost its disk, and with it all that others count on.
@@ -260,9 +265,9 @@ impl NodeHost {
         self.lost.is_some()
     }
 
-    /// Whether it lost its disk and does not run any more.
+    /// Whether it lost its disk and is no node of the fleet any more.
     pub fn is_gone(&self) -> bool {
-        matches!(self.lost, Some(Back::Never | Back::AsBefore))
+        matches!(self.lost, Some(Back::Never | Back::AsBefore | Back::NewFleet))
     }
 
     /// Shards of which it says itself that it has forgotten them.
@@ -300,13 +305,23 @@ impl NodeHost {
         if self.lost == Some(Back::Never) {
             return;
         }
-        let cores = 1 + outside.up_to(1) as usize;
-        let failed_syncs = self.disk.failed_syncs();
         self.life += 1;
         self.clock = self.wall;
+        if !self.asks_first(outside) {
+            self.start_node(outside);
+        }
+    }
+
+    /// Nobody is to be asked, or all have answered: the node itself.
+    fn start_node(&mut self, outside: &mut Outside) {
+        let cores = 1 + outside.up_to(1) as usize;
+        let failed_syncs = self.disk.failed_syncs();
         let mut node = match SimNode::start(&self.config, cores, &self.disk, &self.rows) {
             Ok(_) if self.lost == Some(Back::AsBefore) => {
                 return self.failed("starts from an empty disk, and does not say so".to_owned(), outside);
+            }
+            Ok(_) if self.lost == Some(Back::NewFleet) => {
+                return self.failed("lost its disk, and begins a fleet again".to_owned(), outside);
             }
             Ok(node) => node,
             Err(_) if self.disk.is_stopped() => return,
@@ -316,7 +331,10 @@ impl NodeHost {
             }
             Err(error) => return self.failed(format!("does not start: {error}"), outside),
         };
-        self.config.beginning = Beginning::Known;
+        self.begins.has_begun = true;
+        if !self.begins.is_founded || self.config.beginning == Beginning::Join {
+            self.config.beginning = Beginning::Known;
+        }
         let woken = Arc::new(AtomicBool::new(true));
         let mut wanted = BTreeMap::new();
         for core in 0..cores {
@@ -419,6 +437,7 @@ impl NodeHost {
 
     /// The process is gone, and the disk keeps what it keeps.
     pub fn crash(&mut self, crash: Crash) {
+        self.begins.end(&self.disk);
         self.disk.stop();
         self.life += 1;
         self.running = None;
@@ -434,7 +453,11 @@ impl NodeHost {
         self.disk = SimDisk::new(root.path());
         self.rows = SimStore::new(&self.disk);
         self.config.data_dir = root.path().join("data");
-        self.config.beginning = if back == Back::Joining { Beginning::Join } else { Beginning::Known };
+        self.config.beginning = match back {
+            Back::Never | Back::AsBefore => Beginning::Known,
+            Back::Joining => Beginning::Join,
+            Back::NewFleet => Beginning::NewFleet,
+        };
         self._root = root;
         (self.is_full, self.is_failing) = (false, false);
         self.lost = Some(back);
@@ -442,6 +465,9 @@ impl NodeHost {
 
     /// The process is asked to stop.
     pub fn leave(&mut self, outside: &mut Outside) {
+        if self.leave_while_asking(outside) {
+            return;
+        }
         let Some(running) = &mut self.running else { return };
         running.leaves_by_ms = Some(outside.now_ms + LEAVE_MS_MAX);
         running.node.leave();
@@ -450,6 +476,9 @@ impl NodeHost {
 
     /// Whether it was asked to stop, and has handed over all it could, or waited for long enough.
     pub fn has_left(&mut self, now_ms: u64) -> bool {
+        if self.has_left_asking() {
+            return true;
+        }
         let Some(running) = &mut self.running else { return false };
         running.leaves_by_ms.is_some_and(|by_ms| now_ms >= by_ms || running.node.has_left())
     }
@@ -466,6 +495,9 @@ impl NodeHost {
 
     /// The loops' turn, if this is the one that was planned.
     pub fn turn(&mut self, outside: &mut Outside) {
+        if self.begins.asking.is_some() {
+            return self.go_on_asking(outside);
+        }
         let Some(running) = &mut self.running else { return };
         if running.turn_at_ms != Some(outside.now_ms) {
             return;
@@ -521,6 +553,9 @@ impl NodeHost {
 
     /// Something arrived.
     pub fn arrived(&mut self, (id, side): (ConnectionId, Side), parcel: Parcel, outside: &mut Outside) {
+        if self.begins.asking.is_some() {
+            return self.hear_while_asking((id, side), parcel, outside);
+        }
         let now_ms = self.clock.at(outside.now_ms);
         let Some(running) = &mut self.running else { return };
         let is_well = match (parcel, side) {
@@ -547,6 +582,9 @@ impl NodeHost {
     /// The process goes on after a pause since this time: in half of the cases it had begun a turn and read the clock. What
     /// waits for it comes while that turn has not gone on yet: its other cores and threads read, and hand on, at once.
     pub fn resume(&mut self, since_ms: u64, outside: &mut Outside) {
+        if self.resume_asking(outside) {
+            return;
+        }
         let Some(running) = &mut self.running else { return };
         running.turn_at_ms = None;
         running.woken.store(true, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::doors::Doors;
 use super::faults::{self, Planned};
+use super::founding::Founding;
 use super::operator::Operator;
 use super::releases::Releases;
 use super::{HOSTS, failing, pauses, quiet};
@@ -27,6 +28,8 @@ pub(super) struct Plan {
     pub doors: Doors,
     /// Who speaks what.
     pub releases: Releases,
+    /// How the fleet begins.
+    pub founding: Founding,
 }
 
 impl Plan {
@@ -34,16 +37,17 @@ impl Plan {
     pub fn of(seed: u64, random: &mut Random) -> Self {
         let mut faults = faults::plan(seed, HOSTS, random);
         let (mut operator, mut doors) = (Operator::plan(seed), Doors::plan(seed));
-        let mut releases = Releases::plan(seed);
+        let (mut releases, mut founding) = (Releases::plan(seed), Founding::plan(seed));
         let wishes_ms = operator.over_ms();
         faults.append(&mut operator.faults);
         faults.append(&mut doors.faults);
         faults.append(&mut releases.faults);
+        faults.append(&mut founding.faults);
         faults.extend(quiet::plan(seed));
         faults.extend(pauses::plan(seed));
         faults.extend(failing::plan(seed));
         let ends_ms = faults.iter().map(|planned| planned.at_ms + planned.lasts_ms);
         let over_ms = ends_ms.max().unwrap_or(0).max(wishes_ms);
-        Self { faults, over_ms, operator, doors, releases }
+        Self { faults, over_ms, operator, doors, releases, founding }
     }
 }

@@ -16,10 +16,18 @@ pub struct Tried {
     pub leaders_replaced: u64,
     /// Storage nodes that ended, or did not start, since a sync of their log failed.
     pub syncs_failed: u64,
+    /// Fleets that began when all of their first nodes had asked each other.
+    pub fleets_begun: u64,
+    /// First nodes whose processes went before that, while they waited for the others or in the middle of a step.
+    pub begins_cut: u64,
+    /// Answers to first nodes of others that ran already and knew their folders.
+    pub folders_known: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
     pub starts_refused: u64,
+    /// Starts of such a node as one of a new fleet. Each was refused by another one.
+    pub begins_refused: u64,
     /// Runs in which such a node was started as a new one, under its old id, and said that it has forgotten.
     pub forgotten: u64,
     /// Gateways that were asked to leave, and left.
@@ -47,8 +55,12 @@ impl AddAssign for Tried {
         self.pauses += other.pauses;
         self.leaders_replaced += other.leaders_replaced;
         self.syncs_failed += other.syncs_failed;
+        self.fleets_begun += other.fleets_begun;
+        self.begins_cut += other.begins_cut;
+        self.folders_known += other.folders_known;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
+        self.begins_refused += other.begins_refused;
         self.forgotten += other.forgotten;
         self.drained += other.drained;
         self.sent_on += other.sent_on;
@@ -64,12 +76,16 @@ impl AddAssign for Tried {
 impl fmt::Display for Tried {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { doubled, overtaken, pauses, leaders_replaced, disks_lost, .. } = self;
-        let Self { syncs_failed, starts_refused, forgotten, drained, cursors, .. } = self;
+        let Self { syncs_failed, starts_refused, begins_refused, forgotten, drained, cursors, .. } = self;
+        let Self { fleets_begun, begins_cut, folders_known, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
         write!(formatter, "{syncs_failed} ends by a failed sync, ")?;
+        write!(formatter, "{fleets_begun} fleets begun ({begins_cut} first nodes went before, ")?;
+        write!(formatter, "{folders_known} folders known to who ran already), ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
+        write!(formatter, "{begins_refused} as of a new fleet, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
         write!(formatter, "{drained} gateways left, {sent_on} devices sent on ({followed} followed), ")?;
         write!(formatter, "{put_off} put off, {cursors} cursors moved, {old_links} runs with old links, ")?;

@@ -7,8 +7,9 @@
 //!   live -> recovers, finishes, and the ledger checks every promise
 //! ```
 //!
-//! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself. [`SnapshotReceiver`] is
-//! what a node does with the snapshot of one shard, and nothing else: `snapshots/trial.rs`.
+//! [`SimNode`] is the same node for a simulation of a cluster, which says what happens next by itself. [`SimFounding`] is
+//! what it is before its fleet begins. [`SnapshotReceiver`] is what a node does with the snapshot of one shard, and nothing
+//! else: `snapshots/trial.rs`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::should_implement_trait, missing_docs)]
 
 mod random;
@@ -17,6 +18,7 @@ mod names;
 mod disk;
 mod store;
 pub(crate) mod blocks;
+mod founding;
 mod host;
 #[cfg(test)]
 mod ledger;
@@ -29,7 +31,9 @@ mod tests;
 
 pub use crate::replication::{Standing, TICK_MS};
 pub use crate::snapshots::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
+pub use crate::worker::NextRound;
 pub use disk::{Crash, SYNC_ERROR, SimCursor, SimDisk, SimFile};
+pub use founding::SimFounding;
 pub use host::SimNode;
 #[cfg(test)]
 pub use node::Ended;

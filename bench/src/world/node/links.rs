@@ -9,10 +9,8 @@ use crate::world::outside::Outside;
 use bytes::{Bytes, BytesMut};
 use storage_node::{LinkOutput, LinkPeer, PeerMessage, StorageConfig};
 use wire_protocol::frame::{FrameDecoder, encode_message};
-use wire_protocol::internal::{
-    Fleet, LinkHello, LinkRequestFrame, LinkResponseFrame, LinkWelcome, link_hello,
-};
-use wire_protocol::limits::{LINK_CREDITS, LINK_FRAME_BYTES_MAX};
+use wire_protocol::internal::{Fleet, LinkHello, LinkRequestFrame, LinkResponseFrame, link_hello};
+use wire_protocol::limits::LINK_FRAME_BYTES_MAX;
 use wire_protocol::link::{CallerEvent, CallerLink, ServingEvent, ServingLink, Versions, decode};
 
 impl Caller {
@@ -59,15 +57,7 @@ impl Running {
     }
 
     pub(super) fn accept(&mut self, id: ConnectionId, core: usize, now_ms: u64) {
-        let owner = self.node.core(core);
-        let welcome = LinkWelcome {
-            version: 0,
-            node_id: owner.node_id(),
-            epoch: owner.epoch(),
-            credits: LINK_CREDITS,
-            shard_count: owner.shard_count(),
-            ..LinkWelcome::default()
-        };
+        let welcome = self.node.core(core).welcome();
         let half = ServingLink::speaking(self.versions, welcome, now_ms);
         let decoder = FrameDecoder::new(LINK_FRAME_BYTES_MAX);
         self.serving.insert(id, Serving { core, half, decoder, link: None, peer: None, version: 0 });
@@ -146,6 +136,9 @@ impl Running {
                         incarnation: hello.incarnation,
                         core: hello.core,
                     }));
+                    if hello.role() == link_hello::Role::Storage {
+                        half.set_caller_folder(owner.folder_of(hello.peer_id));
+                    }
                 }
                 (ServingEvent::Request(request), Some(link)) => owner.receive(link, request),
                 (ServingEvent::Feed(batch), _) => owner.receive_from_peer(now_ms, PeerMessage::Batch(batch)),

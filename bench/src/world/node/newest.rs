@@ -3,6 +3,7 @@
 
 use crate::world::network::ConnectionId;
 use std::collections::BTreeMap;
+use storage_node::sim::SimFounding;
 use wire_protocol::internal::link_hello;
 use wire_protocol::link::ServingEvent;
 
@@ -18,6 +19,7 @@ impl NewestLinks {
     pub fn counts(&mut self, id: ConnectionId, peer: &mut Option<PeerCore>, event: &ServingEvent) -> bool {
         if let ServingEvent::Hello(hello) = event
             && hello.role() == link_hello::Role::Storage
+            && !SimFounding::is_question(hello)
             && peer.is_none()
         {
             let of = *peer.insert((hello.peer_id, hello.core));
