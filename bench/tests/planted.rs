@@ -24,6 +24,9 @@ fn expected(plant: Plant) -> (&'static [&'static str], u64) {
         Plant::LostVote => (&["elections"], 240),
         // A node does not start: its log begins behind its rows.
         Plant::CutWithoutSync => (&["heals"], 60),
+        // Whether a node whose disk was lost begins a fleet again is looked at by itself: what it has promised before need not
+        // be asked for again.
+        Plant::BeginsAgain => (&["heals"], 160),
     }
 }
 
@@ -71,6 +74,11 @@ fn read_from_a_leader_of_before() {
 #[test]
 fn a_vote_that_is_not_written() {
     is_found(Plant::LostVote);
+}
+
+#[test]
+fn a_node_that_lost_its_folder_begins_again() {
+    is_found(Plant::BeginsAgain);
 }
 
 #[test]

@@ -23,17 +23,20 @@ pub enum Plant {
     LostVote,
     /// The log is cut behind rows that were not synced.
     CutWithoutSync,
+    /// A node that lost its folder begins a fleet beside those that knew another one of it.
+    BeginsAgain,
 }
 
 #[cfg(feature = "plants")]
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::AckBeforeQuorum,
         Self::NoDedupAfterFailover,
         Self::StaleRead,
         Self::LostVote,
         Self::CutWithoutSync,
+        Self::BeginsAgain,
     ];
 
     /// As a command line says it.
@@ -44,6 +47,7 @@ impl Plant {
             Self::StaleRead => "stale-read",
             Self::LostVote => "lost-vote",
             Self::CutWithoutSync => "cut-without-sync",
+            Self::BeginsAgain => "begins-again",
         }
     }
 
