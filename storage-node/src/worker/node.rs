@@ -248,14 +248,14 @@ pub(crate) fn open_node(
     let map = ShardMap::new(config, cores)?;
     let owner = Owner::of(config, &map);
     let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
-    let mut founders = Founders::read(disk, &config.data_dir)?;
+    let founders = Founders::read(disk, &config.data_dir)?;
+    let mut begins = founders.clone();
     let store = open_store(&folder.rows())?;
     folder.claim()?;
     if founders.has_begun() && disk.names(&folder.log()).map_or(true, |names| names.is_empty()) {
         return Err(StartError::DataFolder { file: folder.log(), detail: LOST.to_owned() });
     }
     let log = Arc::new(Log::open_on(disk.clone(), &folder.log(), &config.log)?);
-    founders.begin(disk, &config.data_dir)?;
     let epoch = getrandom::u64().map_err(|error| StartError::Io {
         what: "draw the node's epoch".to_owned(),
         error: std::io::Error::other(error.to_string()),
@@ -285,6 +285,7 @@ pub(crate) fn open_node(
         // Behind all that may refuse the start, which leaves the files as they were.
         shared.log.make_durable()?;
     }
+    begins.begin(disk, &config.data_dir)?;
     Ok((shared, opened))
 }
 
