@@ -25,18 +25,24 @@ pub enum Plant {
     CutWithoutSync,
     /// A node that lost its folder begins a fleet beside those that knew another one of it.
     BeginsAgain,
+    /// A turn judges what it has taken by the time that it read before: a lease as if it were no later than its question.
+    OneClockReading,
+    /// A sync of the log that fails is taken for one that did not.
+    ForgottenSync,
 }
 
 #[cfg(feature = "plants")]
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::AckBeforeQuorum,
         Self::NoDedupAfterFailover,
         Self::StaleRead,
         Self::LostVote,
         Self::CutWithoutSync,
         Self::BeginsAgain,
+        Self::OneClockReading,
+        Self::ForgottenSync,
     ];
 
     /// As a command line says it.
@@ -48,6 +54,8 @@ impl Plant {
             Self::LostVote => "lost-vote",
             Self::CutWithoutSync => "cut-without-sync",
             Self::BeginsAgain => "begins-again",
+            Self::OneClockReading => "one-clock-reading",
+            Self::ForgottenSync => "forgotten-sync",
         }
     }
 
