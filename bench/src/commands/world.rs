@@ -53,7 +53,7 @@ fn one(plant: Option<Plant>, seed: u64, shows: bool) -> ExitCode {
             println!(
                 "seed {seed}:{wishes} {} messages, {} faults, {} moves, {} simulated seconds, history {:016x}: every promise was kept",
                 outcome.messages,
-                outcome.faults,
+                outcome.faults.len(),
                 outcome.moves,
                 outcome.simulated_ms / 1_000,
                 outcome.history.fingerprint()
@@ -87,7 +87,7 @@ fn many(plant: Option<Plant>, seeds: Range<u64>, threads: usize) -> ExitCode {
     };
     let ended = run_many_with(plant, seeds, threads, &|_, outcome| {
         messages.fetch_add(outcome.messages as u64, Ordering::Relaxed);
-        faults.fetch_add(outcome.faults as u64, Ordering::Relaxed);
+        faults.fetch_add(outcome.faults.len() as u64, Ordering::Relaxed);
         moves.fetch_add(outcome.moves as u64, Ordering::Relaxed);
         simulated_ms.fetch_add(outcome.simulated_ms, Ordering::Relaxed);
         *tried.lock().unwrap_or_else(PoisonError::into_inner) += outcome.tried;

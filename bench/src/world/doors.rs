@@ -19,7 +19,7 @@ use ::gateway::fleet::{FleetView, Peer};
 use std::ops::Range;
 
 /// Of 32 seeds in a row those whose gateways let in few at once: most of them without faults that are aimed at leaders,
-/// which need devices at both gateways, and none that is kept since it once failed; as all that follows.
+/// which need devices at both gateways, and none that was kept before there was this; as all that follows.
 const PACED: [u64; 3] = [12, 16, 20];
 /// Those in which a gateway leaves.
 const LEAVING: [u64; 4] = [7, 16, 26, 28];

@@ -15,8 +15,8 @@ use super::{HOSTS, World};
 use crate::workload::random::Random;
 use std::ops::Range;
 
-/// Of 32 seeds in a row those in which any server pauses, and those in which leaders do: none that is kept since it once
-/// failed, and none of the latter with quiet or a lost disk.
+/// Of 32 seeds in a row those in which any server pauses, and those in which leaders do: none that was kept before there
+/// was this, and none of the latter with quiet or a lost disk.
 const ANYWHERE: [u64; 6] = [3, 15, 16, 20, 21, 25];
 const OF_LEADERS: [u64; 4] = [17, 19, 27, 31];
 /// Makes another stream of a seed.

@@ -8,7 +8,7 @@ use super::releases::Releases;
 use super::{HOSTS, failing, pauses, quiet};
 use crate::workload::random::Random;
 
-/// Of 32 seeds in a row those of which none is kept since it once failed (`bench/tests/world.rs`).
+/// Of 32 seeds in a row those of which none was kept for anything that others have, too (`bench/tests/world.rs`).
 const FREE: [u64; 14] = [3, 5, 7, 15, 16, 17, 18, 19, 20, 21, 24, 25, 27, 31];
 
 /// Whether what all devices do may be another thing than when seeds were kept: it makes another run of a seed.

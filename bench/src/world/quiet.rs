@@ -12,7 +12,7 @@ use std::ops::Range;
 use wire_protocol::internal::Fleet;
 
 /// Of 32 seeds in a row those with some quiet in the middle: none with faults that are aimed at leaders, which put devices in
-/// haste, and none that is kept since it once failed.
+/// haste, and none that was kept before there was this.
 const OF_THIRTY_TWO: [u64; 5] = [12, 20, 24, 26, 28];
 /// Makes another stream of a seed.
 const STREAM: u64 = 0x7175_6965_745f_5f5f;

@@ -10,7 +10,7 @@ use crate::workload::random::Random;
 use std::ops::Range;
 use wire_protocol::link::Versions;
 
-/// Of 32 seeds in a row those with an old server: of each kind of faults, and none that is kept since it once failed.
+/// Of 32 seeds in a row those with an old server: of each kind of faults, and none that was kept before there was this.
 const OF_THIRTY_TWO: [u64; 4] = [6, 15, 20, 25];
 /// Makes another stream of a seed.
 const STREAM: u64 = 0x7265_6c65_6173_6573;

@@ -17,7 +17,7 @@ pub struct Outcome {
     /// Messages that were acknowledged.
     pub messages: usize,
     /// Faults that came.
-    pub faults: usize,
+    pub faults: Vec<Planned>,
     /// Nodes that came or went.
     pub wishes: Vec<Wished>,
     /// Shards that moved.
@@ -100,7 +100,7 @@ pub fn run_with(plant: Option<Plant>, seed: u64) -> Result<Outcome, Box<Failure>
         return Err(Box::new(Failure { seed, plant, broken, faults, wishes, history, ends }));
     }
     let (moves, tried) = (world.fleet.moves, world.tried());
-    Ok(Outcome { messages, faults: faults.len(), wishes, moves, tried, simulated_ms, history })
+    Ok(Outcome { messages, faults, wishes, moves, tried, simulated_ms, history })
 }
 
 /// Runs seeds on so many threads, until the first failure: that of the lowest seed that was begun. `told` hears of

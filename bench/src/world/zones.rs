@@ -40,7 +40,7 @@ impl Zones {
         let zone = |place: usize| match kind {
             0 => "",
             1 => NAMES[0],
-            // No seed that a test names is of this kind: what those once found they still try.
+            // No seed is of this kind that a test named before there were zones.
             5 => LATE[place],
             _ if place == HOSTS.nodes => NAMES.get(joins_in).copied().unwrap_or(""),
             _ => NAMES[place % NAMES.len()],
