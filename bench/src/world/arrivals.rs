@@ -1,9 +1,10 @@
 //! What arrives twice. The network itself doubles nothing, as TCP does not; but whoever lost a connection does not know what
-//! came over it, and says again over the next one what was not answered. Counted are messages of devices at gateways.
+//! came over it, and says again over the next one what was not answered. Counted are messages of devices at gateways; one
+//! that was refused has its answer, and is sent again for that.
 
 use super::device::message_of;
 use super::network::ConnectionId;
-use super::story::Story;
+use super::story::{Message, Story};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use wire_protocol::frame::FrameDecoder;
@@ -14,8 +15,8 @@ use wire_protocol::v1::{ClientFrame, client_frame};
 /// What came to gateways so far.
 #[derive(Default)]
 pub(super) struct Arrivals {
-    /// By message: over which connection it came last.
-    over: BTreeMap<usize, ConnectionId>,
+    /// By message: over which connection it came last, and after how many refusals.
+    over: BTreeMap<usize, (ConnectionId, u64)>,
     decoders: BTreeMap<ConnectionId, FrameDecoder>,
 }
 
@@ -31,9 +32,10 @@ impl Arrivals {
                 continue;
             };
             let message = message_of(send.client_message_id);
-            let before = self.over.insert(message, over);
-            let is_again = before.is_some_and(|before| before != over);
-            doubled += u64::from(is_again && story.messages[message].seq.is_none());
+            let Message { seq, refusals, .. } = &story.messages[message];
+            let before = self.over.insert(message, (over, *refusals));
+            let is_again = before.is_some_and(|(before, refused)| before != over && refused == *refusals);
+            doubled += u64::from(is_again && seq.is_none());
         }
         doubled
     }
@@ -65,13 +67,16 @@ mod tests {
         let mut connect = || network.connect(0, line, &mut random, &mut agenda);
         let (mut arrivals, mut story) = (Arrivals::default(), Story::new(0));
         let message = story.write(0, 0);
-        let (first, second, third) = (connect(), connect(), connect());
+        let [first, second, third, fourth, fifth] = [(); 5].map(|()| connect());
         let half = sent().len() / 2;
         assert_eq!(arrivals.doubled(first, &sent().slice(..half), &story), 0);
         assert_eq!(arrivals.doubled(first, &sent().slice(half..), &story), 0);
         assert_eq!(arrivals.doubled(first, &sent(), &story), 0, "it repeats over the same one");
         assert_eq!(arrivals.doubled(second, &sent(), &story), 1);
+        story.messages[message].refusals = 1;
+        assert_eq!(arrivals.doubled(third, &sent(), &story), 0, "it was refused");
+        assert_eq!(arrivals.doubled(fourth, &sent(), &story), 1, "it was not refused again");
         story.messages[message].seq = Some(1);
-        assert_eq!(arrivals.doubled(third, &sent(), &story), 0, "it has its answer");
+        assert_eq!(arrivals.doubled(fifth, &sent(), &story), 0, "it has its answer");
     }
 }

@@ -27,6 +27,8 @@ pub struct Message {
     pub room: usize,
     /// Its number, once it was acknowledged.
     pub seq: Option<u64>,
+    /// How often its device was told that it was refused, and is to be sent again.
+    pub refusals: u64,
     /// Any bytes; no other message has the same.
     pub body: Bytes,
 }
@@ -68,7 +70,7 @@ impl Story {
         let message = self.messages.len();
         let body = self.new_body(message);
         self.written.insert(body.clone(), message);
-        self.messages.push(Message { device, room, seq: None, body });
+        self.messages.push(Message { device, room, seq: None, refusals: 0, body });
         self.tell(Event::Sent { message, device, room });
         message
     }

@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 /// Counts of one run, or of many.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tried {
-    /// Messages of devices that came to a gateway and had come before, over a connection that was lost since.
+    /// Messages of devices that came to a gateway and had come before, over a connection that was lost before the answer came.
     pub doubled: u64,
     /// Parcels that came after some of the connection that had taken the place of theirs.
     pub overtaken: u64,

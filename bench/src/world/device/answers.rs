@@ -137,12 +137,16 @@ impl Device {
             (Wish::Sync, server_frame::Body::SyncPage(page)) => {
                 self.synced(asked.begun, page, story, outside)
             }
-            (Wish::Read { room, after }, server_frame::Body::HistoryPage(page)) => {
+            (Wish::Read { room, after }, server_frame::Body::HistoryPage(page))
+                if story.room(&page.conversation_id) == Some(room) =>
+            {
                 let entries = page.entries.iter().map(|entry| story.seen(entry)).collect();
                 let (begun, head) = (asked.begun, page.head_seq);
                 story.tell(Event::Read { begun, device, room, after, head, entries });
             }
-            (Wish::Whole { room, mut entries }, server_frame::Body::HistoryPage(page)) => {
+            (Wish::Whole { room, mut entries }, server_frame::Body::HistoryPage(page))
+                if story.room(&page.conversation_id) == Some(room) =>
+            {
                 let is_empty = page.entries.is_empty();
                 entries.extend(page.entries.iter().map(|entry| story.seen(entry)));
                 if is_empty || entries.last().is_some_and(|last| last.seq >= page.head_seq) {
@@ -164,6 +168,9 @@ impl Device {
         if !error.retryable && !is_early {
             let what = format!("{}: {error:?}", short(&wish));
             return story.tell(Event::Refused { device: self.number, what });
+        }
+        if let Wish::Send(message) = &wish {
+            story.messages[*message].refusals += 1;
         }
         let after_ms = u64::from(error.retry_after_ms).max(AGAIN_MS);
         self.wish(outside.now_ms + after_ms, wish);

@@ -1,18 +1,30 @@
 //! Acknowledged is durable: whoever is in the room finds the message at the end, under the number that was told. And nothing
-//! is there, or is ever seen, that nobody wrote.
+//! is there, or is ever seen, that nobody wrote, or that was written to another room.
 
 use crate::world::history::{Event, History, NOBODYS};
 use std::collections::BTreeMap;
 
 pub(super) fn check(history: &History) -> Result<(), String> {
-    let mut wholes = BTreeMap::new();
+    let (mut wholes, mut written) = (BTreeMap::new(), BTreeMap::new());
     for event in &history.events {
         if let Event::Whole { device, room, entries } = event {
             wholes.insert((*room, *device), entries);
         }
+        if let Event::Sent { message, room, .. } = event {
+            written.insert(*message, *room);
+        }
         let (room, entries) = History::seen(event);
-        if let Some(entry) = entries.iter().find(|entry| entry.message == Some(NOBODYS)) {
-            return Err(format!("entry {} of room {room} has a body that nobody wrote", entry.seq));
+        for entry in entries {
+            let Some(message) = entry.message else { continue };
+            if message == NOBODYS {
+                return Err(format!("entry {} of room {room} has a body that nobody wrote", entry.seq));
+            }
+            if let Some(other) = written.get(&message).filter(|other| **other != room) {
+                let seq = entry.seq;
+                return Err(format!(
+                    "entry {seq} of room {room} is message {message}, which was written to room {other}"
+                ));
+            }
         }
     }
     for event in &history.events {

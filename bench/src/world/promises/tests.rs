@@ -59,9 +59,12 @@ fn a_good_history_is_good() {
 #[test]
 fn each_checker_finds_its_own() {
     let both = [entry(1, 7), entry(2, 8)];
+    let sent = |room| Event::Sent { message: 7, device: 0, room };
+    assert_eq!(judged([sent(0)].into_iter().chain(good()).collect()), "kept");
     for (promise, events) in [
         ("durable", with(8, whole(1, &both[..1]))),
         ("durable", with(5, Event::Live { device: 0, room: 0, entry: entry(3, NOBODYS) })),
+        ("durable", [sent(1)].into_iter().chain(good()).collect()),
         ("order", with(8, whole(1, &both[1..]))),
         ("order", with(5, synced(0, &[entry(1, 8)]))),
         ("order", with(2, Event::Acked { message: 8, room: 0, seq: 2, time_ms: 5 })),
