@@ -390,7 +390,8 @@ impl SimDisk {
     pub fn read_text(&self, file: &Path) -> io::Result<String> {
         let state = self.state();
         let file = state.names.file(file)?;
-        String::from_utf8(state.files[file].now.clone()).map_err(io::Error::other)
+        let text = String::from_utf8(state.files[file].now.clone());
+        text.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     pub fn write_synced(self: &Arc<Self>, path: &Path, text: &str) -> io::Result<()> {

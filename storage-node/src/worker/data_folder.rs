@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! node.toml   format, node id, shard count, the first shards: checked at every start
-//! founders.toml   of a fleet's first nodes: their folders (`founders.rs`)
+//! founders.toml   of a fleet's first nodes: their folders (`founders.rs`); both end with a checksum (`sealed.rs`)
 //! rows/       the store; its LOCK file keeps a second process out of the whole folder
 //! log/        the log
 //! snapshots/  of shards, from their leaders, that are being received and installed
 //! ```
 
 use super::node::StartError;
+use super::sealed::{Seal, check_as_written, damaged, sealed, unreadable, unsealed};
 use crate::config::{Beginning, StorageConfig};
 use crate::disk::Disk;
 use crate::placement::ShardMap;
@@ -89,6 +90,8 @@ pub(crate) struct DataFolder {
     identity: Identity,
     is_replicated: bool,
     is_new: bool,
+    /// Whether its `node.toml` has a checksum.
+    seal: Seal,
 }
 
 impl DataFolder {
@@ -99,9 +102,9 @@ impl DataFolder {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
         let mut opened = Self::of(disk, folder, owner);
         let (file, is_replicated) = (opened.identity_file(), opened.is_replicated);
-        match opened.disk.read_text(&file) {
-            Ok(text) => opened.identity = opened.check(&text)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match read_whole(&opened.disk, &file)? {
+            Some(text) => (opened.identity, opened.seal) = opened.check(&text)?,
+            None => {
                 if opened.disk.exists(&opened.log()) {
                     let detail = "is missing beside a log: this is no whole data folder".to_owned();
                     return Err(StartError::DataFolder { file, detail });
@@ -115,7 +118,6 @@ impl DataFolder {
                 }
                 opened.is_new = true;
             }
-            Err(error) => return Err(failed("read", &file, error)),
         }
         Ok(opened)
     }
@@ -123,19 +125,27 @@ impl DataFolder {
     fn of(disk: Disk, folder: &Path, owner: Owner) -> Self {
         let Owner { node_id, shard_count, shards, copies, is_replicated } = owner;
         let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
-        Self { disk, folder: folder.to_owned(), identity, is_replicated, is_new: false }
+        let folder = folder.to_owned();
+        Self { disk, folder, identity, is_replicated, is_new: false, seal: Seal::Whole }
     }
 
-    fn check(&self, text: &str) -> Result<Identity, StartError> {
+    fn check(&self, text: &str) -> Result<(Identity, Seal), StartError> {
         let file = self.identity_file();
         let wrong = |detail: String| Err(StartError::DataFolder { file: file.clone(), detail });
-        let found: Identity = match toml::from_str(text) {
+        let (content, seal) = match unsealed(text) {
             Ok(found) => found,
-            Err(error) => return wrong(format!("does not say whose folder this is: {error}")),
+            Err(damage) => return wrong(damage),
+        };
+        let found: Identity = match toml::from_str(content) {
+            Ok(found) => found,
+            Err(error) => return wrong(unreadable(seal, "whose folder this is", &error)),
         };
         let expected = &self.identity;
         if found.format != expected.format {
             return wrong(format!("format {}, this program reads {}", found.format, expected.format));
+        }
+        if let Err(damage) = check_as_written(content, &found.to_text()) {
+            return wrong(damage);
         }
         if found.node_id != expected.node_id {
             return wrong(format!("node_id {}, the configuration says {}", found.node_id, expected.node_id));
@@ -145,7 +155,7 @@ impl DataFolder {
             return wrong(format!("shard_count {found}, the configuration says {expected}"));
         }
         if self.is_replicated {
-            return Ok(found);
+            return Ok((found, seal));
         }
         if found.shards != expected.shards {
             let (found, expected) = (&found.shards, &expected.shards);
@@ -157,7 +167,7 @@ impl DataFolder {
             let found = &found.copies;
             return wrong(format!("copies on nodes {found:?}, the configuration says that there are none"));
         }
-        Ok(found)
+        Ok((found, seal))
     }
 
     /// Whether nobody has claimed it before.
@@ -179,10 +189,10 @@ impl DataFolder {
         }
     }
 
-    /// Writes down whose folder it is, if it is new. To be called when the folder is locked, before anything is
-    /// put into the log.
+    /// Writes down whose folder it is, if it is new, and once more with a checksum, if an older release has written it.
+    /// To be called when the folder is locked, before anything is put into the log.
     pub fn claim(&self) -> Result<(), StartError> {
-        if !self.is_new {
+        if !self.is_new && self.seal == Seal::Whole {
             return Ok(());
         }
         write_whole(&self.disk, &self.identity_file(), &self.identity.to_text())
@@ -205,8 +215,24 @@ impl DataFolder {
     }
 }
 
-/// Writes a file (`….toml`) of a data folder so that it is there as a whole or not at all, in a folder that stays.
-pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), StartError> {
+/// The text that [`write_whole`] wrote, if there is one.
+pub(super) fn read_whole(disk: &Disk, file: &Path) -> Result<Option<String>, StartError> {
+    match disk.read_text(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => Ok(None),
+            // Its bytes are no text.
+            io::ErrorKind::InvalidData => {
+                Err(StartError::DataFolder { file: file.to_owned(), detail: damaged(&error.to_string()) })
+            }
+            _ => Err(failed("read", file, error)),
+        },
+    }
+}
+
+/// Writes a file (`….toml`) of a data folder, with its checksum, so that it is there as a whole or not at all, in a folder
+/// that stays.
+pub(super) fn write_whole(disk: &Disk, file: &Path, content: &str) -> Result<(), StartError> {
     let folder = file.parent().expect("a file in a folder");
     let unfinished = file.with_extension("toml.new");
     let write = || {
@@ -214,7 +240,7 @@ pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), St
         if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
             disk.sync_folder(above)?;
         }
-        disk.write_synced(&unfinished, text)?;
+        disk.write_synced(&unfinished, &sealed(content))?;
         disk.rename(&unfinished, file)?;
         disk.sync_folder(folder)
     };
@@ -227,7 +253,7 @@ pub(super) fn write_whole(disk: &Disk, file: &Path, text: &str) -> Result<(), St
 pub fn read_node_file(config: &StorageConfig, text: &str) -> Result<String, String> {
     let map = ShardMap::new(config, 1).map_err(|error| error.to_string())?;
     let folder = DataFolder::of(Disk::Real, &config.data_dir, Owner::of(config, &map));
-    folder.check(text).map(|identity| identity.to_text()).map_err(|error| error.to_string())
+    folder.check(text).map(|(found, _)| sealed(&found.to_text())).map_err(|error| error.to_string())
 }
 
 pub(super) fn failed(what: &str, file: &Path, error: io::Error) -> StartError {
@@ -237,6 +263,8 @@ pub(super) fn failed(what: &str, file: &Path, error: io::Error) -> StartError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::{SimDisk, real_folder};
+    use std::sync::Arc;
 
     #[test]
     fn an_identity_reads_back() {
@@ -246,5 +274,72 @@ mod tests {
         let alone = Identity { copies: Vec::new(), ..identity };
         assert!(!alone.to_text().contains("copies"), "as before there were any");
         assert_eq!(toml::from_str::<Identity>(&alone.to_text()), Ok(alone));
+    }
+
+    fn owner(is_replicated: bool) -> Owner {
+        let copies = if is_replicated { vec![vec![1, 2, 3], vec![2, 3, 4]] } else { Vec::new() };
+        Owner { node_id: 2, shard_count: 4, shards: vec![0, 3], copies, is_replicated }
+    }
+
+    fn opened(disk: &Arc<SimDisk>, folder: &Path, is_replicated: bool) -> Result<DataFolder, StartError> {
+        let disk = Disk::Simulated(Arc::clone(disk));
+        DataFolder::open(disk, folder, owner(is_replicated), Beginning::Known)
+    }
+
+    /// Every bit of a text.
+    fn bits(bytes: usize) -> impl Iterator<Item = (usize, u8)> {
+        (0..bytes).flat_map(|at| (0..8).map(move |bit| (at, bit)))
+    }
+
+    #[test]
+    fn a_bit_that_rots_in_the_identity_is_refused_by_its_name() {
+        for is_replicated in [false, true] {
+            let root = real_folder();
+            let disk = SimDisk::new(root.path());
+            let (folder, on) = (root.path().join("data"), Disk::Simulated(Arc::clone(&disk)));
+            let new = DataFolder::open(on, &folder, owner(is_replicated), Beginning::NewFleet);
+            let new = new.expect("it is new");
+            new.claim().expect("it writes");
+            let file = new.identity_file();
+            for (at, bit) in bits(disk.bytes_of(&file).len()) {
+                assert!(disk.flip(&file, at, bit));
+                let told = opened(&disk, &folder, is_replicated).expect_err("it rotted").to_string();
+                let is_named = told.starts_with(&format!("{}: is damaged: ", file.display()));
+                assert!(is_named, "byte {at}, bit {bit}: {told}");
+                assert!(disk.flip(&file, at, bit), "it is mended");
+            }
+            let known = opened(&disk, &folder, is_replicated).expect("as it was written");
+            assert_eq!((known.identity, known.is_new), (new.identity, false));
+        }
+    }
+
+    #[test]
+    fn an_identity_of_an_older_release_is_taken_and_gets_a_checksum() {
+        for is_replicated in [false, true] {
+            let root = real_folder();
+            let disk = SimDisk::new(root.path());
+            let (folder, on) = (root.path().join("data"), Disk::Simulated(Arc::clone(&disk)));
+            let older = DataFolder::of(on.clone(), &folder, owner(is_replicated)).identity.to_text();
+            let file = folder.join("node.toml");
+            on.create_folder(&folder).expect("it is made");
+            on.write_synced(&file, &older).expect("it writes");
+            for (at, bit) in bits(older.len()) {
+                assert!(disk.flip(&file, at, bit));
+                match opened(&disk, &folder, is_replicated) {
+                    Err(error) => assert!(error.to_string().contains("node.toml: "), "{error}"),
+                    // What no checksum stands for.
+                    Ok(_) => {
+                        let both = [older.as_bytes()[at], disk.bytes_of(&file)[at]];
+                        assert!(is_replicated && both.iter().all(u8::is_ascii_digit), "byte {at}, bit {bit}");
+                    }
+                }
+                assert!(disk.flip(&file, at, bit), "it is mended");
+            }
+            opened(&disk, &folder, is_replicated).expect("it is known").claim().expect("it writes");
+            assert_eq!(on.read_text(&file).expect("it reads"), sealed(&older));
+            let steps = disk.steps();
+            opened(&disk, &folder, is_replicated).expect("it is known").claim().expect("it is written");
+            assert_eq!(disk.steps(), steps, "it has a checksum");
+        }
     }
 }

@@ -11,15 +11,15 @@
 //! begun knows all others' folders before it votes or acknowledges anything, and as long as one of them is left nobody
 //! begins again in another folder. The price is that all first nodes must be there when a fleet begins.
 
-use super::data_folder::{DataFolder, LOST, Owner, failed, write_whole};
+use super::data_folder::{DataFolder, LOST, Owner, read_whole, write_whole};
 use super::node::StartError;
+use super::sealed::{Seal, check_as_written, unreadable, unsealed};
 use crate::config::{Beginning, StorageConfig};
 use crate::disk::Disk;
 use crate::placement::{OtherNode, ShardMap};
 use crate::plant::{self, Plant};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
 
@@ -38,6 +38,8 @@ pub(crate) struct Founders {
     first_copies: u32,
     /// There were votes and a log in this folder.
     has_begun: bool,
+    /// Whether the file has a checksum.
+    seal: Seal,
 }
 
 #[derive(Deserialize)]
@@ -55,31 +57,43 @@ impl Founders {
     /// As the folder says.
     pub fn read(disk: &Disk, folder: &Path) -> Result<Self, StartError> {
         let file = file_in(folder);
-        let text = match disk.read_text(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(failed("read", &file, error)),
-        };
-        let wrong = |detail: String| StartError::DataFolder { file: file.clone(), detail };
-        let Written { format, folder, others, first_copies, has_begun } =
-            toml::from_str(&text).map_err(|error| wrong(format!("does not say who began: {error}")))?;
-        match format {
-            FOUNDERS_FORMAT => {
-                Ok(Self { own: folder, others: others.into_iter().collect(), first_copies, has_begun })
-            }
-            _ => Err(wrong(format!("format {format}, this program reads {FOUNDERS_FORMAT}"))),
+        match read_whole(disk, &file)? {
+            Some(text) => Self::from_text(&text).map_err(|detail| StartError::DataFolder { file, detail }),
+            None => Ok(Self::default()),
         }
     }
 
-    fn write(&self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
-        let Self { own, others, first_copies, has_begun } = self;
+    fn from_text(text: &str) -> Result<Self, String> {
+        let (content, seal) = unsealed(text)?;
+        let written: Written =
+            toml::from_str(content).map_err(|error| unreadable(seal, "who began", &error))?;
+        let Written { format, folder, others, first_copies, has_begun } = written;
+        if format != FOUNDERS_FORMAT {
+            return Err(format!("format {format}, this program reads {FOUNDERS_FORMAT}"));
+        }
+        let others = others.into_iter().collect();
+        let founders = Self { own: folder, others, first_copies, has_begun, seal };
+        let own = founders.to_text();
+        // As it was written before anybody wrote down how copies are dealt out.
+        let is_without = first_copies == 0 && content == own.replace("first_copies = 0\n", "");
+        if !is_without {
+            check_as_written(content, &own)?;
+        }
+        Ok(founders)
+    }
+
+    fn to_text(&self) -> String {
+        let Self { own, others, first_copies, has_begun, .. } = self;
         let others: Vec<String> = others.iter().map(|(node, folder)| format!("[{node}, {folder}]")).collect();
-        let text = format!(
+        format!(
             "format = {FOUNDERS_FORMAT}\nfolder = {own}\nothers = [{}]\n\
              first_copies = {first_copies}\nhas_begun = {has_begun}\n",
             others.join(", ")
-        );
-        write_whole(disk, &file_in(folder), &text)
+        )
+    }
+
+    fn write(&self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
+        write_whole(disk, &file_in(folder), &self.to_text())
     }
 
     /// Whether there were votes and a log in this folder: without them the rest of it is worth nothing.
@@ -92,12 +106,12 @@ impl Founders {
         self.first_copies
     }
 
-    /// There is a log, of which nobody has been told anything yet.
+    /// There is a log, of which nobody has been told anything yet. What an older release wrote gets its checksum.
     pub fn begin(&mut self, disk: &Disk, folder: &Path) -> Result<(), StartError> {
-        if self.own == 0 || self.has_begun {
+        if self.own == 0 || (self.has_begun && self.seal == Seal::Whole) {
             return Ok(());
         }
-        self.has_begun = true;
+        (self.has_begun, self.seal) = (true, Seal::Whole);
         self.write(disk, folder)
     }
 
@@ -450,6 +464,52 @@ mod tests {
         let elsewhere = folder.path().join("elsewhere");
         Founders::default().begin(&on_disk, &elsewhere).expect("it writes nothing");
         assert!(!on_disk.exists(&file_in(&elsewhere)));
+    }
+
+    #[test]
+    fn a_bit_that_rots_in_the_founders_is_refused_by_its_name() {
+        let folder = real_folder();
+        let disk = SimDisk::new(folder.path());
+        let config = config(&folder.path().join("data"), 2);
+        founding(&disk, &config, 8);
+        let (on_disk, file) = (Disk::Simulated(Arc::clone(&disk)), file_in(&config.data_dir));
+        let mut founders = Founders::read(&on_disk, &config.data_dir).expect("it reads");
+        founders.others = [(1, 77), (3, 12_345_678_901)].into();
+        founders.begin(&on_disk, &config.data_dir).expect("it writes");
+        for at in 0..disk.bytes_of(&file).len() {
+            for bit in 0..8 {
+                assert!(disk.flip(&file, at, bit));
+                let told = Founders::read(&on_disk, &config.data_dir).expect_err("it rotted").to_string();
+                let is_named = told.starts_with(&format!("{}: is damaged: ", file.display()));
+                assert!(is_named, "byte {at}, bit {bit}: {told}");
+                assert!(disk.flip(&file, at, bit), "it is mended");
+            }
+        }
+        assert_eq!(Founders::read(&on_disk, &config.data_dir).expect("as it was written"), founders);
+    }
+
+    #[test]
+    fn founders_of_an_older_release_are_taken_and_get_a_checksum() {
+        let root = real_folder();
+        let (disk, folder) = (Disk::Simulated(SimDisk::new(root.path())), root.path().join("data"));
+        disk.create_folder(&folder).expect("it is made");
+        let older =
+            "format = 1\nfolder = 9\nothers = [[1, 77], [3, 78]]\nfirst_copies = 5\nhas_begun = true\n";
+        let oldest = older.replace("first_copies = 5\n", "");
+        for (text, first_copies) in [(older, 5), (oldest.as_str(), 0)] {
+            disk.write_synced(&file_in(&folder), text).expect("it writes");
+            let mut founders = Founders::read(&disk, &folder).expect("it reads");
+            assert_eq!((founders.own, founders.of(3), founders.first_copies), (9, 78, first_copies));
+            founders.begin(&disk, &folder).expect("it writes");
+            let read = disk.read_text(&file_in(&folder)).expect("it reads");
+            assert!(read.contains("\n# checksum "), "{read}");
+            assert_eq!(Founders::read(&disk, &folder).expect("it reads"), founders);
+        }
+        let doubled = older.replace("[3, 78]", "[3, 78], [3, 78]");
+        for damaged in [older.replace("= 9", "=9"), doubled, older.replace("true\n", "true")] {
+            let told = Founders::from_text(&damaged).expect_err("nobody wrote this");
+            assert!(told.contains("is damaged"), "{told}");
+        }
     }
 
     #[test]

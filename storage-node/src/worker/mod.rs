@@ -23,6 +23,7 @@ mod store_thread;
 mod read_threads;
 mod reread;
 mod data_folder;
+mod sealed;
 mod founders;
 mod node;
 

@@ -419,10 +419,15 @@ fn older_and_newer_formats_are_refused_by_the_name_of_their_file() {
     let (whole, other) = (folder.path().join("whole"), folder.path().join("other"));
     filled(&whole, End::Clean);
     let identity = fs::read_to_string(whole.join("node.toml")).expect("it reads");
+    let (content, _) = identity.split_once("# checksum ").expect("it has a checksum");
     for format in [0, 2] {
-        let text = identity.replace("format = 1", &format!("format = {format}"));
-        copy_with(&whole, &other, Path::new("node.toml"), text.as_bytes());
-        assert_refused(&other, Path::new("node.toml"), &format!("format {format}, this program reads 1"));
+        let content = content.replace("format = 1", &format!("format = {format}"));
+        let checksum = format!("# checksum {:08x}\n", crc32fast::hash(content.as_bytes()));
+        // With a checksum, and as older releases write it.
+        for text in [format!("{content}{checksum}"), content] {
+            copy_with(&whole, &other, Path::new("node.toml"), text.as_bytes());
+            assert_refused(&other, Path::new("node.toml"), &format!("format {format}, this program reads 1"));
+        }
     }
     let is_log = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "raftlog");
     let log = files(&whole.join("log")).into_iter().rfind(is_log).expect("a log file");
