@@ -14,7 +14,7 @@ use crate::domain::Restored;
 use crate::engine::{RocksOptions, RocksStore, Store, View};
 use crate::placement::ShardMap;
 use crate::replication::Log;
-use crate::worker::{DataFolder, Owner};
+use crate::worker::{DataFolder, LOCK, Owner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
@@ -174,13 +174,17 @@ fn refuse_used_folder(data_dir: &Path) -> Result<(), String> {
     match fs::read_dir(data_dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(named(data_dir, &error)),
-        Ok(mut entries) => match entries.next() {
-            None => Ok(()),
-            Some(_) => Err(format!(
-                "{}: is not empty: move away what is in it; a node is restored into an empty folder",
-                data_dir.display()
-            )),
-        },
+        Ok(mut entries) => {
+            // A start that was refused has left its lock.
+            let is_used = entries.any(|entry| entry.map_or(true, |entry| entry.file_name() != LOCK));
+            match is_used {
+                false => Ok(()),
+                true => Err(format!(
+                    "{}: is not empty: move away what is in it; a node is restored into an empty folder",
+                    data_dir.display()
+                )),
+            }
+        }
     }
 }
 

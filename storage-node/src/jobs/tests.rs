@@ -97,6 +97,7 @@ fn node(folder: &Path) -> (Arc<NodeShared>, Arc<Watched>) {
             store,
             snapshot_files,
             cores: 1,
+            lock: crate::worker::FolderLock::default(),
         })),
         rows,
     )

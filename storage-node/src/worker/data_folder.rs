@@ -3,11 +3,13 @@
 //! ```text
 //! node.toml   format, node id, shard count, the first shards: checked at every start
 //! founders.toml   of a fleet's first nodes: their folders (`founders.rs`); both end with a checksum (`sealed.rs`)
-//! rows/       the store; its LOCK file keeps a second process out of the whole folder
+//! LOCK        keeps a second process out of the folder, before anything in it is read (`folder_lock.rs`)
+//! rows/       the store
 //! log/        the log
 //! snapshots/  of shards, from their leaders, that are being received and installed
 //! ```
 
+use super::folder_lock::FolderLock;
 use super::node::StartError;
 use super::sealed::{Seal, check_as_written, damaged, sealed, unreadable, unsealed};
 use crate::config::{Beginning, StorageConfig};
@@ -92,15 +94,18 @@ pub(crate) struct DataFolder {
     is_new: bool,
     /// Whether its `node.toml` has a checksum.
     seal: Seal,
+    lock: FolderLock,
 }
 
 impl DataFolder {
-    /// Makes the folder if there is none; refuses one that belongs to another node, or to other shards. Copies of
+    /// Makes the folder if there is none, and locks it; refuses one that another process uses, or that belongs to another
+    /// node, or to other shards. Copies of
     /// shards begin with nothing in a new fleet alone: a node that lost its folder has forgotten whom it voted for and
     /// what it acknowledged, and with its vote a leader could be elected that has forgotten it, too.
     pub fn open(disk: Disk, folder: &Path, owner: Owner, beginning: Beginning) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
         let mut opened = Self::of(disk, folder, owner);
+        opened.lock = FolderLock::take(&opened.disk, folder)?;
         let (file, is_replicated) = (opened.identity_file(), opened.is_replicated);
         match read_whole(&opened.disk, &file)? {
             Some(text) => (opened.identity, opened.seal) = opened.check(&text)?,
@@ -125,8 +130,13 @@ impl DataFolder {
     fn of(disk: Disk, folder: &Path, owner: Owner) -> Self {
         let Owner { node_id, shard_count, shards, copies, is_replicated } = owner;
         let identity = Identity { format: FOLDER_FORMAT, node_id, shard_count, shards, copies };
-        let folder = folder.to_owned();
-        Self { disk, folder, identity, is_replicated, is_new: false, seal: Seal::Whole }
+        let (folder, lock) = (folder.to_owned(), FolderLock::default());
+        Self { disk, folder, identity, is_replicated, is_new: false, seal: Seal::Whole, lock }
+    }
+
+    /// Nobody else gets the folder while this is kept. It goes with this value otherwise.
+    pub fn take_lock(&mut self) -> FolderLock {
+        std::mem::take(&mut self.lock)
     }
 
     fn check(&self, text: &str) -> Result<(Identity, Seal), StartError> {
@@ -190,7 +200,7 @@ impl DataFolder {
     }
 
     /// Writes down whose folder it is, if it is new, and once more with a checksum, if an older release has written it.
-    /// To be called when the folder is locked, before anything is put into the log.
+    /// To be called when the store is open, before anything is put into the log.
     pub fn claim(&self) -> Result<(), StartError> {
         if !self.is_new && self.seal == Seal::Whole {
             return Ok(());

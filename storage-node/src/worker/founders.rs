@@ -12,6 +12,7 @@
 //! begins again in another folder. The price is that all first nodes must be there when a fleet begins.
 
 use super::data_folder::{DataFolder, LOST, Owner, read_whole, write_whole};
+use super::folder_lock::FolderLock;
 use super::node::StartError;
 use super::sealed::{Seal, check_as_written, unreadable, unsealed};
 use crate::config::{Beginning, StorageConfig};
@@ -162,6 +163,8 @@ pub(crate) struct Founding {
     awaited: Vec<OtherNode>,
     /// All are asked once more, and nobody of them has been missed.
     is_repeated: bool,
+    /// Of the folder, in which nobody else may draw a number or write down the others.
+    _lock: FolderLock,
 }
 
 impl Founding {
@@ -176,7 +179,9 @@ impl Founding {
             return Ok(None);
         }
         let folder = config.data_dir.clone();
-        if !DataFolder::open(disk.clone(), &folder, Owner::of(config, &map), config.beginning)?.is_new() {
+        let owner = Owner::of(config, &map);
+        let mut data_folder = DataFolder::open(disk.clone(), &folder, owner, config.beginning)?;
+        if !data_folder.is_new() {
             return Ok(None);
         }
         let mut founders = Founders::read(&disk, &folder)?;
@@ -201,8 +206,8 @@ impl Founding {
             first_copies: founders.first_copies,
             ..LinkWelcome::default()
         };
-        let awaited = others.clone();
-        Ok(Some(Self { disk, folder, founders, welcome, others, awaited, is_repeated: false }))
+        let (awaited, lock) = (others.clone(), data_folder.take_lock());
+        Ok(Some(Self { disk, folder, founders, welcome, others, awaited, is_repeated: false, _lock: lock }))
     }
 
     /// What this node says to those who ask it.
@@ -264,7 +269,8 @@ impl Founding {
         Ok(())
     }
 
-    /// All have answered: writes down who they are. The node may begin.
+    /// All have answered: writes down who they are. The node may begin. Until it does its folder is free: whoever gets it
+    /// first asks once more, and has the same number.
     pub fn finish(self) -> Result<(), StartError> {
         assert!(self.awaited.is_empty(), "all were asked");
         let file = self.folder.join("node.toml");

@@ -23,6 +23,7 @@ mod store_thread;
 mod read_threads;
 mod reread;
 mod data_folder;
+mod folder_lock;
 mod sealed;
 mod founders;
 mod node;
@@ -39,6 +40,9 @@ pub use shared::{MAILBOX_ITEMS_MAX, OWN_READS_IN_FLIGHT_MAX, READS_IN_FLIGHT_MAX
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use self::core::Threads;
 pub(crate) use data_folder::{DataFolder, Owner};
+#[cfg(test)]
+pub(crate) use folder_lock::FolderLock;
+pub(crate) use folder_lock::LOCK;
 #[cfg(test)]
 pub(crate) use founders::Founders;
 pub(crate) use founders::{Founding, is_question, question};

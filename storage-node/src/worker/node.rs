@@ -247,7 +247,7 @@ pub(crate) fn open_node(
 ) -> Result<(Arc<NodeShared>, Vec<OpenedShards>), StartError> {
     let map = ShardMap::new(config, cores)?;
     let owner = Owner::of(config, &map);
-    let folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
+    let mut folder = DataFolder::open(disk.clone(), &config.data_dir, owner, config.beginning)?;
     let founders = Founders::read(disk, &config.data_dir)?;
     let mut begins = founders.clone();
     let store = open_store(&folder.rows())?;
@@ -278,6 +278,7 @@ pub(crate) fn open_node(
         store,
         snapshot_files,
         cores,
+        lock: folder.take_lock(),
     };
     let shared = Arc::new(NodeShared::new(parts));
     let opened = (0..cores).map(|core| open_shards(&shared, core)).collect::<Result<_, _>>()?;

@@ -1,6 +1,7 @@
 //! What the cores and threads of a node share: immutable tables, engines, atomics, and a bounded inbox for each
 //! core.
 
+use super::folder_lock::FolderLock;
 use super::founders::Founders;
 use crate::domain::fleet::SHARD_OF_FLEET;
 use crate::engine::Store;
@@ -166,6 +167,8 @@ pub(crate) struct NodeShared {
     pub backing_up: Mutex<()>,
     failure: OnceLock<String>,
     is_stopping: AtomicBool,
+    /// Of the data folder: goes last.
+    _lock: FolderLock,
 }
 
 /// The parts of a node that are there before its threads.
@@ -180,6 +183,7 @@ pub(crate) struct NodeParts {
     pub store: Box<dyn Store>,
     pub snapshot_files: SnapshotFiles,
     pub cores: usize,
+    pub lock: FolderLock,
 }
 
 impl NodeShared {
@@ -208,6 +212,7 @@ impl NodeShared {
             backing_up: Mutex::default(),
             failure: OnceLock::new(),
             is_stopping: AtomicBool::new(false),
+            _lock: parts.lock,
         }
     }
 

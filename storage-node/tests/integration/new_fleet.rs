@@ -84,6 +84,21 @@ fn no_node_begins_before_all_are_there() {
 }
 
 #[test]
+fn a_second_process_in_a_folder_is_told_so_and_writes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut fleet = Fleet::prepared(folder.path(), SHARDS, 3);
+    let first = Begins::new(&fleet, 0);
+    wait_until_it_asks(&fleet, 0);
+    let (founders, lock) = (fleet.data(0).join("founders.toml"), fleet.data(0).join("LOCK"));
+    let drawn = fs::read(&founders).expect("it reads");
+    let complaint = fleet.begin_again(0).expect_err("the first one has the folder");
+    let expected = format!("{}: another process uses this folder", lock.display());
+    assert!(complaint.contains(&expected), "{complaint}");
+    assert_eq!(fs::read(&founders).expect("it reads"), drawn);
+    assert!(first.terminate().success());
+}
+
+#[test]
 fn a_node_that_lost_its_disk_begins_no_fleet_beside_the_one_there_is() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = Fleet::start(folder.path(), SHARDS, 3, |_| Vec::new());

@@ -29,7 +29,8 @@ fn a_folder_of_another_node_or_in_use_is_refused_by_name() {
     let folder = tempfile::tempdir().expect("a folder");
     let node = Embedded::start(folder.path(), 1);
     let in_use = Embedded::try_start(config(folder.path()), 1).err().expect("in use").to_string();
-    assert!(in_use.contains("rows/LOCK"), "{in_use}");
+    let lock = folder.path().join("LOCK");
+    assert_eq!(in_use, format!("{}: another process uses this folder", lock.display()));
     drop(node);
     let address = ([127, 0, 0, 1], 1).into();
     let half = NodeConfig { id: 1, address, shards: (0..4).collect(), zone: String::new() };

@@ -91,6 +91,7 @@ pub fn node_with(store: Box<dyn Store>, log: Arc<Log>, folder: &Path) -> NodeSha
         store,
         snapshot_files: SnapshotFiles::new(Disk::Real, folder.join("snapshots")),
         cores: 1,
+        lock: crate::worker::FolderLock::default(),
     })
 }
 

@@ -39,6 +39,7 @@ impl Sender {
             store: Box::new(store),
             snapshot_files: SnapshotFiles::new(Disk::Real, folder.path().join("snapshots")),
             cores: 1,
+            lock: crate::worker::FolderLock::default(),
         }));
         for shard in (0..3).map(ShardId) {
             shared.marks_of(shard).feed_cut.store(FEED_CUT, Ordering::Release);

@@ -74,6 +74,7 @@ fn node(folder: &std::path::Path, commands: Vec<command::Kind>) -> NodeShared {
         store: Box::new(store),
         snapshot_files,
         cores: 1,
+        lock: crate::worker::FolderLock::default(),
     })
 }
 
