@@ -24,6 +24,7 @@ pub mod format;
 pub mod memory;
 pub mod rocks;
 mod rocks_manifest;
+mod rocks_tables;
 mod rocks_view;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! order they were written.
 
 use super::rocks_manifest::{manifest_of, refuse_damaged};
+use super::rocks_tables::damaged_tables;
 use super::rocks_view::{RocksView, Views, database_rows, database_scan, database_value};
 use super::{
     Direction, FileView, Reader, Rows, Store, StoreError, StoreUsage, View, Visit, WriteBatch, expiry,
@@ -201,13 +202,17 @@ fn refuse_tables_alone(folder: &Path) -> Result<(), String> {
 /// What RocksDB says of a folder that it cannot open, with the file that is at fault.
 fn described(folder: &Path, error: &rocksdb::Error) -> String {
     let said = error.to_string();
+    // Behind what it says of a table RocksDB blames the manifest that it was reading when it looked into the table.
+    let of_table = || said.split("  The file ").next().unwrap_or(&said);
     if said.contains(".sst") {
-        // Behind it RocksDB blames the manifest that it was reading when it looked into the table.
-        return said.split("  The file ").next().unwrap_or(&said).to_owned();
+        return of_table().to_owned();
     }
     if said.contains("MANIFEST") {
         // It does so, too, when it does not say which table it looked into, or when it was led to a wrong manifest.
-        return format!("{said} ({})", suspects(folder));
+        return match rotten_tables(folder) {
+            Some(tables) => format!("{} ({tables})", of_table()),
+            None => format!("{said} ({})", suspects(folder)),
+        };
     }
     if said.contains(CURRENT) {
         return format!("{}: {said}", folder.join(CURRENT).display());
@@ -226,8 +231,18 @@ fn with_suspects(folder: &Path, said: String) -> String {
     if is_named { said } else { format!("{said} ({})", suspects(folder)) }
 }
 
+/// Tables that are at fault although RocksDB does not say so.
+fn rotten_tables(folder: &Path) -> Option<String> {
+    let tables: Vec<String> =
+        damaged_tables(folder).iter().map(|table| table.display().to_string()).collect();
+    (!tables.is_empty()).then(|| format!("damaged: {}", tables.join(", ")))
+}
+
 /// What the rows are read from: it is one of these if RocksDB does not say which.
 fn suspects(folder: &Path) -> String {
+    if let Some(tables) = rotten_tables(folder) {
+        return tables;
+    }
     let manifest = manifest_of(folder).map_or("its manifest".to_owned(), |path| path.display().to_string());
     format!("{}, {manifest}, or a table beside it", folder.join(CURRENT).display())
 }

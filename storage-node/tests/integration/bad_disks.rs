@@ -161,13 +161,6 @@ fn names(told: &str, folder: &Path, name: &Path) -> bool {
     told.contains(&*folder.join(name).to_string_lossy())
 }
 
-/// Whether it leaves open which table it is: RocksDB does not say whose own description is out of order.
-fn may_be_any_table(told: &str, folder: &Path, name: &Path) -> bool {
-    let is_table = name.extension().is_some_and(|extension| extension == "sst");
-    let leaves_open = names(told, folder, Path::new("rows")) && told.contains("or a table beside it");
-    is_table && leaves_open && !told.contains(".sst")
-}
-
 /// What a process complains of that has the folder, until somebody has asked for everything or it has ended.
 fn complaint_over(setup: &Setup<'_>) -> String {
     if let Ok(process) = Process::try_start(setup) {
@@ -235,15 +228,13 @@ struct Damages<'a> {
     whole: &'a Path,
     setup: &'a Setup<'a>,
     refused: u32,
-    /// Of these: RocksDB did not say which table.
-    vague: u32,
     unreadable: u32,
     no_matter: u32,
 }
 
 impl<'a> Damages<'a> {
     fn new(whole: &'a Path, setup: &'a Setup<'a>) -> Self {
-        Self { whole, setup, refused: 0, vague: 0, unreadable: 0, no_matter: 0 }
+        Self { whole, setup, refused: 0, unreadable: 0, no_matter: 0 }
     }
 
     /// With these bytes in a file it serves everything, or says which file it is.
@@ -262,11 +253,7 @@ impl<'a> Damages<'a> {
             }
             Shows::Refusal(told) => {
                 self.refused += 1;
-                if may_be_any_table(&told, &damaged, name) {
-                    self.vague += 1;
-                } else {
-                    assert!(names(&told, &damaged, name), "{what}: {told}");
-                }
+                assert!(names(&told, &damaged, name), "{what}: {told}");
                 // A refusal leaves the folder as it was: mended, it serves.
                 fs::copy(self.whole.join(name), damaged.join(name)).expect("it copies");
                 assert_eq!(shows(&damaged), Shows::Everything, "{what}, mended");
@@ -304,8 +291,8 @@ fn a_bit_that_rots_in_any_file_is_noticed_or_does_not_matter() {
             damages.try_with(name, FOREIGN, "foreign bytes");
         }
     }
-    let Damages { refused, vague, unreadable, no_matter, .. } = damages;
-    println!("{refused} refused ({vague}: some table), {unreadable} unreadable, {no_matter} did not matter");
+    let Damages { refused, unreadable, no_matter, .. } = damages;
+    println!("{refused} refused, {unreadable} unreadable, {no_matter} did not matter");
     assert!(refused + unreadable > 20);
 }
 
@@ -331,7 +318,7 @@ fn a_length_or_a_kind_that_rots_in_the_manifest_is_refused_before_any_table_goes
         tried += 2;
     }
     assert!(tried >= 4, "{tried}");
-    assert_eq!((damages.refused, damages.vague), (tried, 0));
+    assert_eq!(damages.refused, tried);
 }
 
 #[test]
