@@ -122,8 +122,6 @@ pub struct Device {
     wholes: BTreeSet<usize>,
     /// Of what it says of cursors, if it does.
     chance: Option<Random>,
-    /// By room and a member's ordinal there.
-    users: BTreeMap<(usize, u32), usize>,
     /// What gateways said to it.
     pub tried: Tried,
 }
@@ -155,7 +153,6 @@ impl Device {
             heads: BTreeMap::new(),
             wholes: BTreeSet::new(),
             chance: cursors::chance(seed, number),
-            users: BTreeMap::new(),
             tried: Tried::default(),
         }
     }

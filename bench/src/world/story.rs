@@ -40,6 +40,8 @@ pub struct Story {
     /// What happened.
     pub history: History,
     rooms: BTreeMap<ConversationId, usize>,
+    /// By room and a member's ordinal there: who that is, as it was shown first.
+    members: BTreeMap<(usize, u32), usize>,
     /// Messages by their bodies.
     written: BTreeMap<Bytes, usize>,
     /// Of bodies.
@@ -54,6 +56,7 @@ impl Story {
             messages: Vec::new(),
             history: History { rooms: cast::devices_by_room(), ..History::default() },
             rooms: cast::rooms_by_id(),
+            members: BTreeMap::new(),
             written: BTreeMap::new(),
             chance: Random::new(seed ^ STREAM),
             is_free: plan::is_free(seed),
@@ -103,11 +106,29 @@ impl Story {
         }
     }
 
+    /// A device was shown whose ordinal in a room that is.
+    pub fn know_member(&mut self, member: (usize, u32), user: usize) {
+        self.members.entry(member).or_insert(user);
+    }
+
+    /// Whose ordinal in a room that is, if it is known.
+    pub fn member(&self, member: (usize, u32)) -> Option<usize> {
+        self.members.get(&member).copied()
+    }
+
     /// An entry as checkers know it.
     pub fn seen(&self, entry: &Entry) -> Seen {
         let is_theirs = entry.kind == EntryKind::Text as i32;
-        let message = is_theirs.then(|| self.written.get(&entry.body).copied().unwrap_or(NOBODYS));
+        let message = is_theirs.then(|| self.written_as(entry).unwrap_or(NOBODYS));
         Seen { seq: entry.seq, time_ms: entry.time_ms, message }
+    }
+
+    /// The message of an entry's body: none if another one than its sender wrote it.
+    fn written_as(&self, entry: &Entry) -> Option<usize> {
+        let message = *self.written.get(&entry.body)?;
+        let Message { device, room, .. } = &self.messages[message];
+        let sender = self.member((*room, entry.sender));
+        sender.is_none_or(|user| user == cast::DEVICE_USERS[*device]).then_some(message)
     }
 
     /// Which room that is.
@@ -167,7 +188,14 @@ mod tests {
     fn a_body_that_nobody_wrote_is_nobodys_and_the_servers_own_entry_is_no_message() {
         let mut story = Story::new(0);
         story.write(0, 0);
-        let changed = story.messages[0].body.slice(1..);
+        let body = story.messages[0].body.clone();
+        assert_eq!(story.seen(&entry(EntryKind::Text, body.clone())).message, Some(0), "no member is known");
+        for (user, message) in [(0, 0), (1, NOBODYS)] {
+            story.members.clear();
+            story.know_member((0, 0), user);
+            assert_eq!(story.seen(&entry(EntryKind::Text, body.clone())).message, Some(message));
+        }
+        let changed = body.slice(1..);
         assert_eq!(story.seen(&entry(EntryKind::Text, changed)).message, Some(NOBODYS));
         assert_eq!(story.seen(&entry(EntryKind::Created, Bytes::new())).message, None);
     }

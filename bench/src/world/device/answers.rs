@@ -11,6 +11,9 @@ use wire_protocol::session::{ClientEvent, ClientSession, Proof};
 use wire_protocol::v1::session_closing::Reason;
 use wire_protocol::v1::{self, server_frame};
 
+/// Why a session ends that breaks the protocol, or whose device may not have it: none of it is so of any device here.
+const REFUSALS: [Reason; 3] = [Reason::Unauthenticated, Reason::ProtocolError, Reason::LoggedOut];
+
 impl Device {
     /// Something arrived.
     pub fn arrived(&mut self, id: ConnectionId, parcel: Parcel, story: &mut Story, outside: &mut Outside) {
@@ -43,7 +46,14 @@ impl Device {
         self.seat.as_mut()?.decoder.push(bytes);
         loop {
             let seat = self.seat.as_mut()?;
-            let Some(payload) = seat.decoder.next_frame().ok()? else { return Some(()) };
+            let payload = match seat.decoder.next_frame() {
+                Ok(Some(payload)) => payload,
+                Ok(None) => return Some(()),
+                Err(error) => {
+                    story.tell(Event::Refused { device: self.number, what: error.to_string() });
+                    return None;
+                }
+            };
             let event = seat.session.as_mut()?.handle_frame(outside.now_ms, payload);
             match event {
                 Ok(ClientEvent::Ready(ready)) => {
@@ -59,8 +69,8 @@ impl Device {
                 }
                 Ok(ClientEvent::Event(body)) => self.take_event(body, story, outside),
                 Ok(ClientEvent::Closing(closing)) => {
-                    if closing.code == v1::ErrorCode::ErrorUnauthenticated as i32 {
-                        let what = format!("hello: {closing:?}");
+                    if REFUSALS.contains(&closing.reason()) {
+                        let what = format!("its session: {closing:?}");
                         story.tell(Event::Refused { device: self.number, what });
                     }
                     self.told = self.heed(&closing, story);
@@ -98,12 +108,14 @@ impl Device {
     fn take_event(&mut self, body: server_frame::Body, story: &mut Story, outside: &mut Outside) {
         match body {
             server_frame::Body::Message(message) => {
-                let room = story.room(&message.conversation_id);
-                if let (Some(room), Some(entry)) = (room, message.entry) {
-                    let entry = story.seen(&entry);
-                    self.stored.entry(room).or_default().insert(entry.seq);
-                    story.tell(Event::Live { device: self.number, room, entry });
-                }
+                let (device, room) = (self.number, story.room(&message.conversation_id));
+                let Some((room, entry)) = room.zip(message.entry) else {
+                    let what = "a live message of a strange room, or without an entry".to_owned();
+                    return story.tell(Event::Refused { device, what });
+                };
+                let entry = story.seen(&entry);
+                self.stored.entry(room).or_default().insert(entry.seq);
+                story.tell(Event::Live { device, room, entry });
             }
             server_frame::Body::Receipt(receipt) => self.receipt_came(&receipt, story),
             server_frame::Body::SyncNeeded(_) => self.wish(outside.now_ms, Wish::Sync),
@@ -122,7 +134,8 @@ impl Device {
         let device = self.number;
         match (asked.wish, body) {
             (wish, server_frame::Body::Error(error)) => self.refused(wish, &error, story, outside),
-            (Wish::Create(_), server_frame::Body::Conversation(_)) => {}
+            (Wish::Create(room), server_frame::Body::Conversation(conversation))
+                if story.room(&conversation.conversation_id) == Some(room) => {}
             (Wish::Send(message), server_frame::Body::Accepted(accepted)) => {
                 let facts = &mut story.messages[message];
                 facts.seq = facts.seq.or(Some(accepted.seq));
@@ -131,7 +144,9 @@ impl Device {
                 story.tell(Event::Acked { message, room, seq, time_ms });
             }
             (Wish::Advance { room, to }, server_frame::Body::Done(_)) => self.cursors_kept(room, to, story),
-            (Wish::Look(_), server_frame::Body::Conversation(conversation)) => {
+            (Wish::Look(room), server_frame::Body::Conversation(conversation))
+                if story.room(&conversation.conversation_id) == Some(room) =>
+            {
                 self.members_shown(asked.begun, &conversation, story);
             }
             (Wish::Sync, server_frame::Body::SyncPage(page)) => {

@@ -67,7 +67,7 @@ impl Device {
         let mut members = vec![(cast::DEVICE_USERS[self.number], own)];
         for member in &conversation.members {
             let Some(user) = cast::user_of(&member.user_id) else { continue };
-            self.users.insert((room, member.ordinal), user);
+            story.know_member((room, member.ordinal), user);
             members.push((user, Cursors { delivered: member.delivered_up_to, read: member.read_up_to }));
         }
         story.tell(Event::Members { begun, device: self.number, room, members });
@@ -76,8 +76,8 @@ impl Device {
     /// A live event: somebody's cursors moved.
     pub(super) fn receipt_came(&mut self, receipt: &v1::ReceiptEvent, story: &mut Story) {
         let Some(room) = story.room(&receipt.conversation_id) else { return };
-        // Whose they are it knows once it was shown the members.
-        let Some(user) = self.users.get(&(room, receipt.member)).copied() else { return };
+        // Whose they are is known once somebody was shown the members.
+        let Some(user) = story.member((room, receipt.member)) else { return };
         let cursors = Cursors { delivered: receipt.delivered_up_to, read: receipt.read_up_to };
         story.tell(Event::Receipt { device: self.number, room, user, cursors });
     }

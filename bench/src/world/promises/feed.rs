@@ -1,5 +1,5 @@
 //! The feed is complete: by syncing and by live messages alone every device of a room learns how far the room goes, and
-//! has every entry from the first that it was given.
+//! has every entry from the first that it was given. And nobody is shown anything of a room that its user is not in.
 
 use crate::world::history::{Event, History};
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,10 @@ pub(super) fn check(history: &History) -> Result<(), String> {
     let mut heads: BTreeMap<usize, u64> = BTreeMap::new();
     let mut told: BTreeMap<(usize, usize), (u64, BTreeSet<u64>)> = BTreeMap::new();
     for event in &history.events {
+        let shown = shown_to(event);
+        if let Some((device, room)) = shown.filter(|(device, room)| !history.rooms[*room].contains(device)) {
+            return Err(format!("device {device} is not in room {room}, and was shown this: {event:?}"));
+        }
         match event {
             Event::Synced { device, room, head, entries } => {
                 let (told_head, stored) = told.entry((*room, *device)).or_default();
@@ -44,4 +48,21 @@ pub(super) fn check(history: &History) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whom an event shows something, and of which room.
+fn shown_to(event: &Event) -> Option<(usize, usize)> {
+    match event {
+        Event::Read { device, room, .. }
+        | Event::Live { device, room, .. }
+        | Event::Synced { device, room, .. }
+        | Event::Members { device, room, .. }
+        | Event::Receipt { device, room, .. }
+        | Event::Whole { device, room, .. } => Some((*device, *room)),
+        Event::Sent { .. }
+        | Event::Acked { .. }
+        | Event::Refused { .. }
+        | Event::Advanced { .. }
+        | Event::Kept { .. } => None,
+    }
 }

@@ -8,7 +8,7 @@
 //! | `fresh` | a read begun after an acknowledgement, or after anybody saw an entry, shows it |
 //! | `elections` | a term of a shard has one leader |
 //! | `copies` | copies that have applied the same entries have the same rows |
-//! | `feed` | every device learns of everything by syncing |
+//! | `feed` | every device learns of everything by syncing, and of nothing in rooms of others |
 //! | `cursors` | delivered and read never fall, and where they were acknowledged to be they stay |
 //! | `heals` | once the faults are over everything is answered, every copy catches up, nothing was refused, and at last all rests |
 

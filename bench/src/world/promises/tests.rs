@@ -59,6 +59,7 @@ fn a_good_history_is_good() {
 #[test]
 fn each_checker_finds_its_own() {
     let both = [entry(1, 7), entry(2, 8)];
+    let strange = Event::Live { device: 2, room: 0, entry: both[0] };
     let sent = |room| Event::Sent { message: 7, device: 0, room };
     assert_eq!(judged([sent(0)].into_iter().chain(good()).collect()), "kept");
     for (promise, events) in [
@@ -72,6 +73,7 @@ fn each_checker_finds_its_own() {
         ("fresh", with(4, read(4, 1))),
         ("feed", with(6, synced(1, &both[..1]))),
         ("feed", with(6, read(6, 2))),
+        ("feed", good().into_iter().chain([strange]).collect()),
         ("heals", with(4, Event::Refused { device: 1, what: "no".into() })),
     ] {
         assert_eq!(judged(events.clone()), promise, "{events:#?}");
