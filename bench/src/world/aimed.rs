@@ -140,6 +140,7 @@ impl World {
         if let Some(follower) = follower.filter(|host| self.node_mut(*host).is_up()) {
             let away_ms = 1 + self.outside.up_to(VOTER_AWAY_MS);
             self.crash(follower, Crash::Process, away_ms);
+            self.tried.patience_tried += 1;
         }
     }
 
@@ -187,6 +188,7 @@ impl World {
             self.crash(voter, crash, away_ms);
             let back_ms = self.outside.now_ms + away_ms + LEADER_LATER_MS;
             self.outside.agenda.plan(back_ms, Due::Start(leader));
+            self.tried.voters_struck += 1;
         }
     }
 

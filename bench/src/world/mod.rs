@@ -353,6 +353,7 @@ impl World {
         if self.node_mut(host).is_stopped() {
             let (crash, away_ms) = self.torn[host];
             let loses_power = self.node_mut(host).loses_power();
+            self.tried.power_lost += u64::from(loses_power);
             self.crash(host, if loses_power { Crash::PowerKeepsNothing } else { crash }, away_ms);
         } else if self.node_mut(host).is_refused() {
             self.end_refused(host);
@@ -582,6 +583,7 @@ impl World {
         self.nodes.iter().for_each(|node| node.count_begins(&mut tried));
         let has_begun = self.nodes[..HOSTS.nodes].iter().all(NodeHost::has_founded);
         tried.fleets_begun = u64::from(has_begun);
+        tried.snapshots = self.nodes.iter().map(NodeHost::snapshots).sum();
         tried.overtaken = self.outside.network.overtaken;
         tried
     }

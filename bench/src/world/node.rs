@@ -92,6 +92,8 @@ pub struct NodeHost {
     loses_power: bool,
     /// Ends, and starts that came to nothing, since syncs failed.
     pub syncs_failed: u64,
+    /// Snapshots that it had installed when it went last.
+    snapshots: u64,
     /// What is done with it since its disk was lost.
     lost: Option<Back>,
     /// Starts that it refused for that.
@@ -212,6 +214,7 @@ impl NodeHost {
             was_unsynced: false,
             loses_power: false,
             syncs_failed: 0,
+            snapshots: 0,
             lost: None,
             starts_refused: 0,
             begins: Begins::plan(seed, host),
@@ -273,6 +276,11 @@ impl NodeHost {
     /// Shards of which it says itself that it has forgotten them.
     pub fn forgotten(&self) -> Vec<u32> {
         self.running.as_ref().map(|running| running.node.forgotten()).unwrap_or_default()
+    }
+
+    /// Snapshots of shards that it has installed.
+    pub fn snapshots(&self) -> u64 {
+        self.snapshots + self.running.as_ref().map_or(0, |running| running.node.snapshots_installed())
     }
 
     /// Replicas of it that hibernate.
@@ -440,6 +448,7 @@ impl NodeHost {
         self.begins.end(&self.disk);
         self.disk.stop();
         self.life += 1;
+        self.snapshots = self.snapshots();
         self.running = None;
         self.was_unsynced &= crash == Crash::Process;
         self.loses_power = false;

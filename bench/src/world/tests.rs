@@ -13,6 +13,7 @@ fn a_seed_is_a_run() {
             [run(seed), run(seed)].map(|outcome| outcome.unwrap_or_else(|failure| panic!("{failure}")));
         assert_eq!(first.history.fingerprint(), second.history.fingerprint(), "seed {seed}");
         assert_eq!(first.simulated_ms, second.simulated_ms, "seed {seed}");
+        assert_eq!((first.moves, first.tried), (second.moves, second.tried), "seed {seed}");
         assert!(first.messages > 5, "seed {seed}: {} messages", first.messages);
     }
 }

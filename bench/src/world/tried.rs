@@ -22,6 +22,14 @@ pub struct Tried {
     pub begins_cut: u64,
     /// Answers to first nodes of others that ran already and knew their folders.
     pub folders_known: u64,
+    /// Machines whose power failed while they showed what no sync had made durable.
+    pub power_lost: u64,
+    /// Voters that went as soon as somebody led by their votes.
+    pub voters_struck: u64,
+    /// Storage nodes that went when a leader counted on their patience, and was cut off.
+    pub patience_tried: u64,
+    /// Snapshots that storage nodes have installed.
+    pub snapshots: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
@@ -58,6 +66,10 @@ impl AddAssign for Tried {
         self.fleets_begun += other.fleets_begun;
         self.begins_cut += other.begins_cut;
         self.folders_known += other.folders_known;
+        self.power_lost += other.power_lost;
+        self.voters_struck += other.voters_struck;
+        self.patience_tried += other.patience_tried;
+        self.snapshots += other.snapshots;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
         self.begins_refused += other.begins_refused;
@@ -78,12 +90,15 @@ impl fmt::Display for Tried {
         let Self { doubled, overtaken, pauses, leaders_replaced, disks_lost, .. } = self;
         let Self { syncs_failed, starts_refused, begins_refused, forgotten, drained, cursors, .. } = self;
         let Self { fleets_begun, begins_cut, folders_known, .. } = self;
+        let Self { power_lost, voters_struck, patience_tried, snapshots, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
-        write!(formatter, "{syncs_failed} ends by a failed sync, ")?;
         write!(formatter, "{fleets_begun} fleets begun ({begins_cut} first nodes went before, ")?;
         write!(formatter, "{folders_known} folders known to who ran already), ")?;
+        write!(formatter, "{syncs_failed} ends by a failed sync ({power_lost} power failures behind one), ")?;
+        write!(formatter, "{voters_struck} voters gone behind their votes, ")?;
+        write!(formatter, "{patience_tried} gone that a leader counted on, {snapshots} snapshots, ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{begins_refused} as of a new fleet, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
