@@ -319,6 +319,8 @@ mod tests {
     fn each_broken_request_is_refused_with_its_reason() {
         let cases = [
             ("Host", None, UpgradeRefused::HostInvalid),
+            ("Host", Some(""), UpgradeRefused::HostInvalid),
+            ("Host", Some("  "), UpgradeRefused::HostInvalid),
             ("Upgrade", None, UpgradeRefused::NotAnUpgrade),
             ("Upgrade", Some("h2c"), UpgradeRefused::NotAnUpgrade),
             ("Connection", Some("keep-alive"), UpgradeRefused::NotAnUpgrade),
