@@ -50,12 +50,14 @@ fn hello(out: &mut BytesMut) -> ClientSession {
     client
 }
 
-/// What was written is one frame that a client reads.
+/// What was written is one frame that a client reads. Two behind each other decode as well, to one with the fields of
+/// both; but that one encodes to other bytes.
 fn whole(out: &mut BytesMut) {
     if !out.is_empty() {
         let payload = out.split().freeze();
         assert!(payload.len() <= FRAME_BYTES_MAX);
-        ServerFrame::decode(payload).expect("a server writes frames");
+        let frame = ServerFrame::decode(payload.clone()).expect("a server writes frames");
+        assert_eq!(&frame.encode_to_vec()[..], &payload[..], "one frame at a time");
     }
 }
 
@@ -76,17 +78,22 @@ fn server_session(data: &[u8]) {
             Err(fatal) => {
                 assert!(!fatal.error.detail.is_empty());
                 server.fail(&fatal, &mut out);
+                assert!(!out.is_empty(), "a client is told");
                 whole(&mut out);
+                let late = server.handle_frame(now_ms, Bytes::copy_from_slice(input.slice()), &mut out);
+                assert!(matches!(late, Ok(ServerInput::Handled)) && out.is_empty(), "it was the last word");
                 return;
             }
             Ok(ServerInput::Authenticate { .. }) => server.ready(now_ms, info(), &mut out),
             Ok(ServerInput::Request { request_id, .. }) => {
-                asked.extend((request_id > 0).then_some(request_id))
+                assert!(!asked.contains(&request_id), "{request_id} is in flight");
+                asked.extend((request_id > 0).then_some(request_id));
             }
             Ok(ServerInput::Handled) => {}
         }
         whole(&mut out);
-        assert!(server.in_flight_count() <= REQUESTS_IN_FLIGHT_MAX);
+        assert_eq!(server.in_flight_count(), asked.len());
+        assert!(asked.len() <= REQUESTS_IN_FLIGHT_MAX);
         for _ in 0..input.below(4).min(asked.len()) {
             let error = RequestError::new(ErrorCode::ErrorUnavailable, "away");
             assert!(server.answer_error(asked.remove(0), &error, &mut out), "it was asked");
