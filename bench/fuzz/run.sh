@@ -46,8 +46,9 @@ search() {
     local target=$1 own=$found/$1
     mkdir -p "$own/new" "$own/merged"
     "$corpus" unpack "$target" "$own/kept"
+    # A little more than the largest frame that a stranger may send (4 KiB), so that an input can exceed it.
     if ! { TIMEFORMAT=%U; time RINGLINE_FUZZ_TARGET=$target "$program" "$own/new" "$own/kept" \
-        -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+        -max_total_time="$seconds" -max_len=5120 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
         -artifact_prefix="$broken/$target-" >"$own/log" 2>&1; } 2>"$own/cpu"; then
         touch "$found/failed"
         tail -30 "$own/log"

@@ -19,7 +19,7 @@ use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::internal::{
     Answer, ConversationListPage, FeedRow, Query, answer, query, shard_request, shard_response,
 };
-use wire_protocol::limits::FRAME_BYTES_MAX;
+use wire_protocol::limits::HELLO_FRAME_BYTES_MAX;
 use wire_protocol::v1::{self, ErrorCode, client_frame, server_frame};
 
 /// Some moment, in milliseconds since 1970.
@@ -55,7 +55,8 @@ fn told<'a>(pieces: impl Iterator<Item = &'a [u8]>, frames_max: u32) -> String {
                     http.extend_from_slice(&bytes)
                 }
                 TransportEvent::Frame(frame) => {
-                    assert!(frame.len() <= FRAME_BYTES_MAX);
+                    // Nobody is let in here, and strangers may send no more.
+                    assert!(frame.len() <= HELLO_FRAME_BYTES_MAX);
                     told.push_str(&format!("frame {frame:?}\n"));
                 }
                 event => told.push_str(&format!("{event:?}\n")),
