@@ -10,6 +10,8 @@ use storage_node::backup::Manifest;
 
 /// Longest zone that is believed of another gateway, in bytes: as in `gateway`.
 const ZONE_BYTES_MAX: usize = 64;
+/// Places at which a manifest is changed, at most: all of a short one.
+const PLACES_MAX: usize = 256;
 
 /// See `holds`.
 pub const TEXTS: Target = Target {
@@ -49,16 +51,25 @@ fn manifest(input: &mut Input<'_>) {
     }
 }
 
-/// Reads what is written, then with other bits at a place in it.
+/// Reads what is written, then with other bits at one place after the other. With the lowest bit a digit becomes another
+/// digit: a good manifest, but for its checksum.
 fn written(manifest: Manifest, place: u64, bits: u8) {
     assert_eq!(manifest.format, Manifest::format());
     let text = manifest.to_text();
     assert_eq!(Manifest::parse(&text), Ok(manifest));
-    let mut bytes = text.into_bytes();
-    let place = place as usize % bytes.len();
+    let apart = text.len().div_ceil(PLACES_MAX);
+    let first = place as usize % apart;
+    for place in (first..text.len()).step_by(apart) {
+        changed(&text, place, bits);
+        changed(&text, place, 1);
+    }
+}
+
+fn changed(text: &str, place: usize, bits: u8) {
+    let mut bytes = text.as_bytes().to_vec();
     bytes[place] ^= bits;
-    if let Ok(changed) = String::from_utf8(bytes) {
-        assert!(Manifest::parse(&changed).is_err(), "byte {place}: {changed}");
+    if let Ok(text) = String::from_utf8(bytes) {
+        assert!(Manifest::parse(&text).is_err(), "byte {place}: {text}");
     }
 }
 
