@@ -14,7 +14,8 @@ const PAYLOAD_BYTES_MAX: usize = 4_096;
 /// See `holds`.
 pub const FRAMES: Target = Target {
     name: "frames",
-    holds: "frames come out the same however their bytes are cut, none is larger than allowed, and they encode back",
+    holds: "frames come out the same however their bytes are cut, none is larger than allowed, and they encode back to the \
+            same bytes",
     run: frames,
 };
 /// See `holds`.
@@ -63,6 +64,7 @@ fn frames(data: &[u8]) {
         assert!(frame.len() <= payload_bytes_max);
         encode_frame(frame, &mut encoded);
     }
+    assert!(bytes.starts_with(&encoded), "a length has one form");
     assert_eq!(all_frames(payload_bytes_max, std::iter::once(&encoded[..])), (whole, None));
 }
 
