@@ -28,7 +28,7 @@ fn expected(plant: Plant) -> (&'static [&'static str], u64) {
         // be asked for again.
         Plant::BeginsAgain => (&["heals"], 160),
         // The leader goes on after a pause, and answers a read from before what another one has acknowledged meanwhile.
-        Plant::OneClockReading => (&["fresh", "cursors"], 800),
+        Plant::LateLease => (&["fresh", "cursors"], 800),
         // The node goes on. Or its disk keeps nothing, and what was acknowledged, or a vote, is gone before that is told.
         Plant::ForgottenSync => (&["heals", "elections", "order", "repeat", "fresh"], 120),
     }
@@ -92,7 +92,7 @@ fn a_log_that_is_cut_behind_rows_that_are_not_synced() {
 
 #[test]
 fn a_lease_that_is_judged_by_the_time_before_a_pause() {
-    is_found(Plant::OneClockReading);
+    is_found(Plant::LateLease);
 }
 
 #[test]

@@ -25,8 +25,8 @@ pub enum Plant {
     CutWithoutSync,
     /// A node that lost its folder begins a fleet beside those that knew another one of it.
     BeginsAgain,
-    /// A turn judges what it has taken by the time that it read before: a lease as if it were no later than its question.
-    OneClockReading,
+    /// A lease is judged by the time of the turn before.
+    LateLease,
     /// A sync of the log that fails is taken for one that did not.
     ForgottenSync,
 }
@@ -41,7 +41,7 @@ impl Plant {
         Self::LostVote,
         Self::CutWithoutSync,
         Self::BeginsAgain,
-        Self::OneClockReading,
+        Self::LateLease,
         Self::ForgottenSync,
     ];
 
@@ -54,7 +54,7 @@ impl Plant {
             Self::LostVote => "lost-vote",
             Self::CutWithoutSync => "cut-without-sync",
             Self::BeginsAgain => "begins-again",
-            Self::OneClockReading => "one-clock-reading",
+            Self::LateLease => "late-lease",
             Self::ForgottenSync => "forgotten-sync",
         }
     }

@@ -9,7 +9,6 @@ use super::{LinkOutput, PeerOutput, Waker};
 use crate::observe::CoreMetrics;
 use crate::placement::fleet::other_nodes;
 use crate::placement::{OtherNode, Place};
-use crate::plant::{self, Plant};
 use crate::replication::LogRequest;
 use crate::shard::{Effects, Levels, ReadDone, ReadJob, Shard, refusal};
 use crate::snapshots::{SnapshotReport, SnapshotRequest};
@@ -195,9 +194,8 @@ impl StorageCore {
     /// lease rests on has to be later than the question.
     pub fn turn_by(&mut self, clock: impl Fn() -> u64) {
         self.shared.inboxes[self.core].turn_started();
-        let begun_ms = clock();
-        self.gather(begun_ms);
-        let now_ms = if plant::active(Plant::OneClockReading) { begun_ms } else { clock() };
+        self.gather(clock());
+        let now_ms = clock();
         self.turned_ms = now_ms;
         self.metrics.turns.increment();
         self.look_at_leaders();
