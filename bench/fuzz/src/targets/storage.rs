@@ -8,19 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use storage_node::LogConfig;
 use storage_node::replication::{
-    Group, Log, LogRange, Replicas, check_message, decode_record, encode_record,
+    Group, Log, LogRange, RecordError, Replicas, check_message, decode_record, encode_record,
 };
 use wire_protocol::ids::ShardId;
 use wire_protocol::internal::{Command, CommandBatch, RaftMessage, SendMessage, command};
 
 const SHARD: ShardId = ShardId(3);
+/// What a record begins with.
+const RECORD_VERSION: u8 = 1;
 /// Entries of the log that is damaged: the one that opens the term, and those of messages.
 const ENTRIES: u64 = 9;
 
 /// See `holds`.
 pub const LOG_RECORDS: Target = Target {
     name: "log-records",
-    holds: "a record that decodes encodes to one that decodes to the same",
+    holds: "a record is taken if it has its version and decodes, and encodes to one that decodes to the same; of any other version \
+            it is refused by that",
     run: log_records,
 };
 /// See `holds`.
@@ -37,10 +40,17 @@ pub const RAFT_MESSAGES: Target = Target {
 };
 
 fn log_records(data: &[u8]) {
-    let bytes = bytes::Bytes::copy_from_slice(data);
-    if let Ok(Some(batch)) = decode_record(&bytes) {
-        let again = decode_record(&bytes::Bytes::from(encode_record(&batch)));
-        assert_eq!(again.ok().flatten(), Some(batch));
+    let is_of_version = data.first() == Some(&RECORD_VERSION);
+    match decode_record(&bytes::Bytes::copy_from_slice(data)) {
+        Ok(None) => assert!(data.is_empty(), "bytes that say nothing"),
+        Ok(Some(batch)) => {
+            assert!(is_of_version, "a record of another version was taken");
+            let again = encode_record(&batch);
+            assert_eq!(again.first(), Some(&RECORD_VERSION));
+            assert_eq!(decode_record(&bytes::Bytes::from(again)), Ok(Some(batch)));
+        }
+        Err(RecordError::Version(version)) => assert!(!is_of_version && data.first() == Some(&version)),
+        Err(RecordError::Malformed(_)) => assert!(is_of_version, "a record of another version was read"),
     }
 }
 
