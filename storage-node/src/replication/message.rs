@@ -98,6 +98,10 @@ pub(super) fn from_wire(message: RaftMessage) -> Result<Message, MessageError> {
     if !message.entries.iter().enumerate().all(follows) {
         return wrong("entries that do not follow each other");
     }
+    // Behind the highest index comes 0, where no log has an entry.
+    if message.entries.iter().any(|entry| entry.index == 0) {
+        return wrong("entries beyond the highest index");
+    }
     let entries = entries_from_wire(shard, message.entries)?;
     let mut taken = Message {
         msg_type,
@@ -260,6 +264,9 @@ mod tests {
         let mut without_term = append();
         without_term.log_term = 0;
         without_term.entries[0].term = 0;
+        let mut beyond = RaftMessage { index: u64::MAX, ..append() };
+        beyond.entries.truncate(1);
+        beyond.entries[0].index = 0;
         let kind = |kind: i32| RaftMessage { kind, ..append() };
         for message in [
             kind(0),
@@ -277,6 +284,7 @@ mod tests {
             // Beyond the end of a log every term is 0: this would be taken for an entry that is there.
             RaftMessage { log_term: 0, entries: Vec::new(), ..append() },
             falling,
+            beyond,
             without_term,
             gap,
             later,
