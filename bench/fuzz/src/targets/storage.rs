@@ -12,11 +12,19 @@ use storage_node::replication::{
     Group, Log, LogRange, RecordError, Replicas, check_message, decode_record, encode_record,
 };
 use wire_protocol::ids::ShardId;
-use wire_protocol::internal::{Command, CommandBatch, RaftMessage, SendMessage, command};
+use wire_protocol::internal::raft_message::Kind;
+use wire_protocol::internal::{
+    Command, CommandBatch, RaftEntry, RaftMessage, ReplicaChanges, SendMessage, SnapshotPoint, command,
+};
 
 const SHARD: ShardId = ShardId(3);
 /// What a record begins with.
 const RECORD_VERSION: u8 = 1;
+/// Highest term: 16 million elections.
+const TERM_MAX: u64 = (1 << 24) - 1;
+/// Kind of entries that change the replicas, and how many of these one entry may change.
+const CHANGE_OF_REPLICAS: u32 = 2;
+const CHANGES_MAX: usize = 10;
 /// Entries of the log that is damaged: the one that opens the term, and those of messages.
 const ENTRIES: u64 = 9;
 /// What a log file begins with: these bytes, its format, and how its batches are aligned, both u64, big endian.
@@ -41,7 +49,8 @@ pub const LOG_FILES: Target = Target {
 /// See `holds`.
 pub const RAFT_MESSAGES: Target = Target {
     name: "raft-messages",
-    holds: "another node's message is refused with a reason, or fit for the consensus library",
+    holds: "another node's message is refused with a reason, or fit for the consensus library: of a kind that travels, its indexes \
+            go on without a gap, its terms never fall, and changes and snapshots are of somebody",
     run: raft_messages,
 };
 
@@ -61,11 +70,52 @@ fn log_records(data: &[u8]) {
 }
 
 fn raft_messages(data: &[u8]) {
-    if let Ok(message) = RaftMessage::decode(data)
-        && let Err(error) = check_message(message)
-    {
-        assert!(error.to_string().starts_with("shard "));
+    let Ok(message) = RaftMessage::decode(data) else { return };
+    match check_message(message.clone()) {
+        Ok(()) => must_fit(&message),
+        Err(error) => assert!(error.to_string().starts_with("shard ")),
     }
+}
+
+/// What the consensus library, or the log behind it, believes without looking.
+fn must_fit(message: &RaftMessage) {
+    let kind = Kind::try_from(message.kind).expect("a kind that travels");
+    assert!(message.kind > 0, "of no kind");
+    assert!(message.from > 0 && message.to > 0, "from nobody, or to nobody");
+    assert!((1..=TERM_MAX).contains(&message.term), "of a term that no election gives");
+    if kind == Kind::Append {
+        assert_eq!(message.index == 0, message.log_term == 0, "a beginning has neither, all else has both");
+    }
+    let (mut index, mut term) = (message.index, message.log_term);
+    for entry in &message.entries {
+        assert_eq!(index.checked_add(1), Some(entry.index), "indexes go on");
+        assert!((term.max(1)..=message.term).contains(&entry.term), "terms never fall");
+        (index, term) = (entry.index, entry.term);
+        entry_must_fit(entry);
+    }
+    match &message.snapshot {
+        Some(point) => {
+            assert_eq!(kind, Kind::Snapshot);
+            point_must_fit(point, message.term);
+        }
+        None => assert_ne!(kind, Kind::Snapshot, "a snapshot has a point"),
+    }
+}
+
+fn entry_must_fit(entry: &RaftEntry) {
+    if entry.kind != CHANGE_OF_REPLICAS {
+        return assert_eq!(entry.kind, 0, "an entry of another kind");
+    }
+    let read = ReplicaChanges::decode(entry.record.clone()).expect("a change of replicas");
+    assert!(read.transition == 0 && read.changes.len() <= CHANGES_MAX, "{read:?}");
+    let is_node = |id: u64| (1..=u64::from(u32::MAX)).contains(&id);
+    assert!(read.changes.iter().all(|change| is_node(change.node_id)), "{read:?}");
+}
+
+fn point_must_fit(point: &SnapshotPoint, term_max: u64) {
+    assert!(point.index > 0 && (1..=term_max).contains(&point.term), "{point:?}");
+    assert!(!point.voters.is_empty(), "nobody votes");
+    assert!(point.replicas.as_ref().is_none_or(|set| !set.voters.is_empty()), "nobody votes");
 }
 
 /// Small files.
