@@ -7,6 +7,7 @@ pub mod frames;
 pub mod gateway;
 pub mod links;
 pub mod node_files;
+pub mod pages;
 pub mod pair;
 pub mod raft;
 pub mod rest;
