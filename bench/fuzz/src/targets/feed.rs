@@ -9,7 +9,8 @@ use storage_node::engine::{MemoryStore, Store};
 use storage_node::feed::{HomeFeed, query_with_view};
 use wire_protocol::ids::{ShardId, UserId};
 use wire_protocol::internal::{
-    Command, CommandBatch, FeedBatch, FeedItem, Query, ReadConversationList, ReadFeed, answer, command, query,
+    Command, CommandBatch, FeedBatch, FeedCheckpoint, FeedItem, Query, ReadConversationList, ReadFeed,
+    answer, command, query,
 };
 
 const HOME: ShardId = ShardId(5);
@@ -27,7 +28,8 @@ const ROWS_MAX: u32 = 2;
 /// See `holds`.
 pub const FEED: Target = Target {
     name: "feed",
-    holds: "a home shard takes over what each source tells, across gaps, repeats and restarts, and pages show all of it once",
+    holds: "a home shard takes over what each source tells, across gaps, repeats and restarts, also while a checkpoint is under \
+            way, and pages show all of it once",
     run: feed,
 };
 
@@ -36,6 +38,15 @@ type Rows = BTreeMap<(Bytes, Bytes), (u64, u64)>;
 
 fn user(number: usize) -> UserId {
     UserId([1 + number as u8; 16])
+}
+
+/// What becomes of a checkpoint that was in flight when its shard stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// It was in no log.
+    Lost,
+    /// It is carried out before the shard serves again.
+    InLog,
 }
 
 struct World {
@@ -51,6 +62,8 @@ struct World {
     durable: [u64; SOURCES],
     /// The most that was ever taken.
     taken: [u64; SOURCES],
+    /// The checkpoint that is in flight.
+    proposed: Option<FeedCheckpoint>,
 }
 
 impl World {
@@ -65,6 +78,7 @@ impl World {
             received: [0; SOURCES],
             durable: [0; SOURCES],
             taken: [0; SOURCES],
+            proposed: None,
         }
     }
 
@@ -107,24 +121,32 @@ impl World {
         assert_eq!(positions, (self.received[source], self.durable[source]));
     }
 
-    /// A checkpoint, if one is due: it is carried out, or could not be proposed.
-    fn checkpoint(&mut self, wait_ms: u64, is_refused: impl Fn() -> bool) -> bool {
+    /// A checkpoint is proposed, if one is due and none is in flight.
+    fn propose(&mut self, wait_ms: u64) {
         self.now_ms += wait_ms;
-        let Some(checkpoint) = self.home.poll_checkpoint(self.now_ms) else { return false };
-        assert!(self.home.poll_checkpoint(u64::MAX).is_none(), "one is in flight");
-        if is_refused() {
-            self.home.checkpoint_refused();
-            return true;
+        let proposed = self.home.poll_checkpoint(self.now_ms);
+        if self.proposed.is_some() {
+            assert!(proposed.is_none(), "one is in flight");
+            return;
         }
-        let command = Command { kind: Some(command::Kind::FeedCheckpoint(checkpoint)) };
-        let batch = CommandBatch { time_ms: self.now_ms, commands: vec![command], feed_cut: 0, log_cut: 0 };
-        self.applied += 1;
-        let mut overlay = Overlay::new(&self.store);
-        let applied = domain::apply(&mut overlay, HOME, &batch).expect("memory does not fail");
-        domain::set_applied_index(&mut overlay, HOME, self.applied, self.now_ms);
-        self.store.write(overlay.into_batch()).expect("memory does not fail");
-        for event in applied.into_iter().flat_map(|applied| applied.events) {
-            let Event::Checkpointed(checkpoint) = event else { panic!("{event:?}") };
+        assert!(proposed.is_none() || self.home.poll_checkpoint(u64::MAX).is_none(), "one is in flight");
+        for position in proposed.iter().flat_map(|checkpoint| &checkpoint.positions) {
+            assert_eq!(position.log_index, self.received[position.source_shard as usize]);
+        }
+        self.proposed = proposed;
+    }
+
+    /// It cannot be proposed after all.
+    fn refuse(&mut self) {
+        if self.proposed.take().is_some() {
+            self.home.checkpoint_refused();
+        }
+    }
+
+    /// It is carried out, and the home shard hears of it.
+    fn carry_out(&mut self) {
+        let Some(proposed) = self.proposed.take() else { return };
+        for checkpoint in self.store_rows(proposed) {
             for ack in self.home.checkpointed(&checkpoint) {
                 let source = ack.source_shard as usize;
                 assert!(self.durable[source] <= ack.durable_index);
@@ -132,12 +154,35 @@ impl World {
                 self.durable[source] = ack.durable_index;
             }
         }
-        true
+    }
+
+    /// Gives what is to be told of it.
+    fn store_rows(&mut self, proposed: FeedCheckpoint) -> Vec<FeedCheckpoint> {
+        let command = Command { kind: Some(command::Kind::FeedCheckpoint(proposed)) };
+        let batch = CommandBatch { time_ms: self.now_ms, commands: vec![command], feed_cut: 0, log_cut: 0 };
+        self.applied += 1;
+        let mut overlay = Overlay::new(&self.store);
+        let applied = domain::apply(&mut overlay, HOME, &batch).expect("memory does not fail");
+        domain::set_applied_index(&mut overlay, HOME, self.applied, self.now_ms);
+        self.store.write(overlay.into_batch()).expect("memory does not fail");
+        let told = |event: Event| match event {
+            Event::Checkpointed(checkpoint) => checkpoint,
+            event => panic!("{event:?}"),
+        };
+        applied.into_iter().flat_map(|applied| applied.events).map(told).collect()
     }
 
     /// Memory is lost; what was made durable is not.
-    fn restart(&mut self) {
+    fn restart(&mut self, fate: Fate) {
         self.term += 1;
+        if let Some(proposed) = self.proposed.take().filter(|_| fate == Fate::InLog) {
+            for checkpoint in self.store_rows(proposed) {
+                for position in checkpoint.positions {
+                    let durable = &mut self.durable[position.source_shard as usize];
+                    *durable = (*durable).max(position.log_index);
+                }
+            }
+        }
         let positions = domain::feed_positions(&self.store, HOME).expect("readable");
         for position in &positions {
             assert_eq!(position.log_index, self.durable[position.source_shard as usize]);
@@ -214,6 +259,13 @@ impl World {
         }
     }
 
+    /// After a restart some stored rows are newer than the positions, until the sources have told the rest again.
+    fn check_if_known(&self) {
+        if self.received == self.taken {
+            self.check();
+        }
+    }
+
     fn check(&self) {
         let expected = self.expected();
         let all = |rows: fn(&Self, UserId) -> Rows| -> Rows {
@@ -247,19 +299,33 @@ fn feed(data: &[u8]) {
                 world.send(source, from, u64::from(input.byte() % 8));
             }
             5 => {
-                let is_refused = input.below(4) == 0;
-                world.checkpoint(input.number() % 10_000, || is_refused);
+                let choice = input.byte();
+                world.propose(input.number() % 10_000);
+                match choice {
+                    // In flight it stays, whatever else happens, until this is chosen again.
+                    128.. => {}
+                    _ if choice % 4 == 0 => world.refuse(),
+                    _ => world.carry_out(),
+                }
             }
-            6 if input.below(4) == 0 => world.restart(),
-            // After a restart some stored rows are newer than the positions, until the sources have told the rest again.
-            _ if world.received == world.taken => world.check(),
-            _ => {}
+            6 => match input.byte() {
+                choice if choice % 4 == 0 => {
+                    world.restart(if choice < 128 { Fate::Lost } else { Fate::InLog });
+                }
+                _ => world.check_if_known(),
+            },
+            _ => world.check_if_known(),
         }
     }
     for source in 0..SOURCES {
         world.send(source, world.received[source], ENTRIES_MAX as u64);
     }
-    while world.checkpoint(10_000, || false) {}
+    world.carry_out();
+    world.propose(10_000);
+    while world.proposed.is_some() {
+        world.carry_out();
+        world.propose(10_000);
+    }
     assert_eq!(world.received, world.durable);
     assert_eq!(world.home.dirty_rows(), 0);
     world.check();
