@@ -15,12 +15,15 @@ use wire_protocol::link::{CallerEvent, CallerLink, DeliveryFate, ServingEvent, S
 
 /// Steps of a story.
 const STEPS_MAX: usize = 96;
+/// After steps chosen by such a byte nothing is written yet: what comes next goes into the same frame.
+const WAITS_FROM: u8 = 240;
 
 /// See `holds`.
 pub const LINK_PAIR: Target = Target {
     name: "link-pair",
-    holds: "what one half takes the other gets: each request once and in order, each answer once, feed in order; bytes that \
-            change on the way end the link or are told as they are",
+    holds: "what one half takes the other gets, however many go in one frame: requests, answers, feed and deliveries once and in \
+            order, of positions the newest, and each demand for a replay; bytes that change on the way end the link or are told \
+            as they are",
     run: link_pair,
 };
 
@@ -58,6 +61,43 @@ impl Wire {
     }
 }
 
+/// Positions of home shards on their way to the caller.
+#[derive(Default)]
+struct Positions {
+    /// By home shard: the newest that was queued, and the newest that came.
+    queued: BTreeMap<u32, FeedAck>,
+    heard: BTreeMap<u32, FeedAck>,
+    /// Home shards and numbers of those that demanded a replay.
+    demands: Vec<(u32, u64)>,
+    /// Of all that were queued. Each has its number as its durable index.
+    count: u64,
+}
+
+impl Positions {
+    /// The next one to be queued, with its number.
+    fn queue(&mut self, ack: FeedAck) -> FeedAck {
+        self.count += 1;
+        let ack = FeedAck { durable_index: self.count, ..ack };
+        self.queued.insert(ack.home_shard, ack);
+        self.demands.extend(ack.replay.then_some((ack.home_shard, ack.durable_index)));
+        ack
+    }
+
+    /// One came: a newer one, and with the demands of all that it stands for.
+    fn hear(&mut self, ack: FeedAck) {
+        let number = ack.durable_index;
+        let before = self.heard.insert(ack.home_shard, ack).map_or(0, |before| before.durable_index);
+        assert!(before < number, "an older position behind a newer one");
+        let is_due = |(home, of): &(u32, u64)| *home == ack.home_shard && (before + 1..=number).contains(of);
+        assert_eq!(ack.replay, self.demands.iter().any(is_due), "a demand for a replay: {ack:?}");
+    }
+
+    /// Everybody's newest.
+    fn newest(acks: &BTreeMap<u32, FeedAck>) -> Vec<(u32, u64, u64)> {
+        acks.values().map(|ack| (ack.home_shard, ack.received_index, ack.durable_index)).collect()
+    }
+}
+
 /// What is under way between the two.
 struct Link {
     caller: CallerLink,
@@ -69,12 +109,15 @@ struct Link {
     /// Ids, in the order they came.
     received: Vec<u64>,
     waiting: BTreeSet<u64>,
-    answered: BTreeSet<u64>,
+    /// Ids, in the order in which they were answered, and in which the answers came.
+    answers: Vec<u64>,
+    answered: Vec<u64>,
     fed: u64,
     feed_received: u64,
-    acks: BTreeMap<u32, u64>,
-    delivered: u64,
-    deliveries: u64,
+    positions: Positions,
+    /// Slots of the sessions, in the order of the deliveries that were queued, and that came.
+    delivered: Vec<u32>,
+    deliveries: Vec<u32>,
 }
 
 impl Link {
@@ -88,12 +131,13 @@ impl Link {
             asked: 0,
             received: Vec::new(),
             waiting: BTreeSet::new(),
-            answered: BTreeSet::new(),
+            answers: Vec::new(),
+            answered: Vec::new(),
             fed: 0,
             feed_received: 0,
-            acks: BTreeMap::new(),
-            delivered: 0,
-            deliveries: 0,
+            positions: Positions::default(),
+            delivered: Vec::new(),
+            deliveries: Vec::new(),
         }
     }
 
@@ -145,14 +189,22 @@ impl Link {
         let Some(frames) = self.down.arrive(input, &mut self.is_clean) else { return false };
         for frame in frames {
             let Ok(frame) = decode::<LinkResponseFrame>(frame) else { return false };
-            let (answered, deliveries, acks) = (&mut self.answered, &mut self.deliveries, &mut self.acks);
+            let (answered, deliveries, positions) =
+                (&mut self.answered, &mut self.deliveries, &mut self.positions);
+            let is_clean = self.is_clean;
             let taken = self.caller.handle_frame(0, frame, &mut |event| match event {
                 CallerEvent::Response(response) => {
-                    assert!(answered.insert(response.id), "answered twice");
+                    assert!(!answered.contains(&response.id), "answered twice");
+                    answered.push(response.id);
                 }
-                CallerEvent::Delivery(_) => *deliveries += 1,
-                CallerEvent::FeedAck(ack) => drop(acks.insert(ack.home_shard, ack.received_index)),
-                CallerEvent::Welcome(_) | CallerEvent::Leader(_) | CallerEvent::Fleet(_) => {}
+                CallerEvent::Delivery(delivery) => {
+                    deliveries.extend(delivery.sessions.iter().map(|session| session.slot));
+                }
+                CallerEvent::FeedAck(ack) if is_clean => positions.hear(ack),
+                CallerEvent::FeedAck(_)
+                | CallerEvent::Welcome(_)
+                | CallerEvent::Leader(_)
+                | CallerEvent::Fleet(_) => {}
             });
             if taken.is_err() {
                 return false;
@@ -161,8 +213,8 @@ impl Link {
         true
     }
 
-    fn act(&mut self, input: &mut Input<'_>) {
-        match input.below(6) {
+    fn act(&mut self, choice: u8, input: &mut Input<'_>) {
+        match choice % 6 {
             0 | 1 if self.caller.can_send() => {
                 self.asked += 1;
                 let query: Query = prost::Message::decode(input.slice()).unwrap_or_default();
@@ -184,19 +236,22 @@ impl Link {
                     let error = ShardError { detail, ..ShardError::default() };
                     let result = Some(shard_response::Result::Error(error));
                     self.serving.queue_response(ShardResponse { id, result });
+                    self.answers.push(id);
                 }
             }
             4 if self.serving.hello().is_some() => {
-                let sessions = vec![SessionAddress { slot: input.byte().into(), generation: 1 }];
+                let slot = u32::from(input.byte());
+                let sessions = vec![SessionAddress { slot, generation: 1 }];
                 let event = Some(delivery::Event::SyncNeeded(true));
                 let delivery = Delivery { sessions, event, ..Delivery::default() };
                 assert_eq!(self.serving.queue_delivery(delivery), DeliveryFate::Queued);
-                self.delivered += 1;
+                self.delivered.push(slot);
             }
             5 if self.serving.hello().is_some() => {
-                let home_shard = input.below(3).try_into().expect("below three");
-                let ack = FeedAck { home_shard, received_index: input.byte().into(), ..FeedAck::default() };
-                self.serving.queue_feed_ack(ack);
+                let (home, received_index) = (input.byte(), input.byte().into());
+                let (home_shard, replay) = (u32::from(home % 3), home >= 128);
+                let ack = FeedAck { home_shard, received_index, replay, ..FeedAck::default() };
+                self.serving.queue_feed_ack(self.positions.queue(ack));
             }
             _ => {}
         }
@@ -213,7 +268,11 @@ impl Link {
         }
         if self.is_clean {
             assert!(self.received.iter().copied().eq(1..=self.asked), "each request once, in order");
-            assert_eq!((self.feed_received, self.deliveries), (self.fed, self.delivered));
+            assert_eq!(self.answered, self.answers, "each answer once, in order");
+            assert_eq!(self.deliveries, self.delivered, "each delivery once, in order");
+            assert_eq!(self.feed_received, self.fed);
+            let (heard, queued) = (&self.positions.heard, &self.positions.queued);
+            assert_eq!(Positions::newest(heard), Positions::newest(queued), "the newest positions");
             assert_eq!(self.serving.queued_bytes() + self.caller.queued_bytes(), 0);
             assert_eq!(self.serving.outstanding(), self.caller.outstanding());
             assert_eq!(self.caller.outstanding() + self.answered.len(), self.asked as usize);
@@ -228,8 +287,9 @@ fn link_pair(data: &[u8]) {
         if input.is_empty() {
             break;
         }
-        link.act(&mut input);
-        if !link.pass(&mut input) {
+        let choice = input.byte();
+        link.act(choice, &mut input);
+        if choice < WAITS_FROM && !link.pass(&mut input) {
             return;
         }
     }
