@@ -31,7 +31,7 @@ pub const TARGETS: &[Target] = &[
     targets::websocket::UPGRADE,
     targets::sessions::SERVER_SESSION,
     targets::sessions::CLIENT_SESSION,
-    targets::sessions::SESSION_PAIR,
+    targets::session_pair::SESSION_PAIR,
     targets::links::LINK_SERVING,
     targets::links::LINK_CALLER,
     targets::pair::LINK_PAIR,

@@ -11,6 +11,7 @@ pub mod pages;
 pub mod pair;
 pub mod raft;
 pub mod rest;
+pub mod session_pair;
 pub mod sessions;
 pub mod snapshots;
 pub mod storage;

@@ -1,4 +1,4 @@
-//! Both halves of a client's session: each against any bytes, and both together over a wire that changes some.
+//! Both halves of a client's session: each against any bytes.
 
 use crate::Target;
 use crate::input::Input;
@@ -7,13 +7,8 @@ use prost::Message;
 use wire_protocol::error::RequestError;
 use wire_protocol::ids::{DeviceId, UserId};
 use wire_protocol::limits::{FRAME_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
-use wire_protocol::session::{ClientEvent, ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
-use wire_protocol::v1::{
-    ClientFrame, ErrorCode, MessageAccepted, SendMessage, ServerFrame, client_frame, server_frame,
-};
-
-/// Steps of a story of both halves.
-const STEPS_MAX: usize = 64;
+use wire_protocol::session::{ClientSession, Proof, ReadyInfo, ServerInput, ServerSession};
+use wire_protocol::v1::{ClientFrame, ErrorCode, SendMessage, ServerFrame, client_frame};
 
 /// See `holds`.
 pub const SERVER_SESSION: Target = Target {
@@ -27,14 +22,8 @@ pub const CLIENT_SESSION: Target = Target {
     holds: "whatever a server sends, requests stay within their number and a fault is the last word",
     run: client_session,
 };
-/// See `holds`.
-pub const SESSION_PAIR: Target = Target {
-    name: "session-pair",
-    holds: "both halves understand each other; when bytes change on the way, either ends the session or ignores them",
-    run: session_pair,
-};
 
-fn info() -> ReadyInfo {
+pub(super) fn info() -> ReadyInfo {
     ReadyInfo {
         user: UserId([1; 16]),
         device: DeviceId([2; 16]),
@@ -44,7 +33,7 @@ fn info() -> ReadyInfo {
     }
 }
 
-fn hello(out: &mut BytesMut) -> ClientSession {
+pub(super) fn hello(out: &mut BytesMut) -> ClientSession {
     let mut client = ClientSession::new(0);
     client.hello(Proof::AccessToken("a.b.c".into()), 30, "fuzz", out);
     client
@@ -133,7 +122,7 @@ fn client_session(data: &[u8]) {
     }
 }
 
-fn send(message: u64, conversation: u8) -> client_frame::Body {
+pub(super) fn send(message: u64, conversation: u8) -> client_frame::Body {
     client_frame::Body::Send(SendMessage {
         conversation_id: Bytes::copy_from_slice(&[conversation % 4; 16]),
         client_message_id: message,
@@ -141,64 +130,4 @@ fn send(message: u64, conversation: u8) -> client_frame::Body {
         body: Bytes::from_static(b"hello"),
         ..SendMessage::default()
     })
-}
-
-fn session_pair(data: &[u8]) {
-    let mut input = Input::new(data);
-    let mut up = BytesMut::new();
-    let (mut client, mut server, mut down) = (hello(&mut up), ServerSession::new(0), BytesMut::new());
-    let mut is_clean = true;
-    let (mut messages, mut seq, mut accepted) = (0u64, 0u64, 0u64);
-    for step in 0..STEPS_MAX {
-        if !up.is_empty() {
-            let payload = on_the_way(up.split(), &mut input, &mut is_clean);
-            match server.handle_frame(step as u64, payload, &mut down) {
-                Err(fatal) => return assert!(!is_clean, "{fatal:?}"),
-                Ok(ServerInput::Authenticate { .. }) => server.ready(step as u64, info(), &mut down),
-                Ok(ServerInput::Request { request_id, body }) => {
-                    if let (client_frame::Body::Send(send), true) = (&body, is_clean) {
-                        assert_eq!(send.conversation_id.len(), 16, "handles are resolved");
-                    }
-                    seq += 1;
-                    let answer = MessageAccepted { seq, ..MessageAccepted::default() };
-                    server.answer(request_id, server_frame::Body::Accepted(answer), &mut down);
-                }
-                Ok(ServerInput::Handled) => {}
-            }
-        }
-        if !down.is_empty() {
-            let payload = on_the_way(down.split(), &mut input, &mut is_clean);
-            match client.handle_frame(step as u64, payload) {
-                Err(fault) => return assert!(!is_clean, "{fault:?}"),
-                Ok(ClientEvent::Answer { .. }) => accepted += 1,
-                Ok(_) => {}
-            }
-        }
-        if is_clean {
-            assert!(
-                accepted <= seq && seq <= messages,
-                "an answer to nothing: {accepted}, {seq}, {messages}"
-            );
-        }
-        if input.is_empty() {
-            return;
-        }
-        if client.can_request() && input.below(4) > 0 {
-            messages += 1;
-            client.request(step as u64, send(messages, input.byte()), &mut up).expect("it said so");
-        }
-    }
-}
-
-/// Bytes as they arrive: one in sixteen frames is changed.
-fn on_the_way(frame: BytesMut, input: &mut Input<'_>, is_clean: &mut bool) -> Bytes {
-    let mut frame = frame;
-    if input.below(16) == 15 {
-        let (place, bits) = (input.byte(), input.byte());
-        if let Some(byte) = frame.get_mut(usize::from(place)).filter(|_| bits > 0) {
-            *byte ^= bits;
-            *is_clean = false;
-        }
-    }
-    frame.freeze()
 }
