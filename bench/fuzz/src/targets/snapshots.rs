@@ -3,6 +3,8 @@
 //!
 //! Most changes happen on the way, where nobody knows how parts are signed: their checksums give them away. After some, parts
 //! are signed anew, as by a node that has gone mad: then what they say is what was sent.
+//!
+//! Which rows are the shard's is told here by their keys alone, as docs/storage.md lays them out, and not by the product.
 
 use crate::Target;
 use crate::input::Input;
@@ -13,15 +15,25 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use storage_node::LogConfig;
 use storage_node::domain::{self, Overlay};
+use storage_node::engine::keys::Key;
 use storage_node::engine::{MemoryStore, Reader, Store, WriteBatch, keys};
 use storage_node::replication::{Group, Log, LogRange, Replicas};
-use storage_node::sim::{PartTaken, SimStore, SnapshotReceiver, sign_parts, snapshot_parts};
+use storage_node::sim::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
 use wire_protocol::ids::{ConversationId, Seq, ShardId, UserId};
 use wire_protocol::internal::raft_message::Kind;
 use wire_protocol::internal::{RaftEntry, RaftMessage, SnapshotPart, SnapshotPoint, SnapshotRow};
 
 const SHARDS: u32 = 4;
 const SHARD: ShardId = ShardId(1);
+/// Slots of all shards, which have equal parts of them in their order; and the shard's own, from the first to the last.
+const SLOT_COUNT: u16 = 4_096;
+const FIRST_SLOT: u16 = 1_024;
+const LAST_SLOT: u16 = 2_047;
+/// Behind all slots: rows about shards, in these tables, by the shard's number in place of an id.
+const SLOT_OF_SHARDS: u16 = 0xfffe;
+const TABLES_OF_SHARDS: [u8; 2] = [0xf0, 0xf1];
+/// Some table of rows that are in slots.
+const TABLE: u8 = 0x20;
 /// The leader's node, the receiver's, and all that have a replica.
 const LEADER: u32 = 1;
 const OWN: u32 = 2;
@@ -45,9 +57,12 @@ const PARTS_MAX: usize = 64;
 pub const SNAPSHOTS: Target = Target {
     name: "snapshots",
     holds: "whatever becomes of a snapshot's parts, they are refused with a reason, or rows and log are those that were sent \
-            and the log goes on from there; rows of other shards stay",
+            and the log goes on from there; rows of other shards stay, and none of them is sent",
     run: snapshots,
 };
+
+/// Key and value.
+type Row = (Vec<u8>, Bytes);
 
 /// What happens between the decision for a snapshot and its installation.
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +129,11 @@ fn fill(store: &dyn Store, numbers: Range<u8>, index: u64) {
     for home in 0..SHARDS {
         batch.put(keys::feed_position(ShardId(home), SHARD), vec![home as u8]);
     }
+    // Nobody's, another shard's, and those of other shards that stand next to this one's.
+    let beside = [row_at(FIRST_SLOT - 1, 0xff), row_at(LAST_SLOT + 1, 0)];
+    for key in [keys::format(), keys::known_fleet(), keys::fleet()].into_iter().chain(beside) {
+        batch.put(key, vec![0]);
+    }
     store.write(batch).expect("memory does not fail");
     let mut overlay = Overlay::new(store);
     for shard in 0..SHARDS {
@@ -121,6 +141,43 @@ fn fill(store: &dyn Store, numbers: Range<u8>, index: u64) {
     }
     store.write(overlay.into_batch()).expect("memory does not fail");
     store.sync().expect("memory does not fail");
+}
+
+/// In the shard's first slot and in its last: rows that no snapshot has.
+fn fill_ends(store: &dyn Store) {
+    let mut batch = WriteBatch::new();
+    batch.put(row_at(FIRST_SLOT, 0), vec![0]);
+    batch.put(row_at(LAST_SLOT, 0xff), vec![0]);
+    store.write(batch).expect("memory does not fail");
+    store.sync().expect("memory does not fail");
+}
+
+/// The key of a row in a slot, of an id of such bytes.
+fn row_at(slot: u16, byte: u8) -> Key {
+    let key = [&slot.to_be_bytes()[..], &[TABLE], &[byte; 16]].concat();
+    Key::copy_of(&key).expect("as long as a key begins")
+}
+
+/// The shard that a row is of, by slot, table and id. `None`: of none.
+fn shard_of(key: &[u8]) -> Option<u32> {
+    let (slot, rest) = key.split_first_chunk::<2>()?;
+    let slot = u16::from_be_bytes(*slot);
+    if slot < SLOT_COUNT {
+        return Some(u32::from(slot) / (u32::from(SLOT_COUNT) / SHARDS));
+    }
+    let (table, rest) = rest.split_first()?;
+    let (id, _) = rest.split_first_chunk::<16>()?;
+    let is_of_shard = slot == SLOT_OF_SHARDS && TABLES_OF_SHARDS.contains(table);
+    u32::try_from(u128::from_be_bytes(*id)).ok().filter(|_| is_of_shard)
+}
+
+/// The shard's rows, and all others.
+fn rows(store: &MemoryStore) -> (Vec<Row>, Vec<Row>) {
+    store.rows().into_iter().partition(|(key, _)| shard_of(key) == Some(SHARD.0))
+}
+
+fn rows_of_parts(parts: &[SnapshotPart]) -> impl Iterator<Item = Row> {
+    parts.iter().flat_map(|part| &part.rows).map(|row| (row.key.to_vec(), row.value.clone()))
 }
 
 /// The row that says how far the shard is applied.
@@ -143,6 +200,11 @@ fn snapshots_sent() -> &'static [Vec<SnapshotPart>] {
         let store = MemoryStore::new();
         fill(&store, 0..30, INDEX);
         let whole = snapshot_parts(&store, &log, &message(), SHARDS, FEED_CUT).expect("a snapshot");
+        let (own, others) = rows(&store);
+        assert!(!own.is_empty() && !others.is_empty());
+        assert!(own.into_iter().eq(rows_of_parts(&whole)), "other rows than the shard's are sent");
+        let entries = whole.iter().flat_map(|part| part.entries.clone());
+        assert!(entries.eq((FEED_CUT..=INDEX).map(entry)), "other entries than belong to it are sent");
         let cuts = (1..CUTS).map(|items| cut(&whole, items));
         std::iter::once(whole.clone()).chain(cuts).collect()
     })
@@ -382,7 +444,8 @@ fn receive(
 /// Raft wants the snapshot. The receiver has older rows and entries.
 fn install(mut receiver: SnapshotReceiver, taken: &[SnapshotPart], then: Then) {
     fill(receiver.store(), 10..40, OLD_INDEX);
-    let others = rows_of_others(receiver.store());
+    fill_ends(receiver.store());
+    let (_, others) = rows(receiver.store().memory());
     let mut log = receiver.open_log(&config()).expect("it is new");
     log.begin_at(&[SHARD], OLD_INDEX, TERM).expect("it writes");
     log.extend(SHARD, vec![entry(OLD_INDEX + 1)]).expect("it writes");
@@ -396,23 +459,17 @@ fn install(mut receiver: SnapshotReceiver, taken: &[SnapshotPart], then: Then) {
             receiver.start(&log)
         }
     };
-    assert!(rows_of_others(receiver.store()) == others, "rows of other shards have changed");
+    assert!(rows(receiver.store().memory()).1 == others, "rows of other shards have changed");
     // What could go wrong was to be refused before: a decided snapshot that cannot be installed ends its node for good.
     assert_eq!(installed, Ok(()));
     compare(&receiver, log, taken);
 }
 
-fn rows_of_others(store: &SimStore) -> Vec<(Vec<u8>, Bytes)> {
-    let ranges = keys::ranges_of_shard(SHARD, SHARDS);
-    let is_own = |key: &[u8]| ranges.iter().any(|(from, to)| (&from[..]..&to[..]).contains(&key));
-    store.memory().rows().into_iter().filter(|(key, _)| !is_own(key)).collect()
-}
-
 /// Rows and log are those of the parts, and nothing is left to be done.
 fn compare(receiver: &SnapshotReceiver, log: Log, taken: &[SnapshotPart]) {
     assert_eq!(receiver.start(&log), Ok(()), "it is installed already");
-    let sent = taken.iter().flat_map(|part| &part.rows).map(|row| (row.key.to_vec(), row.value.clone()));
-    assert!(receiver.store().rows_of(SHARD.0, SHARDS).into_iter().eq(sent), "other rows than were sent");
+    let (own, _) = rows(receiver.store().memory());
+    assert!(own.into_iter().eq(rows_of_parts(taken)), "other rows than were sent");
     let entries: Vec<RaftEntry> = taken.iter().flat_map(|part| part.entries.clone()).collect();
     let (first, last) = (&entries[0], &entries[entries.len() - 1]);
     assert_eq!(log.span(SHARD), Some((first.index, last.index)), "other entries than were sent");
