@@ -27,8 +27,6 @@ fn expected(plant: Plant) -> (&'static [&'static str], u64) {
         // Whether a node whose disk was lost begins a fleet again is looked at by itself: what it has promised before need not
         // be asked for again.
         Plant::BeginsAgain => (&["heals"], 160),
-        // The leader goes on after a pause, and answers a read from before what another one has acknowledged meanwhile.
-        Plant::LateLease => (&["fresh", "cursors"], 800),
         // The node goes on. Or its disk keeps nothing, and what was acknowledged, or a vote, is gone before that is told.
         Plant::ForgottenSync => (&["heals", "elections", "order", "repeat", "fresh"], 120),
     }
@@ -88,11 +86,6 @@ fn a_node_that_lost_its_folder_begins_again() {
 #[test]
 fn a_log_that_is_cut_behind_rows_that_are_not_synced() {
     is_found(Plant::CutWithoutSync);
-}
-
-#[test]
-fn a_lease_that_is_judged_by_the_time_before_a_pause() {
-    is_found(Plant::LateLease);
 }
 
 #[test]

@@ -25,8 +25,6 @@ pub enum Plant {
     CutWithoutSync,
     /// A node that lost its folder begins a fleet beside those that knew another one of it.
     BeginsAgain,
-    /// A lease is judged by the time of the turn before.
-    LateLease,
     /// A sync of the log that fails is taken for one that did not.
     ForgottenSync,
 }
@@ -34,14 +32,13 @@ pub enum Plant {
 #[cfg(feature = "plants")]
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeQuorum,
         Self::NoDedupAfterFailover,
         Self::StaleRead,
         Self::LostVote,
         Self::CutWithoutSync,
         Self::BeginsAgain,
-        Self::LateLease,
         Self::ForgottenSync,
     ];
 
@@ -54,7 +51,6 @@ impl Plant {
             Self::LostVote => "lost-vote",
             Self::CutWithoutSync => "cut-without-sync",
             Self::BeginsAgain => "begins-again",
-            Self::LateLease => "late-lease",
             Self::ForgottenSync => "forgotten-sync",
         }
     }

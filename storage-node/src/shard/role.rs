@@ -19,7 +19,6 @@ use super::lease::Lease;
 use super::propose::Abandoned;
 use super::reads::{Attaching, REQUESTS_WAITING_MAX};
 use super::{Effects, RETRY_NOT_LEADER_MS, ReadJob, ReadWork, Shard, Stage, respond};
-use crate::plant::{self, Plant};
 use crate::replication::{Role, TICK_MS};
 use crate::worker::Origin;
 use std::collections::VecDeque;
@@ -147,9 +146,6 @@ impl Shard {
 
     /// Time passes for the group, its role is looked at, and reads ask for their quorum.
     pub(super) fn turn_replica(&mut self, now_ms: u64, effects: &mut Effects) {
-        if plant::active(Plant::LateLease) {
-            self.read_by_lease(self.lead.ticked_ms.unwrap_or(now_ms), effects);
-        }
         self.tick(now_ms);
         effects.late_nodes.extend(self.pipeline.group().take_late());
         self.look_at_role(effects);
