@@ -304,12 +304,12 @@ fn feed(data: &[u8]) {
                 match choice {
                     // In flight it stays, whatever else happens, until this is chosen again.
                     128.. => {}
-                    _ if choice % 4 == 0 => world.refuse(),
+                    _ if choice.is_multiple_of(4) => world.refuse(),
                     _ => world.carry_out(),
                 }
             }
             6 => match input.byte() {
-                choice if choice % 4 == 0 => {
+                choice if choice.is_multiple_of(4) => {
                     world.restart(if choice < 128 { Fate::Lost } else { Fate::InLog });
                 }
                 _ => world.check_if_known(),

@@ -279,7 +279,7 @@ fn session_pair(data: &[u8]) {
         if pair.client.can_request() {
             let choice = input.byte();
             pair.act(choice);
-            if choice % 4 > 0 {
+            if !choice.is_multiple_of(4) {
                 pair.ask(input.byte());
             }
         }
