@@ -14,13 +14,15 @@ mod step;
 
 use super::log::{Log, LogWrite, Vote};
 use super::message::{point, snapshot};
-use super::replicas::{ReplicaChange, Replicas, proposal, turn_of_election};
+use super::replicas::{ReplicaChange, Replicas, decode_change, proposal, turn_of_election};
 use super::{LogEntry, ReplicationError, is_holder};
 use hibernation::Hibernation;
 use promise::Promise;
 use pulse::Pulse;
-use raft::eraftpb::{Message, MessageType};
-use raft::{Config, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::eraftpb::{ConfChangeType, EntryType, Message, MessageType};
+use raft::{
+    Config, GetEntriesContext, INVALID_ID, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole,
+};
 use shard_log::ShardLog;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
@@ -322,6 +324,27 @@ impl Group {
         is_holder(self.replicas(), self.own())
     }
 
+    /// Index of a change in this log, behind what is applied, that makes this node a replica again; `None`: there is none,
+    /// or a later one takes it out. Whoever has acknowledged such a change may not forget what is before it.
+    pub fn comes_back_at(&self) -> Option<u64> {
+        let (log, own) = (&self.node.raft.raft_log, self.node.raft.id);
+        let (mut next, mut newest) = (log.applied + 1, None);
+        while next <= log.last_index() {
+            let to = log.last_index() + 1;
+            let entries = log.slice(next, to, COMMITTED_BYTES_MAX, GetEntriesContext::empty(false));
+            // A log that cannot be read says so where it is applied.
+            let entries = entries.unwrap_or_default();
+            let Some(last) = entries.last() else { break };
+            next = last.index + 1;
+            for entry in entries.iter().filter(|entry| entry.entry_type != EntryType::EntryNormal) {
+                let change = decode_change(self.shard, &entry.data).unwrap_or_default();
+                let of_own = change.changes.iter().rev().find(|single| single.node_id == own);
+                newest = of_own.map(|single| (entry.index, single.change_type)).or(newest);
+            }
+        }
+        newest.filter(|(_, kind)| *kind != ConfChangeType::RemoveNode).map(|(index, _)| index)
+    }
+
     fn own(&self) -> u32 {
         u32::try_from(self.node.raft.id).expect("ids of replicas are those of their nodes")
     }
@@ -340,12 +363,14 @@ impl Group {
         self.removed.contains(&u64::from(node))
     }
 
-    /// How far another replica is behind this leader's log, in entries; `None`: it has not been heard of lately, or
-    /// waits for a snapshot.
+    /// How far another replica is behind this leader's log, in entries; `None`: it has not been heard of lately, waits for
+    /// a snapshot, or has not acknowledged the newest change of the replicas: until then it may not know that it is one of
+    /// them again, and remove what it has acknowledged.
     pub fn behind(&self, node: u32) -> Option<u64> {
         let id = u64::from(node);
         let progress = self.node.raft.prs().get(id)?;
-        let is_well = self.is_heard(id) && progress.state != ProgressState::Snapshot && progress.matched > 0;
+        let has_change = progress.matched > 0 && progress.matched >= self.replicas().changed_at;
+        let is_well = self.is_heard(id) && progress.state != ProgressState::Snapshot && has_change;
         is_well.then(|| self.node.raft.raft_log.last_index().saturating_sub(progress.matched))
     }
 

@@ -11,7 +11,7 @@ use super::propose::Pipeline;
 use super::{Effects, Shard, Stage};
 use crate::domain::fleet::SHARD_OF_FLEET;
 use crate::placement::moves::{MoveView, Step, next_step, reported};
-use crate::replication::{Group, ReplicaChange, Replicas, ReplicationError, Role, is_joint};
+use crate::replication::{ReplicaChange, Replicas, ReplicationError, Role, is_joint};
 use crate::snapshots::SnapshotRequest;
 use std::sync::atomic::Ordering;
 use wire_protocol::internal::{Command, Fleet, ReplicaReport, ReplicaSet, ShardPlace, command};
@@ -106,13 +106,14 @@ impl Shard {
             self.lead_in_new_term_at_rest();
             return Ok(());
         }
+        let is_left_over = matches!(self.stage, Stage::Absent) && self.is_left_over();
         match self.stage {
             Stage::Absent if self.pipeline.group().is_holder() => {
                 tracing::info!(shard = %self.id, "holds a replica");
                 self.stage = Stage::Following;
             }
             // What its log holds behind its rows may have brought it back.
-            Stage::Absent if is_left_over(self.pipeline.group()) => self.stage = Stage::Leaving,
+            Stage::Absent if is_left_over => self.stage = Stage::Leaving,
             Stage::Leaving => self.remove_when_quiet(effects),
             Stage::Serving(_) if now_ms >= self.moving.looked_ms + LOOK_EVERY_MS => {
                 self.moving.looked_ms = now_ms;
@@ -135,7 +136,26 @@ impl Shard {
         let group = self.pipeline.group();
         let changed_at = group.replicas().changed_at;
         let knows_itself = !group.is_holder() && applied >= changed_at;
-        knows_itself || (place.changed_at > changed_at && !place.nodes.contains(&own) && self.is_unwanted())
+        let is_elsewhere = place.changed_at > changed_at && !place.nodes.contains(&own);
+        let may_be_gone = (knows_itself || is_elsewhere) && group.has_applied_committed();
+        may_be_gone && (knows_itself || self.is_unwanted()) && !self.comes_back()
+    }
+
+    /// Whether this log holds, behind what is applied, a change that makes this node a replica again. What it has acknowledged
+    /// since counts. That change may itself be one of before, by what the fleet knows.
+    fn comes_back(&mut self) -> bool {
+        let Some(index) = self.pipeline.group().comes_back_at() else { return false };
+        let ShardPlace { nodes, changed_at } = &self.moving.place;
+        *changed_at <= index || nodes.contains(&self.replicas.own) || !self.is_unwanted()
+    }
+
+    /// Whether this node, which is not among the replicas, was one of them and stopped before it had removed what is left:
+    /// whoever has removed it knows of nobody ([`Shard::removed`]), and who never was one of no change.
+    fn is_left_over(&mut self) -> bool {
+        let group = self.pipeline.group();
+        let set = group.replicas();
+        let was_one = set.changed_at > 0 && !set.voters.is_empty();
+        was_one && group.has_applied_committed() && !self.comes_back()
     }
 
     fn is_unwanted(&self) -> bool {
@@ -244,13 +264,6 @@ impl Shard {
             self.moving.proposed = Some((epoch, now_ms));
         }
     }
-}
-
-/// Whether this node, which is not among the replicas, was one of them and stopped before it had removed what is left:
-/// whoever has removed it knows of nobody ([`Shard::removed`]), and who never was one of no change.
-fn is_left_over(group: &Group) -> bool {
-    let set = group.replicas();
-    set.changed_at > 0 && !set.voters.is_empty() && group.has_applied_committed()
 }
 
 fn is_only_a_learner(changes: &[ReplicaChange], set: &ReplicaSet) -> bool {

@@ -129,6 +129,46 @@ fn who_has_the_end_of_a_change_does_not_stand_among_the_voters_of_before() {
     assert_eq!(net.replica(2).group.term(), term, "it was elected while the new voters have a leader");
 }
 
+/// Node 2 goes and comes back before it has removed anything. It may not forget what it has acknowledged of the shard that it
+/// comes back to, although all that it knows to be committed says that it is gone.
+#[test]
+fn who_has_a_change_that_brings_it_back_is_not_gone() {
+    let mut net = Net::with_absent(4..=4);
+    net.change(1, &[AddLearner(4)]);
+    net.change(1, &[AddVoter(4), Remove(2)]);
+    let gone_at = net.set(1).changed_at;
+    net.replica(1).group.transfer_to(3);
+    net.ticks(3);
+    net.change(3, &[AddLearner(2)]);
+    let back_at = net.set(3).changed_at;
+    assert!(back_at > gone_at && net.set(2).learners == [2]);
+    assert_eq!(net.replica(2).group.comes_back_at(), None, "it is back");
+    for applied in (gone_at..back_at).rev() {
+        net.replica(2).restart(applied);
+        assert_eq!(net.replica(2).group.comes_back_at(), Some(back_at), "{applied}");
+    }
+    net.ticks(5);
+    net.change(3, &[Remove(2)]);
+    net.replica(1).restart(gone_at);
+    assert_eq!(net.replica(1).group.comes_back_at(), None, "of others");
+}
+
+/// Until then it may be about to remove what it has acknowledged: it knows what was before the change.
+#[test]
+fn nobody_has_caught_up_before_it_has_the_newest_change() {
+    let mut net = Net::with_absent(4..=5);
+    net.change(1, &[AddLearner(4)]);
+    assert_eq!(net.replica(1).group.behind(4), Some(0));
+    net.cut.extend([(4, 1)]);
+    net.replica(1).group.propose_change(&[AddLearner(5)]).expect("it leads");
+    net.settle();
+    assert_eq!(net.set(1).learners, [4, 5]);
+    assert_eq!((net.replica(1).group.behind(2), net.replica(1).group.behind(4)), (Some(0), None));
+    net.cut.clear();
+    net.ticks(5);
+    assert_eq!(net.replica(1).group.behind(4), Some(0));
+}
+
 /// Whoever alone votes and took a replica out brings it back in another term: not before its log is at rest.
 #[test]
 fn a_lone_voter_leads_on_in_another_term() {
