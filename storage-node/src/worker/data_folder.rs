@@ -99,9 +99,9 @@ pub(crate) struct DataFolder {
 
 impl DataFolder {
     /// Makes the folder if there is none, and locks it; refuses one that another process uses, or that belongs to another
-    /// node, or to other shards. Copies of
-    /// shards begin with nothing in a new fleet alone: a node that lost its folder has forgotten whom it voted for and
-    /// what it acknowledged, and with its vote a leader could be elected that has forgotten it, too.
+    /// node, or to other shards. Copies of shards begin with nothing in a new fleet alone: a node that lost its folder has
+    /// forgotten whom it voted for and what it acknowledged, and with its vote a leader could be elected that has forgotten
+    /// it, too.
     pub fn open(disk: Disk, folder: &Path, owner: Owner, beginning: Beginning) -> Result<Self, StartError> {
         disk.create_folder(folder).map_err(|error| failed("make the data folder", folder, error))?;
         let mut opened = Self::of(disk, folder, owner);
@@ -275,6 +275,7 @@ mod tests {
     use super::*;
     use crate::sim::{SimDisk, real_folder};
     use std::sync::Arc;
+    use tempfile::TempDir;
 
     #[test]
     fn an_identity_reads_back() {
@@ -291,6 +292,14 @@ mod tests {
         Owner { node_id: 2, shard_count: 4, shards: vec![0, 3], copies, is_replicated }
     }
 
+    /// A disk, and a folder on it that is not there yet.
+    fn no_folder() -> (TempDir, Arc<SimDisk>, Disk, PathBuf) {
+        let root = real_folder();
+        let disk = SimDisk::new(root.path());
+        let (on, folder) = (Disk::Simulated(Arc::clone(&disk)), root.path().join("data"));
+        (root, disk, on, folder)
+    }
+
     fn opened(disk: &Arc<SimDisk>, folder: &Path, is_replicated: bool) -> Result<DataFolder, StartError> {
         let disk = Disk::Simulated(Arc::clone(disk));
         DataFolder::open(disk, folder, owner(is_replicated), Beginning::Known)
@@ -304,9 +313,7 @@ mod tests {
     #[test]
     fn a_bit_that_rots_in_the_identity_is_refused_by_its_name() {
         for is_replicated in [false, true] {
-            let root = real_folder();
-            let disk = SimDisk::new(root.path());
-            let (folder, on) = (root.path().join("data"), Disk::Simulated(Arc::clone(&disk)));
+            let (_root, disk, on, folder) = no_folder();
             let new = DataFolder::open(on, &folder, owner(is_replicated), Beginning::NewFleet);
             let new = new.expect("it is new");
             new.claim().expect("it writes");
@@ -326,9 +333,7 @@ mod tests {
     #[test]
     fn an_identity_of_an_older_release_is_taken_and_gets_a_checksum() {
         for is_replicated in [false, true] {
-            let root = real_folder();
-            let disk = SimDisk::new(root.path());
-            let (folder, on) = (root.path().join("data"), Disk::Simulated(Arc::clone(&disk)));
+            let (_root, disk, on, folder) = no_folder();
             let older = DataFolder::of(on.clone(), &folder, owner(is_replicated)).identity.to_text();
             let file = folder.join("node.toml");
             on.create_folder(&folder).expect("it is made");
