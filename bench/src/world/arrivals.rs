@@ -65,7 +65,7 @@ mod tests {
         let (mut network, mut random, mut agenda) = (Network::new(2), Random::new(0), Agenda::default());
         let line = Line { from: 0, to: 1, number: 0 };
         let mut connect = || network.connect(0, line, &mut random, &mut agenda);
-        let (mut arrivals, mut story) = (Arrivals::default(), Story::new(0));
+        let (mut arrivals, mut story) = (Arrivals::default(), Story::new(0, 1));
         let message = story.write(0, 0);
         let [first, second, third, fourth, fifth] = [(); 5].map(|()| connect());
         let half = sent().len() / 2;

@@ -67,6 +67,11 @@ pub fn rooms_by_id() -> BTreeMap<ConversationId, usize> {
     (0..ROOMS.len()).map(|number| (room(number), number)).collect()
 }
 
+/// The shard of each room.
+pub fn shards_by_room(shard_count: u32) -> Vec<u32> {
+    (0..ROOMS.len()).map(|number| room(number).slot().shard(shard_count).0).collect()
+}
+
 /// Devices in each room.
 pub fn devices_by_room() -> Vec<Vec<usize>> {
     let of = |users: &&[usize]| {

@@ -1,6 +1,7 @@
 //! What clients did and saw, in the order in which it happened, and what nodes were: all that the checkers know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use wire_protocol::v1::Durability;
 
 /// In place of a message: an entry that is one, with a body that nobody wrote.
 pub const NOBODYS: usize = usize::MAX;
@@ -19,6 +20,8 @@ pub enum Event {
     },
     /// The server says that it has the message; a repeat is answered again.
     Acked {
+        /// Events that had happened when this answer was asked for.
+        begun: usize,
         /// Which message.
         message: usize,
         /// Where.
@@ -27,6 +30,8 @@ pub enum Event {
         seq: u64,
         /// Its time.
         time_ms: u64,
+        /// What it says of copies.
+        durability: Durability,
     },
     /// The server refused what it must not refuse.
     Refused {
@@ -141,6 +146,21 @@ pub struct Seen {
     pub message: Option<usize>,
 }
 
+/// Whom a storage node knows to vote in a shard, from some moment on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Voters {
+    /// Events that had happened by then.
+    pub at: usize,
+    /// Whose knowledge it is.
+    pub host: usize,
+    /// Of which shard.
+    pub shard: u32,
+    /// Where each voter stands; empty: in no zone that has a name.
+    pub zones: Vec<&'static str>,
+    /// Whether a replica has gone or come since the shard began.
+    pub has_changed: bool,
+}
+
 /// A whole run.
 #[derive(Default, Debug)]
 pub struct History {
@@ -148,6 +168,10 @@ pub struct History {
     pub events: Vec<Event>,
     /// Devices in each room.
     pub rooms: Vec<Vec<usize>>,
+    /// The shard of each room.
+    pub shards: Vec<u32>,
+    /// Who votes, in the order in which nodes came to know it.
+    pub voters: Vec<Voters>,
     /// By shard and term: the hosts that led.
     pub leaders: BTreeMap<(u32, u64), BTreeSet<usize>>,
     /// How copies differ that have applied the same entries.

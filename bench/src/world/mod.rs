@@ -66,7 +66,7 @@ mod zones;
 mod tests;
 
 pub use faults::{Aim, Back, Fault, Loss, Planned};
-pub use history::{Cursors, Event, History, NOBODYS, Seen};
+pub use history::{Cursors, Event, History, NOBODYS, Seen, Voters};
 pub use operator::{Wish, Wished};
 pub use runs::{Failure, Outcome, run, run_many, run_many_with, run_with};
 pub use storage_node::plant::Plant;
@@ -224,7 +224,7 @@ impl World {
             operator,
             doors,
             fleet: FleetWatch::default(),
-            story: Story::new(seed),
+            story: Story::new(seed, shard_count),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             mended_ms: None,
             at_rest: [false; HOSTS.nodes + 1],
@@ -350,6 +350,7 @@ impl World {
 
     /// A node did something. If its disk stopped it, it is gone, and comes back.
     fn see_to(&mut self, host: usize) {
+        self.watch_voters(host);
         if self.node_mut(host).is_stopped() {
             let (crash, away_ms) = self.torn[host];
             let loses_power = self.node_mut(host).loses_power();

@@ -1,6 +1,7 @@
 //! Where copies are and where they are to be: what is watched of the fleet, and what there must be when it is at rest.
 
-use super::World;
+use super::history::Voters;
+use super::{HOSTS, World};
 use crate::workload::zones::ZoneSpread;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ pub(super) struct FleetWatch {
     newest: Option<Arc<Fleet>>,
     /// Moves that ended.
     pub moves: usize,
+    /// By host of a storage node and shard: whom it knew to vote when it did something last, and since which change.
+    voters: BTreeMap<(usize, u32), (u64, Vec<u32>)>,
 }
 
 impl World {
@@ -26,6 +29,22 @@ impl World {
         let Some(seen) = self.fleet.newest.replace(Arc::clone(&newest)) else { return };
         let places = newest.shards.iter().zip(&seen.shards);
         self.fleet.moves += places.filter(|(now, before)| now.changed_at > before.changed_at).count();
+    }
+
+    /// A node did something. Whom it knows to vote in each shard is noted when that is news.
+    pub(super) fn watch_voters(&mut self, host: usize) {
+        let place = HOSTS.node_place(host).expect("a host of a storage node");
+        for shard in 0..self.applied.len() as u32 {
+            let Some(set) = self.nodes[place].replicas(shard) else { return };
+            let known = self.fleet.voters.entry((host, shard)).or_default();
+            if known.0 == set.changed_at && known.1 == set.voters {
+                continue;
+            }
+            *known = (set.changed_at, set.voters.clone());
+            let zones = set.voters.iter().map(|id| self.zones.of_node(*id)).collect();
+            let (at, has_changed) = (self.story.history.events.len(), set.changed_at > 0);
+            self.story.history.voters.push(Voters { at, host, shard, zones, has_changed });
+        }
     }
 
     /// What is not as the operator wants it, not as the fleet says, or not as far apart as it could be: while shards move,

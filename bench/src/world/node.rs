@@ -34,7 +34,7 @@ use storage_node::sim::{Crash, SYNC_ERROR, SimDisk, SimNode, SimStore, Standing,
 use storage_node::{LinkId, LogConfig, NodeConfig, StorageConfig};
 use tempfile::TempDir;
 use wire_protocol::frame::FrameDecoder;
-use wire_protocol::internal::Fleet;
+use wire_protocol::internal::{Fleet, ReplicaSet};
 use wire_protocol::link::{CallerLink, ServingLink, Versions};
 
 /// As the driver: links look at the clock this often, in milliseconds.
@@ -231,6 +231,11 @@ impl NodeHost {
     /// Where its replica of a shard stands in the election of its term.
     pub fn standing(&mut self, shard: u32) -> Option<Standing> {
         self.running.as_mut()?.node.standing(shard)
+    }
+
+    /// The replicas of a shard, as it has them committed.
+    pub fn replicas(&mut self, shard: u32) -> Option<&ReplicaSet> {
+        self.running.as_mut()?.node.replicas(shard)
     }
 
     /// All rows of a shard.

@@ -51,10 +51,11 @@ pub struct Story {
 
 impl Story {
     /// Nothing happened yet.
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, shard_count: u32) -> Self {
+        let (rooms, shards) = (cast::devices_by_room(), cast::shards_by_room(shard_count));
         Self {
             messages: Vec::new(),
-            history: History { rooms: cast::devices_by_room(), ..History::default() },
+            history: History { rooms, shards, ..History::default() },
             rooms: cast::rooms_by_id(),
             members: BTreeMap::new(),
             written: BTreeMap::new(),
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn bodies_are_any_bytes_and_each_is_known_for_its_message() {
         for seed in [0, 3] {
-            let mut story = Story::new(seed);
+            let mut story = Story::new(seed, 1);
             let messages: Vec<usize> = (0..200).map(|_| story.write(0, 0)).collect();
             for message in messages {
                 let body = story.messages[message].body.clone();
@@ -186,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_body_that_nobody_wrote_is_nobodys_and_the_servers_own_entry_is_no_message() {
-        let mut story = Story::new(0);
+        let mut story = Story::new(0, 1);
         story.write(0, 0);
         let body = story.messages[0].body.clone();
         assert_eq!(story.seen(&entry(EntryKind::Text, body.clone())).message, Some(0), "no member is known");

@@ -239,12 +239,18 @@ impl SimNode {
         ask_once(&self.shared, wish)
     }
 
+    /// The replicas of a shard, as this node has them committed.
+    pub fn replicas(&mut self, shard: u32) -> Option<&ReplicaSet> {
+        self.cores.iter_mut().find_map(|core| core.replicas(ShardId(shard)))
+    }
+
     /// How its replicas differ from what a fleet says in which nothing moves; and what is left of those that it has not.
     pub fn misplaced(&mut self, fleet: &Fleet) -> Vec<String> {
         let own = self.shared.node_id;
         let mut misplaced = Vec::new();
         for (shard, place) in self.shared.map.shards().zip(&fleet.shards) {
-            let set = self.cores.iter_mut().find_map(|core| core.replicas(shard)).unwrap_or_default();
+            let set = self.cores.iter_mut().find_map(|core| core.replicas(shard));
+            let set = set.cloned().unwrap_or_default();
             if place.nodes.contains(&own) {
                 let expected = ReplicaSet { changed_at: set.changed_at, ..first_replicas(&place.nodes) };
                 if set != expected {

@@ -34,8 +34,8 @@ impl StorageCore {
 
     /// The replicas of a shard of this core, as its own is told of them.
     #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn replicas(&mut self, shard: ShardId) -> Option<ReplicaSet> {
-        self.shard_mut(shard).map(|shard| shard.replicas().clone())
+    pub(crate) fn replicas(&mut self, shard: ShardId) -> Option<&ReplicaSet> {
+        self.shard_mut(shard).map(|shard| shard.replicas())
     }
 
     /// Hands a shard to the replica that should lead it, when its turn has come.

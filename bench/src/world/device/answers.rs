@@ -139,9 +139,10 @@ impl Device {
             (Wish::Send(message), server_frame::Body::Accepted(accepted)) => {
                 let facts = &mut story.messages[message];
                 facts.seq = facts.seq.or(Some(accepted.seq));
-                let (room, seq) = (facts.room, accepted.seq);
+                let (room, seq, begun) = (facts.room, accepted.seq, asked.begun);
                 let time_ms = server_time_ms.saturating_add_signed(accepted.time_delta_ms);
-                story.tell(Event::Acked { message, room, seq, time_ms });
+                let durability = accepted.durability();
+                story.tell(Event::Acked { begun, message, room, seq, time_ms, durability });
             }
             (Wish::Advance { room, to }, server_frame::Body::Done(_)) => self.cursors_kept(room, to, story),
             (Wish::Look(room), server_frame::Body::Conversation(conversation))

@@ -1,10 +1,21 @@
 //! Acknowledged is durable: whoever is in the room finds the message at the end, under the number that was told. And nothing
 //! is there, or is ever seen, that nobody wrote, or that was written to another room.
+//!
+//! An acknowledgement says no more of the copies than is true. Three of each shard vote, whatever moves, so that a message
+//! is never on one alone. That no zone holds a quorum of them may be said if some node knew such voters at any time
+//! between the question and the answer: whoever answers has known them, be it that others knew better by then. While no
+//! replica of a shard has ever gone or come, its leader cannot know less than the fleet does: there that must be said.
 
-use crate::world::history::{Event, History, NOBODYS};
+use crate::world::history::{Event, History, NOBODYS, Voters};
 use std::collections::BTreeMap;
+use wire_protocol::v1::Durability;
 
 pub(super) fn check(history: &History) -> Result<(), String> {
+    check_messages(history)?;
+    check_levels(history)
+}
+
+fn check_messages(history: &History) -> Result<(), String> {
     let (mut wholes, mut written) = (BTreeMap::new(), BTreeMap::new());
     for event in &history.events {
         if let Event::Whole { device, room, entries } = event {
@@ -41,4 +52,35 @@ pub(super) fn check(history: &History) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn check_levels(history: &History) -> Result<(), String> {
+    for (at, event) in history.events.iter().enumerate() {
+        let Event::Acked { begun, room, durability, .. } = event else { continue };
+        let shard = history.shards.get(*room);
+        let is_known = |voters: &&Voters| shard == Some(&voters.shard) && voters.at <= at;
+        let known: Vec<&Voters> = history.voters.iter().filter(is_known).collect();
+        // Whether its node knew others before this was asked for.
+        let is_past = |place: usize| {
+            let mut later = known[place + 1..].iter();
+            later.any(|later| later.host == known[place].host && later.at < *begun)
+        };
+        let spans = (0..known.len()).any(|place| span_zones(&known[place].zones) && !is_past(place));
+        let is_as_it_began = known.iter().all(|voters| !voters.has_changed);
+        let wrong = match durability {
+            Durability::Synced => "on one disk alone, and three vote",
+            Durability::QuorumOfZones if !spans => "spread over zones, and nobody knew such voters",
+            Durability::Quorum if spans && is_as_it_began => "not spread over zones, and it always was",
+            Durability::Quorum | Durability::QuorumOfZones => continue,
+        };
+        return Err(format!("said to be {wrong}: {event:?}, {known:?}"));
+    }
+    Ok(())
+}
+
+/// Whether, of any majority in these zones, one is left when a whole zone is lost.
+fn span_zones(zones: &[&str]) -> bool {
+    let majority = zones.len() / 2 + 1;
+    let holds = |zone: &str| zones.iter().filter(|other| **other == zone).count();
+    zones.len() > 1 && zones.iter().all(|zone| !zone.is_empty() && holds(zone) < majority)
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | promise |
 //! | --- | --- |
-//! | `durable` | what was acknowledged is there when all is over, for every member, and nothing that nobody wrote there |
+//! | `durable` | what was acknowledged is there when all is over, for every member, as durable as was said, and nothing that nobody wrote |
 //! | `order` | a room's entries are 1, 2, 3, … without gaps, the same for everybody, never change, and are in each sender's order |
 //! | `repeat` | a repeated message gets its first answer, and is there once |
 //! | `fresh` | a read begun after an acknowledgement, or after anybody saw an entry, shows it |

@@ -30,7 +30,7 @@ fn check_entries(history: &History) -> Result<(), String> {
                 return Err(format!("room {room}: {known:?} was seen, and {entry:?}"));
             }
         }
-        if let Event::Acked { message, room, seq, time_ms } = event {
+        if let Event::Acked { message, room, seq, time_ms, .. } = event {
             let acked = Seen { seq: *seq, time_ms: *time_ms, message: Some(*message) };
             let known = *rooms.entry((*room, *seq)).or_insert(acked);
             if known != acked {

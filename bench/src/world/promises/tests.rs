@@ -1,14 +1,19 @@
 //! Each checker finds what it is for, and passes what is well.
 
 use super::check;
-use crate::world::history::{Cursors, Event, History, NOBODYS, Seen};
+use crate::world::history::{Cursors, Event, History, NOBODYS, Seen, Voters};
+use wire_protocol::v1::Durability;
 
 fn entry(seq: u64, message: usize) -> Seen {
     Seen { seq, time_ms: 10 * seq, message: Some(message) }
 }
 
 fn acked(message: usize, seq: u64) -> Event {
-    Event::Acked { message, room: 0, seq, time_ms: 10 * seq }
+    said_to_be(Durability::Quorum, 0, message, seq)
+}
+
+fn said_to_be(durability: Durability, begun: usize, message: usize, seq: u64) -> Event {
+    Event::Acked { begun, message, room: 0, seq, time_ms: 10 * seq, durability }
 }
 
 fn read(begun: usize, head: u64) -> Event {
@@ -59,6 +64,8 @@ fn a_good_history_is_good() {
 #[test]
 fn each_checker_finds_its_own() {
     let both = [entry(1, 7), entry(2, 8)];
+    let durability = Durability::Quorum;
+    let early = Event::Acked { begun: 0, message: 8, room: 0, seq: 2, time_ms: 5, durability };
     let strange = Event::Live { device: 2, room: 0, entry: both[0] };
     let sent = |room| Event::Sent { message: 7, device: 0, room };
     assert_eq!(judged([sent(0)].into_iter().chain(good()).collect()), "kept");
@@ -68,7 +75,7 @@ fn each_checker_finds_its_own() {
         ("durable", [sent(1)].into_iter().chain(good()).collect()),
         ("order", with(8, whole(1, &both[1..]))),
         ("order", with(5, synced(0, &[entry(1, 8)]))),
-        ("order", with(2, Event::Acked { message: 8, room: 0, seq: 2, time_ms: 5 })),
+        ("order", with(2, early)),
         ("repeat", with(3, acked(7, 3))),
         ("fresh", with(4, read(4, 1))),
         ("feed", with(6, synced(1, &both[..1]))),
@@ -91,6 +98,57 @@ fn two_leaders_of_one_term_are_found_and_copies_that_differ() {
     let differing = vec!["hosts 0 and 1".to_owned()];
     let history = History { events: good(), rooms: vec![vec![0, 1]], differing, ..History::default() };
     assert_eq!(check(&history).map_err(|broken| broken.promise), Err("copies"));
+}
+
+#[test]
+fn an_acknowledgement_says_of_copies_what_is_true() {
+    use Durability::{Quorum, QuorumOfZones, Synced};
+    let (apart, near) = (["a", "b", "c"], ["a", "b", "b"]);
+    // `at`: behind the acknowledgements that are good whatever zones there are.
+    let of_shard = |shard, at: usize, host, zones: [&'static str; 3], has_changed| {
+        assert!(at > 3);
+        Voters { at, host, shard, zones: zones.to_vec(), has_changed }
+    };
+    let voters = |at, host, zones, has_changed| of_shard(0, at, host, zones, has_changed);
+    let first = |zones| voters(4, 0, zones, false);
+    let judged = |known: &[Voters], begun, durability| {
+        let mut events = good();
+        events.push(said_to_be(durability, begun, 8, 2));
+        let (rooms, shards, voters) = (vec![vec![0, 1]], vec![0], known.to_vec());
+        let history = History { events, rooms, shards, voters, ..History::default() };
+        check(&history).map_or_else(|broken| broken.promise, |()| "kept")
+    };
+    let came_near = [first(apart), voters(6, 0, near, true)];
+    let one_knows_better = [first(apart), voters(4, 1, apart, false), voters(5, 0, near, true)];
+    let came_apart = [first(near), voters(8, 0, apart, true)];
+    for (known, begun, durability) in [
+        (&[first(apart)][..], 7, QuorumOfZones),
+        (&[first(near)], 7, Quorum),
+        (&[first(["", "", ""])], 7, Quorum),
+        (&[of_shard(1, 4, 0, apart, false)], 7, Quorum),
+        (&came_near, 5, QuorumOfZones),
+        (&came_near, 5, Quorum),
+        (&came_near, 7, Quorum),
+        (&one_knows_better, 7, QuorumOfZones),
+        (&came_apart, 7, QuorumOfZones),
+        // The fleet has not heard of it yet.
+        (&came_apart, 9, Quorum),
+    ] {
+        assert_eq!(judged(known, begun, durability), "kept", "{known:?}, {begun}, {durability:?}");
+    }
+    for (known, begun, durability) in [
+        (&[first(apart)][..], 7, Synced),
+        (&[first(near)], 7, Synced),
+        (&[first(apart)], 7, Quorum),
+        (&[first(near)], 7, QuorumOfZones),
+        (&[first(["a", "b", ""])], 7, QuorumOfZones),
+        (&[of_shard(1, 4, 0, apart, false)], 7, QuorumOfZones),
+        (&[], 7, QuorumOfZones),
+        (&came_near, 7, QuorumOfZones),
+        (&[first(near), voters(10, 0, apart, true)], 7, QuorumOfZones),
+    ] {
+        assert_eq!(judged(known, begun, durability), "durable", "{known:?}, {begun}, {durability:?}");
+    }
 }
 
 #[test]
