@@ -11,6 +11,8 @@
 mod founding;
 mod links;
 mod newest;
+#[cfg(test)]
+mod tests;
 
 use super::HOSTS;
 use super::agenda::Thread;
@@ -30,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use storage_node::admin::FleetWish;
 use storage_node::config::Beginning;
-use storage_node::sim::{Crash, SYNC_ERROR, SimDisk, SimNode, SimStore, Standing, SyncKind};
+use storage_node::sim::{Crash, FULL_ERROR, SYNC_ERROR, SimDisk, SimNode, SimStore, Standing, SyncKind};
 use storage_node::{LinkId, LogConfig, NodeConfig, StorageConfig};
 use tempfile::TempDir;
 use wire_protocol::frame::FrameDecoder;
@@ -420,10 +422,11 @@ impl NodeHost {
         self.running.as_ref().is_some_and(goes_on)
     }
 
-    /// The process ends by itself; while its disk may be full that is taken for the reason. After a failed sync its cores
-    /// take some turns more.
+    /// The process ends by itself. While its disk may be full it may end for want of room, and while syncs may fail for one
+    /// that did, and for nothing else: both say so. After a failed sync its cores take some turns more.
     fn failed(&mut self, why: String, outside: &mut Outside) {
         let is_unsynced = self.is_failing && why.contains(SYNC_ERROR);
+        let lacks_room = self.is_full && why.contains(FULL_ERROR);
         match &mut self.running {
             Some(Running { ends_at_ms: Some(_), .. }) => return,
             Some(running) if is_unsynced && !self.is_full => {
@@ -431,7 +434,7 @@ impl NodeHost {
                 running.ends_at_ms = Some(outside.now_ms + 1 + outside.up_to(ENDS_MS_MAX));
                 self.settle(outside);
             }
-            _ if is_unsynced || self.is_full => self.disk.stop(),
+            _ if is_unsynced || lacks_room => self.disk.stop(),
             _ => self.failure = Some(format!("node {}: {why}", self.config.node_id)),
         }
         self.was_unsynced |= is_unsynced;

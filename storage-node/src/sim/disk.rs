@@ -27,6 +27,9 @@ const SECTOR_BYTES: usize = 512;
 /// What a failing sync says.
 pub const SYNC_ERROR: &str = "Input/output error of the simulated disk";
 
+/// What a write says that finds no room. The log engine looks for it in the text of errors.
+pub const FULL_ERROR: &str = "nospace";
+
 /// What becomes of unsynced changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Crash {
@@ -222,7 +225,7 @@ impl State {
     fn check_room(&self, more: usize) -> io::Result<()> {
         match self.bytes_max {
             Some(bytes_max) if self.used() + more > bytes_max => {
-                Err(io::Error::new(io::ErrorKind::StorageFull, "nospace"))
+                Err(io::Error::new(io::ErrorKind::StorageFull, FULL_ERROR))
             }
             _ => Ok(()),
         }

@@ -32,7 +32,7 @@ mod tests;
 pub use crate::replication::{Standing, TICK_MS};
 pub use crate::snapshots::{PartTaken, SnapshotReceiver, sign_parts, snapshot_parts};
 pub use crate::worker::NextRound;
-pub use disk::{Crash, SYNC_ERROR, SimCursor, SimDisk, SimFile};
+pub use disk::{Crash, FULL_ERROR, SYNC_ERROR, SimCursor, SimDisk, SimFile};
 pub use founding::SimFounding;
 pub use host::SimNode;
 #[cfg(test)]
