@@ -47,6 +47,8 @@ fn comes_about(seeds: u64, tried: &Tried) {
     // What is aimed at leaders waits for something, and may wait in vain.
     assert!(tried.voters_struck >= rounds / 4 && tried.patience_tried >= rounds / 4, "{tried}");
     assert!(tried.snapshots >= rounds, "{tried}");
+    // It takes a move, a node that leaves in time, and four seeds in 32 that try.
+    assert!(tried.came_back >= rounds / 2 && tried.came_back_whole >= rounds / 8, "{tried}");
     assert!(tried.disks_lost >= 3 * rounds, "{tried}");
     // What is done with such a node is one of four things.
     assert!(tried.starts_refused >= rounds / 4 && tried.forgotten >= rounds / 4, "{tried}");

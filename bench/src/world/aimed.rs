@@ -53,12 +53,14 @@ impl World {
         leading.max().map(|(_, host)| host)
     }
 
-    fn ends_ms(&self, fault: usize) -> u64 {
+    /// When the numbered fault ends.
+    pub(super) fn ends_ms(&self, fault: usize) -> u64 {
         let planned = &self.faults[fault];
         START_MS + planned.at_ms + planned.lasts_ms
     }
 
-    fn is_over(&self, fault: usize) -> bool {
+    /// Whether it has ended.
+    pub(super) fn is_over(&self, fault: usize) -> bool {
         self.outside.now_ms >= self.ends_ms(fault)
     }
 

@@ -2,6 +2,7 @@
 //! mended.
 
 use super::hosts::Hosts;
+use super::returns::Comeback;
 use crate::workload::random::Random;
 use std::ops::Range;
 use storage_node::sim::{Crash, SyncKind};
@@ -112,6 +113,8 @@ pub enum Fault {
     Clock(usize, i64),
     /// The disk of a storage node has room for so many more bytes: as [`Aim::Full`], whether it leads or not.
     Full(usize, usize),
+    /// A replica that goes has to come back where it was, and finds its node away: see `returns.rs`.
+    ComesBack(Comeback),
     /// It happens to whoever leads a shard when it begins, or as soon as somebody does.
     Aimed {
         /// Which shard, counted on from the first again when there are fewer.

@@ -10,7 +10,8 @@
 //!  quiet.rs   when nobody asks           doors.rs     whom gateways let in, and when they leave
 //!  pauses.rs  which process stands still releases.rs  which server is of the release before
 //!  failing.rs and whose syncs fail       founding.rs  how the fleet begins
-//!        \             |                 plan.rs      all of it, from the seed
+//!        \             |                 returns.rs   which replica has to come back
+//!         |            |                 plan.rs      all of it, from the seed
 //!         \            |                   /
 //!         World: time goes from one thing that is due to the next
 //!        /             |                   \
@@ -58,6 +59,7 @@ mod plan;
 pub mod promises;
 mod quiet;
 mod releases;
+mod returns;
 mod runs;
 mod story;
 mod tried;
@@ -68,6 +70,7 @@ mod tests;
 pub use faults::{Aim, Back, Fault, Loss, Planned};
 pub use history::{Cursors, Event, History, NOBODYS, Seen, Voters};
 pub use operator::{Wish, Wished};
+pub use returns::{Away, Comeback};
 pub use runs::{Failure, Outcome, run, run_many, run_many_with, run_with};
 pub use storage_node::plant::Plant;
 pub use tried::Tried;
@@ -87,6 +90,7 @@ use outside::{End, Outside};
 use pauses::Pause;
 use plan::Plan;
 use quiet::REST_MS_MAX;
+use returns::Returns;
 use std::collections::BTreeSet;
 use storage_node::sim::Crash;
 use story::Story;
@@ -158,6 +162,7 @@ struct World {
     operator: Operator,
     doors: Doors,
     fleet: FleetWatch,
+    returns: Returns,
     story: Story,
     stage: Stage,
     /// When all was mended.
@@ -178,6 +183,7 @@ impl World {
         let mut random = Random::new(seed);
         let shard_count = 1 + random.below(3) as u32;
         let Plan { faults, over_ms, operator, doors, releases, founding } = Plan::of(seed, &mut random);
+        let shard_count = shard_count.max(operator.shards_min);
         let network = Network::new(HOSTS.count());
         let mut outside = Outside { now_ms: START_MS, network, agenda: Agenda::default(), random };
         for host in 0..HOSTS.nodes + HOSTS.gateways {
@@ -224,6 +230,7 @@ impl World {
             operator,
             doors,
             fleet: FleetWatch::default(),
+            returns: Returns::default(),
             story: Story::new(seed, shard_count),
             stage: Stage::Busy { until_ms: START_MS + over_ms + AFTERWARDS_MS },
             mended_ms: None,
@@ -434,6 +441,7 @@ impl World {
             Fault::Pause(host) => self.pause(host, lasts_ms),
             Fault::Quiet => self.turn_devices_to(Mood::Silent),
             Fault::Full(host, room_bytes) => self.fill(number, host, room_bytes),
+            Fault::ComesBack(comeback) => self.make_return(number, comeback),
             Fault::Aimed { shard, aim } => self.aim(number, shard, &aim),
         }
     }
@@ -447,9 +455,15 @@ impl World {
             Fault::Full(..) => self.empty(number),
             Fault::SyncsFail { host, .. } => self.node_mut(host).fail_syncs(None),
             Fault::Aimed { .. } => self.end_aim(number),
+            Fault::ComesBack(comeback) => self.end_return(number, comeback),
             Fault::Quiet => self.end_quiet(),
             _ => {}
         }
+        self.mend(number);
+    }
+
+    /// What the numbered fault has cut is whole again, but for what another one has cut as well.
+    fn mend(&mut self, number: usize) {
         for pair in std::mem::take(&mut self.cut_by[number]) {
             let is_held = self.cut_by.iter().any(|pairs| pairs.contains(&pair));
             if !(self.is_free && is_held) {

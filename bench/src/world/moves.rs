@@ -44,6 +44,8 @@ impl World {
             let zones = set.voters.iter().map(|id| self.zones.of_node(*id)).collect();
             let (at, has_changed) = (self.story.history.events.len(), set.changed_at > 0);
             self.story.history.voters.push(Voters { at, host, shard, zones, has_changed });
+            let back = self.returns.note(shard, set, self.outside.now_ms);
+            back.into_iter().for_each(|node| self.count_return(shard, node));
         }
     }
 

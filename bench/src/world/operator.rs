@@ -1,5 +1,6 @@
 //! Whoever runs the fleet: in half of all runs a storage node joins, and mostly one leaves some time later, be it the same;
-//! in some of the others a node that lost its disk is replaced (`lost.rs`). Both are asked for as with `admin add-node` and
+//! in some of the others a node that lost its disk is replaced (`lost.rs`), or one leaves as soon as another one has lost a
+//! replica to the node that joined, which has to have it again (`returns.rs`). All are asked for as with `admin add-node` and
 //! `admin remove-node`: at any node that runs, and again until it is so.
 //!
 //! All of it comes from chance of its own, so that runs without it are what they would be if there were no operator.
@@ -8,6 +9,7 @@ use super::agenda::Due;
 use super::faults::{Planned, at_joiner};
 use super::lost::Replacement;
 use super::node::NodeHost;
+use super::returns::{self, Returning};
 use super::zones::Zones;
 use super::{HOSTS, World};
 use crate::workload::random::Random;
@@ -89,19 +91,28 @@ pub(super) struct Operator {
     pub wishes: Vec<Wished>,
     /// When the node that joins is started, in milliseconds from the start; `None`: there is none.
     pub joins_from_ms: Option<u64>,
-    /// What happens to it.
+    /// What happens to it, or for its sake.
     pub faults: Vec<Planned>,
+    /// Shards that there are at least.
+    pub shards_min: u32,
 }
 
 impl Operator {
     /// From the seed alone.
     pub fn plan(seed: u64) -> Self {
         let mut random = Random::new(seed ^ STREAM);
+        let (wishes, faults) = Default::default();
         let mut operator =
-            Self { random: random.clone(), wishes: Vec::new(), joins_from_ms: None, faults: Vec::new() };
+            Self { random: random.clone(), wishes, joins_from_ms: None, faults, shards_min: 1 };
         if let Some(Replacement { faults, joins_from_ms, wishes }) = Replacement::plan(seed) {
             (operator.joins_from_ms, operator.wishes) = (Some(joins_from_ms), Vec::from(wishes));
             operator.faults = faults;
+            return operator;
+        }
+        if let Some(Returning { joins_from_ms, joins, comeback }) = Returning::plan(seed) {
+            (operator.joins_from_ms, operator.shards_min) = (Some(joins_from_ms), returns::SHARDS_MIN);
+            operator.wishes.push(joins);
+            operator.faults.push(comeback);
             return operator;
         }
         if !OF_SIXTEEN.contains(&(seed % 16)) {
@@ -152,10 +163,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn half_of_all_seeds_and_those_that_lose_a_disk_move_shards_and_any_node_leaves() {
+    fn half_of_all_seeds_and_those_for_other_ends_move_shards_and_any_node_leaves() {
         let moving: Vec<u64> = (0..1_600).filter(|seed| !Operator::plan(*seed).wishes.is_empty()).collect();
         let lost = (0..1_600).filter(|seed| Replacement::plan(*seed).is_some()).count();
-        assert_eq!((moving.len(), lost), (800 + lost, 150), "none has both");
+        let returning = (0..1_600).filter(|seed| Returning::plan(*seed).is_some()).count();
+        assert_eq!((moving.len(), lost, returning), (800 + lost + returning, 150, 200), "none has two");
         let kinds = (0..4).map(|kind| moving.iter().filter(|seed| **seed % 4 == kind).count());
         assert!(kinds.clone().all(|count| count >= 100), "{:?}", kinds.collect::<Vec<_>>());
         let leave = moving.iter().filter_map(|seed| Some(Operator::plan(*seed).wishes.get(1)?.wish));

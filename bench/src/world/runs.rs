@@ -81,7 +81,7 @@ pub fn run(seed: u64) -> Result<Outcome, Box<Failure>> {
 /// One run with a bug in all storage nodes.
 pub fn run_with(plant: Option<Plant>, seed: u64) -> Result<Outcome, Box<Failure>> {
     let mut world = World::new(seed, keys());
-    let (faults, wishes) = (world.faults.clone(), world.operator.wishes.clone());
+    let faults = world.faults.clone();
     let ended = catch_unwind(AssertUnwindSafe(|| plant::during(plant, || world.run())));
     let simulated_ms = world.outside.now_ms - START_MS;
     let checked = match ended {
@@ -92,6 +92,8 @@ pub fn run_with(plant: Option<Plant>, seed: u64) -> Result<Outcome, Box<Failure>
             Err(Broken { promise: "assertions", how: format!("panicked: {said}") })
         }
     };
+    // Some come up by what happens.
+    let wishes = world.operator.wishes.clone();
     let messages = world.story.messages.iter().filter(|message| message.seq.is_some()).count();
     let history = std::mem::take(&mut world.story.history);
     if let Err(broken) = checked {

@@ -2,9 +2,9 @@
 
 use super::run;
 
-/// Seeds that are kept, and others: with pauses, syncs that fail, gateways that leave, fleets that begin, and a node that lost
-/// its disk and would begin another one.
-const SEEDS: [u64; 9] = [0, 1, 2, 3, 5, 7, 16, 17, 19];
+/// Seeds that are kept, and others: with pauses, syncs that fail, gateways that leave, fleets that begin, a node that lost its
+/// disk and would begin another one, and a replica that has to come back.
+const SEEDS: [u64; 10] = [0, 1, 2, 3, 5, 7, 16, 17, 19, 20];
 
 #[test]
 fn a_seed_is_a_run() {

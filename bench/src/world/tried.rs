@@ -30,6 +30,10 @@ pub struct Tried {
     pub patience_tried: u64,
     /// Snapshots that storage nodes have installed.
     pub snapshots: u64,
+    /// Replicas that came back to a node which had lost its replica of the same shard less than three seconds before.
+    pub came_back: u64,
+    /// Those whose node ran and had not removed by then what it had of the shard.
+    pub came_back_whole: u64,
     /// Disks of storage nodes that were lost.
     pub disks_lost: u64,
     /// Starts of such a node as it always was started. Each was refused.
@@ -70,6 +74,8 @@ impl AddAssign for Tried {
         self.voters_struck += other.voters_struck;
         self.patience_tried += other.patience_tried;
         self.snapshots += other.snapshots;
+        self.came_back += other.came_back;
+        self.came_back_whole += other.came_back_whole;
         self.disks_lost += other.disks_lost;
         self.starts_refused += other.starts_refused;
         self.begins_refused += other.begins_refused;
@@ -91,6 +97,7 @@ impl fmt::Display for Tried {
         let Self { syncs_failed, starts_refused, begins_refused, forgotten, drained, cursors, .. } = self;
         let Self { fleets_begun, begins_cut, folders_known, .. } = self;
         let Self { power_lost, voters_struck, patience_tried, snapshots, .. } = self;
+        let Self { came_back, came_back_whole, .. } = self;
         let Self { sent_on, followed, put_off, old_links, rests_under_faults, rests_afterwards, .. } = self;
         write!(formatter, "{doubled} messages doubled and {overtaken} parcels overtaken by the network, ")?;
         write!(formatter, "{pauses} pauses ({leaders_replaced} of leaders that were replaced), ")?;
@@ -99,6 +106,7 @@ impl fmt::Display for Tried {
         write!(formatter, "{syncs_failed} ends by a failed sync ({power_lost} power failures behind one), ")?;
         write!(formatter, "{voters_struck} voters gone behind their votes, ")?;
         write!(formatter, "{patience_tried} gone that a leader counted on, {snapshots} snapshots, ")?;
+        write!(formatter, "{came_back} replicas back soon ({came_back_whole} before all was removed), ")?;
         write!(formatter, "{disks_lost} disks lost ({starts_refused} starts without one refused, ")?;
         write!(formatter, "{begins_refused} as of a new fleet, ")?;
         write!(formatter, "{forgotten} nodes that said what they have forgotten), ")?;
