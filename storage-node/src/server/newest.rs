@@ -1,7 +1,10 @@
 //! Which link of another node's core is its newest, over all cores that accept links here. Such a core has one at a time:
 //! what still comes over one of before was given up by it, and is old. Old words of a leader ask its followers to wait for
 //! it for longer.
+//!
+//! A node that opens a link is there: whoever waits here to call it again is told.
 
+use super::wake::Wake;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +21,8 @@ pub(super) struct NewestLinks(Arc<Mutex<State>>);
 struct State {
     last: u64,
     newest: HashMap<PeerCore, Arc<AtomicU64>>,
+    /// By node: who here calls it.
+    callers: HashMap<u32, Vec<Wake>>,
 }
 
 /// One link among those of its peer's core.
@@ -37,7 +42,20 @@ impl NewestLinks {
         let own = state.last;
         let newest = Arc::clone(state.newest.entry((hello.peer_id, hello.core)).or_default());
         newest.store(own, Ordering::Release);
+        state.callers.get(&hello.peer_id).into_iter().flatten().for_each(Wake::wake);
         Turn { own, newest }
+    }
+
+    /// Woken whenever a core of this node opens a link.
+    pub fn links_of(&self, node: u32) -> Wake {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.callers.retain(|_, callers| {
+            callers.retain(Wake::is_shared);
+            !callers.is_empty()
+        });
+        let caller = Wake::default();
+        state.callers.entry(node).or_default().push(caller.clone());
+        caller
     }
 }
 
@@ -68,6 +86,23 @@ mod tests {
         let [second, third] = [second, third].map(|hello| links.begin(&hello));
         assert!(!first.is_newest() && !second.is_newest() && third.is_newest());
         assert!(others.iter().all(Turn::is_newest));
+    }
+
+    #[test]
+    fn who_calls_a_node_hears_that_it_is_there() {
+        let links = NewestLinks::default();
+        let callers = [links.links_of(2), links.clone().links_of(2), links.links_of(3)];
+        let woken = || [0, 1, 2].map(|caller: usize| callers[caller].is_woken());
+        drop(links.begin(&hello(4, 0)));
+        assert_eq!(woken(), [false; 3]);
+        drop(links.begin(&hello(2, 7)));
+        assert_eq!(woken(), [true, true, false]);
+        drop(callers);
+        let caller = links.links_of(5);
+        drop(links.begin(&hello(5, 0)));
+        assert!(caller.is_woken());
+        let nodes = links.0.lock().expect("nobody panicked").callers.len();
+        assert_eq!(nodes, 1, "who calls no more is forgotten");
     }
 
     #[test]

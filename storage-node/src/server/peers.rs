@@ -4,12 +4,16 @@ use super::connection::{Connection, Ended};
 use super::driver::Driver;
 use super::tls_config::LinkTlsConfigs;
 use super::tls_stream::TlsStream;
+use super::wake::Wake;
 use crate::clock;
 use crate::placement::OtherNode;
 use crate::worker::PeerMessage;
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 use wire_protocol::internal::{LinkHello, LinkWelcome, link_hello};
 use wire_protocol::link::{CallerEvent, CallerLink};
@@ -17,26 +21,43 @@ use wire_protocol::link::{CallerEvent, CallerLink};
 /// The first wait before connecting again, in milliseconds; it doubles with every failure.
 const RECONNECT_MS_MIN: u64 = 50;
 /// The longest wait before connecting again, in milliseconds.
-const RECONNECT_MS_MAX: u64 = 2_000;
-/// A connection that is not made by then is given up, in milliseconds.
-const CONNECT_MS_MAX: u64 = 5_000;
+const RECONNECT_MS_MAX: u64 = 1_000;
+/// A connection that is not made by then is given up, in milliseconds: when the kernel has asked twice.
+const CONNECT_MS_MAX: u64 = 2_000;
 /// A connection is being made. The same on every Linux.
 const EINPROGRESS: i32 = 115;
 
-/// Keeps a link to another node for as long as this one runs and the other is of the fleet.
+/// Keeps a link to another node for as long as this one runs and the other is of the fleet. One that opens a link itself is
+/// back, and is not waited for any longer: until its links are there a node that came back counts for no majority, and may
+/// be needed for one at once, when the next node is restarted.
 pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
+    let is_back = driver.newest_links.links_of(node.id);
     let mut wait_ms = RECONNECT_MS_MIN;
     while !driver.is_stopping() && driver.is_known(node) {
-        let was_open = match connect(node).await {
-            Ok((stream, socket)) => serve(&driver, node, core, &tls, stream, socket).await,
-            Err(error) => {
+        let is_there = match unless_woken(&is_back, connect(node)).await {
+            Some(Ok((stream, socket))) => serve(&driver, node, core, &tls, stream, socket).await,
+            Some(Err(error)) => {
                 tracing::debug!(node = node.id, "{}: {error}", node.address);
                 false
             }
+            // What was asked when it was not there would be asked again much later.
+            None => true,
         };
-        wait_ms = if was_open { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
-        monoio::time::sleep(Duration::from_millis(wait_ms)).await;
+        wait_ms = if is_there { RECONNECT_MS_MIN } else { (wait_ms * 2).min(RECONNECT_MS_MAX) };
+        if unless_woken(&is_back, monoio::time::sleep(Duration::from_millis(wait_ms))).await.is_none() {
+            wait_ms = RECONNECT_MS_MIN;
+        }
     }
+}
+
+/// What comes of it; `None`: it was woken before, and it is given up.
+async fn unless_woken<T>(wake: &Wake, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => wake.poll_woken(context).map(|()| None),
+    })
+    .await
 }
 
 /// The stream, and its socket once more: the runtime's own connecting gives nothing by which options can be set.
@@ -146,6 +167,7 @@ fn check(welcome: &LinkWelcome, node: OtherNode, shard_count: u32) -> Result<(),
 mod tests {
     use super::*;
     use monoio::{IoUringDriver, RuntimeBuilder};
+    use std::future::pending;
     use std::io::Read;
     use wire_protocol::limits::LINK_DEAD_MS;
 
@@ -192,6 +214,29 @@ mod tests {
         }
         let (ended, came, sent) = ended_by(Connection::close);
         assert!(ended.is_ok() && came > sent, "{came} of {sent}, and the hello: {ended:?}");
+    }
+
+    #[test]
+    fn who_is_back_is_not_waited_for() {
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build().expect("a ring");
+        runtime.block_on(async {
+            let wake = Wake::default();
+            assert_eq!(unless_woken(&wake, async { 7 }).await, Some(7));
+            let of_another_thread = wake.clone();
+            // What never ends, for at most as long as a slow machine may take.
+            let waits =
+                || monoio::time::timeout(Duration::from_secs(60), unless_woken(&wake, pending::<()>()));
+            let (waiting, waits_now) = std::sync::mpsc::channel();
+            let other = std::thread::spawn(move || {
+                waits_now.recv().expect("it is told");
+                of_another_thread.wake();
+            });
+            waiting.send(()).expect("it listens");
+            assert_eq!(waits().await.expect("it hears"), None);
+            other.join().expect("it does not panic");
+            wake.wake();
+            assert_eq!(waits().await.expect("it hears"), None, "it was woken before it waited");
+        });
     }
 
     #[test]

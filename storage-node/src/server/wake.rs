@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 struct Shared {
     woken: AtomicBool,
     waker: AtomicWaker,
 }
 
 /// Wakes whoever polls [`Wake::poll_woken`]. Cheap to clone; many wakes cost one.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Wake {
     shared: Arc<Shared>,
 }
@@ -28,6 +28,11 @@ impl Wake {
     /// Whether a wake is there that nobody took.
     pub fn is_woken(&self) -> bool {
         self.shared.woken.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody else has this one.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.shared) > 1
     }
 
     /// Ready once for any number of wakes since the last time.
