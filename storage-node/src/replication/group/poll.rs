@@ -9,7 +9,7 @@ use crate::replication::replicas::{decode_change, from_conf_state};
 use bytes::Bytes;
 use raft::eraftpb::{Entry, EntryType, MessageType};
 use raft::{INVALID_ID, StateRole};
-use wire_protocol::internal::RaftMessage;
+use wire_protocol::internal::{RaftMessage, ReplicaSet};
 
 impl Group {
     /// The snapshot of [`GroupOutput::restore`] is installed and durable: the log begins with it, the state is its state.
@@ -33,8 +33,11 @@ impl Group {
         if self.node.has_ready() {
             self.take_ready(&mut output);
         }
-        let (shard, marks) = (self.shard, self.marks());
-        for message in self.outgoing.drain(..) {
+        let (shard, marks, doubtful) = (self.shard, self.marks(), self.doubtful_learners());
+        for mut message in self.outgoing.drain(..) {
+            if message.msg_type == MessageType::MsgHeartbeat && doubtful.contains(&message.to) {
+                message.commit = 0;
+            }
             let is_copy = message.msg_type == MessageType::MsgSnapshot;
             let (hibernates, beat) = (marks.has(&message), self.pulse.beat_of(&message, self.ticks));
             match to_wire(shard, message).map(|message| RaftMessage { hibernates, beat, ..message }) {
@@ -43,6 +46,16 @@ impl Group {
             }
         }
         Some(output)
+    }
+
+    /// Learners that have not acknowledged the newest change of the replicas: one that came back may have removed by now what
+    /// it acknowledged when it came, since all that it knew then said that it was gone. It would have to refuse a heartbeat
+    /// by which the leader counts on that, and without an answer nothing more would be sent to it, a snapshot least of all.
+    fn doubtful_learners(&self) -> Vec<u64> {
+        let ReplicaSet { learners, changed_at, .. } = self.replicas();
+        let prs = self.node.raft.prs();
+        let is_doubtful = |id: &u64| prs.get(*id).is_some_and(|progress| progress.matched < *changed_at);
+        learners.iter().copied().map(u64::from).filter(is_doubtful).collect()
     }
 
     fn take_ready(&mut self, output: &mut GroupOutput) {

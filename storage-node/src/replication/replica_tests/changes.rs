@@ -169,6 +169,27 @@ fn nobody_has_caught_up_before_it_has_the_newest_change() {
     assert_eq!(net.replica(1).group.behind(4), Some(0));
 }
 
+/// It had acknowledged the beginning of the leader's log, and knew by it that it was gone: what it said then is worth nothing,
+/// and the leader has to notice although nobody writes.
+#[test]
+fn a_learner_that_has_removed_what_it_acknowledged_gets_a_snapshot() {
+    let mut net = Net::with_absent(4..=5);
+    net.propose(0..5);
+    net.change(1, &[AddLearner(4)]);
+    let acknowledged = net.replica(4).applied;
+    net.cut = vec![(1, 4), (4, 1)];
+    net.change(1, &[AddLearner(5)]);
+    // Whether it is there is known by its answers alone.
+    net.ticks(30);
+    assert!(net.set(1).changed_at > acknowledged && net.replica(1).group.behind(4).is_none());
+    *net.replica(4) = Replica::with(Replicas::of(4, &[]));
+    net.cut.clear();
+    net.ticks(10);
+    assert_eq!((net.replica(4).installed, net.set(4).learners), (1, vec![4, 5]));
+    assert_eq!(net.replica(1).group.behind(4), Some(0));
+    assert_eq!(net.set(1), net.set(4));
+}
+
 /// Whoever alone votes and took a replica out brings it back in another term: not before its log is at rest.
 #[test]
 fn a_lone_voter_leads_on_in_another_term() {
