@@ -72,7 +72,7 @@ struct Kept {
 
 /// A seed is another run whenever what is planned for it changes. One that does not try any more what it was kept for would
 /// pass and tell nothing: it goes, and one that does takes its place.
-const KEPT: [Kept; 12] = [
+const KEPT: [Kept; 13] = [
     Kept { seeds: &[0, 2], what: "power fails at a storage node", tries: loses_power },
     Kept { seeds: &[1, 4, 550], what: "a storage node is cut off", tries: isolates_node },
     Kept { seeds: &[11, 23], what: "a leader is cut off with a gateway", tries: sets_leader_apart },
@@ -86,6 +86,7 @@ const KEPT: [Kept; 12] = [
     Kept { seeds: &[362, 413, 462, 526, 716, 742, 922], what: "the new node is to leave", tries: sends_away },
     Kept { seeds: &[429], what: "the same, and power fails", tries: loses_power_and_sends_away },
     Kept { seeds: &[118, 621, 4169], what: "shards move, and power fails", tries: loses_power_and_moves },
+    Kept { seeds: &[628], what: "a replica comes back soon", tries: comes_back },
 ];
 
 #[test]
@@ -171,6 +172,10 @@ fn loses_power_and_sends_away(run: &Outcome) -> bool {
 
 fn loses_power_and_moves(run: &Outcome) -> bool {
     loses_power(run) && moves(run)
+}
+
+fn comes_back(run: &Outcome) -> bool {
+    has(run, |fault| matches!(fault, Fault::ComesBack(_))) && run.tried.came_back > 0
 }
 
 fn wishes(run: &Outcome) -> Vec<Wish> {
