@@ -39,7 +39,13 @@ fn whatever_happens_to_a_leader_another_one_serves_and_nothing_is_lost() {
     assert_eq!(names, Kind::ALL.map(Kind::name));
     let of = |kind: Kind| outcomes.iter().find(|outcome| outcome.fault == kind.name()).expect("named above");
     zones_are_apart(of(Kind::ZoneLoss), of(Kind::ShardMoves));
-    for kind in [Kind::GatewayStop, Kind::GatewayCut, Kind::GatewayOneWay, Kind::GatewayLeaderCut] {
+    for kind in [
+        Kind::GatewayStop,
+        Kind::GatewayCut,
+        Kind::GatewayOneWay,
+        Kind::GatewayUnheard,
+        Kind::GatewayLeaderCut,
+    ] {
         one_gateway_is_hit(of(kind));
     }
     assert!(of(Kind::GatewayLeaderCut).shards_led > 0, "no shard was out of the gateway's reach: {said}");

@@ -39,6 +39,8 @@ pub enum Kind {
     GatewayCut,
     /// What storage nodes send to a gateway vanishes: they do what it asks, and it hears no answer. Clients reach it.
     GatewayOneWay,
+    /// What a gateway sends to storage nodes vanishes: it hears them, and they never hear what it asks. Clients reach it.
+    GatewayUnheard,
     /// Nothing passes between a gateway and the storage node that leads most shards. The followers hear their leader, so
     /// that no other copy comes to lead; clients reach the gateway, and the other gateway reaches all.
     GatewayLeaderCut,
@@ -86,7 +88,7 @@ impl Victims {
 
 impl Kind {
     /// All that need one release alone, in the order of a long run.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Self::Kill,
         Self::Stop,
         Self::Cut,
@@ -102,6 +104,7 @@ impl Kind {
         Self::GatewayStop,
         Self::GatewayCut,
         Self::GatewayOneWay,
+        Self::GatewayUnheard,
         Self::GatewayLeaderCut,
         Self::ZoneLoss,
         Self::RollingRestart,
@@ -126,6 +129,7 @@ impl Kind {
             Self::GatewayStop => "gateway-stop",
             Self::GatewayCut => "gateway-cut",
             Self::GatewayOneWay => "gateway-one-way",
+            Self::GatewayUnheard => "gateway-unheard",
             Self::GatewayLeaderCut => "gateway-leader-cut",
             Self::ZoneLoss => "zone-loss",
             Self::RollingRestart => "rolling-restart",
@@ -158,6 +162,7 @@ impl Kind {
             | Self::GatewayStop
             | Self::GatewayCut
             | Self::GatewayOneWay
+            | Self::GatewayUnheard
             | Self::GatewayLeaderCut
             | Self::RollingRestart
             | Self::ShardMoves
@@ -174,9 +179,11 @@ impl Kind {
     /// first gateway, where it is one.
     pub fn victims(self, busiest: usize, zone_of: impl FnOnce(usize) -> Victims) -> Victims {
         match self {
-            Self::KillGateway | Self::GatewayStop | Self::GatewayCut | Self::GatewayOneWay => {
-                Victims { storages: Vec::new(), gateways: vec![0] }
-            }
+            Self::KillGateway
+            | Self::GatewayStop
+            | Self::GatewayCut
+            | Self::GatewayOneWay
+            | Self::GatewayUnheard => Victims { storages: Vec::new(), gateways: vec![0] },
             Self::GatewayLeaderCut => Victims { storages: vec![busiest], gateways: vec![0] },
             Self::ZoneLoss => zone_of(busiest),
             Self::RollingRestart | Self::ShardMoves | Self::RollingUpgrade => Victims::default(),
@@ -234,6 +241,12 @@ impl Kind {
                     fleet.network.cut_between(&fleet.storage(storage), &own)?;
                 }
             }
+            Self::GatewayUnheard => {
+                let own = fleet.gateway(gateway);
+                for storage in 0..fleet.cluster.storages.len() {
+                    fleet.network.cut_between(&own, &fleet.storage(storage))?;
+                }
+            }
             Self::GatewayLeaderCut => fleet.cut_apart(&fleet.gateway(gateway), &fleet.storage(storage))?,
             Self::ZoneLoss => fleet.names(victims).iter().try_for_each(|server| fleet.cut_off(server))?,
             Self::RollingRestart => fleet.restart_in_turn()?,
@@ -256,6 +269,7 @@ impl Kind {
             | Self::SlowLink
             | Self::GatewayCut
             | Self::GatewayOneWay
+            | Self::GatewayUnheard
             | Self::GatewayLeaderCut
             | Self::ZoneLoss => fleet.network.heal()?,
             Self::DiskFull => fleet.free_disk(storage)?,
@@ -335,6 +349,7 @@ mod tests {
             (Kind::GatewayStop, &alone),
             (Kind::GatewayCut, &alone),
             (Kind::GatewayOneWay, &alone),
+            (Kind::GatewayUnheard, &alone),
             (Kind::GatewayLeaderCut, &both),
         ] {
             assert_eq!(kind.victims(2, no_zone), *hit, "{}", kind.name());
