@@ -7,8 +7,13 @@
 
 use super::{ELECTION_TICKS, Group, Role};
 use crate::replication::log::Vote;
-use raft::CAMPAIGN_TRANSFER;
 use raft::eraftpb::{Message, MessageType};
+use raft::{CAMPAIGN_TRANSFER, StateRole};
+
+/// Who was left without an answer to the question whether it would be elected asks again after so many ticks.
+const ASK_AGAIN_TICKS: usize = 3;
+/// And so many times: by then no promise is left of those that there were when it asked first.
+const ASK_AGAIN_MAX: usize = ELECTION_TICKS / ASK_AGAIN_TICKS;
 
 /// Until when a replica keeps out of elections.
 pub(super) struct Promise {
@@ -16,12 +21,14 @@ pub(super) struct Promise {
     given: Option<u64>,
     /// The leader was heard since the last tick: it is given as of the next.
     is_renewed: bool,
+    /// How often this replica has asked others again whose promise may have held.
+    asked_again: usize,
 }
 
 impl Promise {
     /// As a replica starts: one that has seen a term before may have promised just now.
     pub fn at_start(vote: Vote) -> Self {
-        Self { given: (vote.term > 0).then_some(0), is_renewed: false }
+        Self { given: (vote.term > 0).then_some(0), is_renewed: false, asked_again: 0 }
     }
 
     fn holds(&self, ticks: u64) -> bool {
@@ -61,6 +68,7 @@ impl Group {
                 self.promise.given = Some(self.ticks);
             } else if !self.sleeps_through_tick() {
                 self.node.tick();
+                self.ask_again();
             }
         }
         if is_leader {
@@ -74,6 +82,21 @@ impl Group {
         self.look_at_disk();
         self.look_at_pulse();
         self.look_at_role();
+    }
+
+    /// Others may have heard the leader for longer than this replica has, and leave its question without an answer. By itself
+    /// it would ask again an election's time later; to ask commits nobody to anything.
+    fn ask_again(&mut self) {
+        let raft = &mut self.node.raft;
+        if raft.state != StateRole::PreCandidate {
+            self.promise.asked_again = 0;
+        } else if raft.election_elapsed >= ASK_AGAIN_TICKS && self.promise.asked_again < ASK_AGAIN_MAX {
+            self.promise.asked_again += 1;
+            raft.election_elapsed = 0;
+            if let Err(error) = self.node.campaign() {
+                tracing::debug!(shard = %self.shard, %error, "does not ask again");
+            }
+        }
     }
 
     /// This process has not run, or the machine's clock was set ahead: nobody could answer meanwhile, and neither links nor

@@ -77,3 +77,16 @@ fn a_leader_that_hands_over_releases_the_others_of_their_promise() {
     net.settle();
     assert_eq!(net.leader(), Some(3));
 }
+
+/// Node 3 hears the leader for five ticks longer than node 2, and leaves its question, which comes too early.
+#[test]
+fn who_comes_too_early_with_its_question_asks_again_soon() {
+    let mut net = Net::new();
+    net.ticks(12);
+    net.cut = vec![(1, 2), (2, 1)];
+    net.ticks(5);
+    net.cut_off(1);
+    // Its own turn, and another one when the promise is over; in an election's time it would ask by itself.
+    net.ticks(ELECTION_TICKS + 3);
+    assert!(net.replica(2).leads(), "it waits for as long as if nobody had been asked");
+}
