@@ -360,7 +360,7 @@ mod tests {
             assert_eq!(joins.wish, Wish::Joins(HOSTS.nodes as u32 + 1), "seed {seed}");
             let operator = Operator::plan(seed);
             assert_eq!((operator.wishes, operator.shards_min), (vec![joins], SHARDS_MIN), "seed {seed}");
-            assert_eq!(operator.faults, [comeback.clone()], "seed {seed}");
+            assert_eq!(operator.faults, std::slice::from_ref(&comeback), "seed {seed}");
             let Fault::ComesBack(Comeback { away, .. }) = comeback.fault else { panic!("{comeback:?}") };
             ways.insert(match away {
                 Away::CutOff => 0,

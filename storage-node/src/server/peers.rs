@@ -24,17 +24,19 @@ const RECONNECT_MS_MIN: u64 = 50;
 const RECONNECT_MS_MAX: u64 = 1_000;
 /// A connection that is not made by then is given up, in milliseconds: when the kernel has asked twice.
 const CONNECT_MS_MAX: u64 = 2_000;
+/// What was asked so short a time ago is not asked again because the other one is back, in milliseconds.
+const CONNECT_MS_MIN: u64 = 200;
 /// A connection is being made. The same on every Linux.
 const EINPROGRESS: i32 = 115;
 
 /// Keeps a link to another node for as long as this one runs and the other is of the fleet. One that opens a link itself is
-/// back, and is not waited for any longer: until its links are there a node that came back counts for no majority, and may
+/// back, and is not waited for any longer, but for the end of a link that still stands: until its links are there a node that came back counts for no majority, and may
 /// be needed for one at once, when the next node is restarted.
 pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
     let is_back = driver.newest_links.links_of(node.id);
     let mut wait_ms = RECONNECT_MS_MIN;
     while !driver.is_stopping() && driver.is_known(node) {
-        let is_there = match unless_woken(&is_back, connect(node)).await {
+        let is_there = match connect_unless_woken(&is_back, node).await {
             Some(Ok((stream, socket))) => serve(&driver, node, core, &tls, stream, socket).await,
             Some(Err(error)) => {
                 tracing::debug!(node = node.id, "{}: {error}", node.address);
@@ -47,6 +49,16 @@ pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: Li
         if unless_woken(&is_back, monoio::time::sleep(Duration::from_millis(wait_ms))).await.is_none() {
             wait_ms = RECONNECT_MS_MIN;
         }
+    }
+}
+
+/// A connection that is made in time; `None`: the other one is back, and what was asked before was asked in vain. Its cores open
+/// links one after another, and each wakes: what is asked meanwhile is about to be answered.
+async fn connect_unless_woken(wake: &Wake, node: OtherNode) -> Option<std::io::Result<(TcpStream, Socket)>> {
+    let mut connecting = pin!(connect(node));
+    match monoio::time::timeout(Duration::from_millis(CONNECT_MS_MIN), connecting.as_mut()).await {
+        Ok(connected) => Some(connected),
+        Err(_) => unless_woken(wake, connecting).await,
     }
 }
 
@@ -237,6 +249,18 @@ mod tests {
             wake.wake();
             assert_eq!(waits().await.expect("it hears"), None, "it was woken before it waited");
         });
+    }
+
+    #[test]
+    fn a_connection_that_is_about_to_be_made_is_not_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("it binds");
+        let node = OtherNode { id: 2, address: listener.local_addr().expect("it is bound") };
+        let mut runtime = RuntimeBuilder::<IoUringDriver>::new().enable_timer().build().expect("a ring");
+        let wake = Wake::default();
+        wake.wake();
+        let connected = runtime.block_on(connect_unless_woken(&wake, node));
+        assert!(connected.is_some_and(|connected| connected.is_ok()), "it was woken a moment ago");
+        assert!(wake.is_woken(), "nobody took it");
     }
 
     #[test]

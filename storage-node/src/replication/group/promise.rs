@@ -10,10 +10,10 @@ use crate::replication::log::Vote;
 use raft::eraftpb::{Message, MessageType};
 use raft::{CAMPAIGN_TRANSFER, StateRole};
 
-/// Who was left without an answer to the question whether it would be elected asks again after so many ticks.
-const ASK_AGAIN_TICKS: usize = 3;
-/// And so many times: by then no promise is left of those that there were when it asked first.
-const ASK_AGAIN_MAX: usize = ELECTION_TICKS / ASK_AGAIN_TICKS;
+/// Who was left without an answer to the question whether it would be elected asks again every so many ticks.
+const ASK_AGAIN_TICKS: u64 = 3;
+/// Last so many ticks after it asked first: no promise that there was then lasts longer.
+const ASK_AGAIN_TICKS_MAX: u64 = ELECTION_TICKS as u64 + 2;
 
 /// Until when a replica keeps out of elections.
 pub(super) struct Promise {
@@ -21,14 +21,14 @@ pub(super) struct Promise {
     given: Option<u64>,
     /// The leader was heard since the last tick: it is given as of the next.
     is_renewed: bool,
-    /// How often this replica has asked others again whose promise may have held.
-    asked_again: usize,
+    /// When this replica asked others first whether they would elect it, in ticks: their promise may have held.
+    asked: Option<u64>,
 }
 
 impl Promise {
     /// As a replica starts: one that has seen a term before may have promised just now.
     pub fn at_start(vote: Vote) -> Self {
-        Self { given: (vote.term > 0).then_some(0), is_renewed: false, asked_again: 0 }
+        Self { given: (vote.term > 0).then_some(0), is_renewed: false, asked: None }
     }
 
     fn holds(&self, ticks: u64) -> bool {
@@ -85,17 +85,21 @@ impl Group {
     }
 
     /// Others may have heard the leader for longer than this replica has, and leave its question without an answer. By itself
-    /// it would ask again an election's time later; to ask commits nobody to anything.
+    /// it would ask again an election's time later, and does that, too; to ask commits nobody to anything.
     fn ask_again(&mut self) {
-        let raft = &mut self.node.raft;
+        let raft = &self.node.raft;
         if raft.state != StateRole::PreCandidate {
-            self.promise.asked_again = 0;
-        } else if raft.election_elapsed >= ASK_AGAIN_TICKS && self.promise.asked_again < ASK_AGAIN_MAX {
-            self.promise.asked_again += 1;
-            raft.election_elapsed = 0;
-            if let Err(error) = self.node.campaign() {
-                tracing::debug!(shard = %self.shard, %error, "does not ask again");
-            }
+            self.promise.asked = None;
+            return;
+        }
+        let since = self.ticks - *self.promise.asked.get_or_insert(self.ticks);
+        let is_due = (1..=ASK_AGAIN_TICKS_MAX).contains(&since) && since.is_multiple_of(ASK_AGAIN_TICKS);
+        if is_due
+            && raft.promotable()
+            && !self.pulse.is_reluctant(self.ticks)
+            && let Err(error) = self.node.campaign()
+        {
+            tracing::debug!(shard = %self.shard, %error, "does not ask again");
         }
     }
 

@@ -78,15 +78,36 @@ fn a_leader_that_hands_over_releases_the_others_of_their_promise() {
     assert_eq!(net.leader(), Some(3));
 }
 
-/// Node 3 hears the leader for five ticks longer than node 2, and leaves its question, which comes too early.
+/// Node 3 hears the leader for longer than node 2, and leaves its question, which comes too early.
 #[test]
 fn who_comes_too_early_with_its_question_asks_again_soon() {
+    for longer in [5, ELECTION_TICKS] {
+        let mut net = Net::new();
+        net.ticks(12);
+        net.cut = vec![(1, 2), (2, 1)];
+        net.ticks(longer);
+        net.cut_off(1);
+        // Until the promise is over and it has asked once more.
+        net.ticks(ELECTION_TICKS + 3);
+        assert!(net.replica(2).leads(), "{longer}: it waits for as long as if nobody had been asked");
+    }
+}
+
+/// Otherwise a node that is cut off would ask for all its groups for as long as it is.
+#[test]
+fn who_is_never_answered_asks_as_rarely_as_ever_once_no_promise_is_left() {
     let mut net = Net::new();
     net.ticks(12);
-    net.cut = vec![(1, 2), (2, 1)];
-    net.ticks(5);
-    net.cut_off(1);
-    // Its own turn, and another one when the promise is over; in an election's time it would ask by itself.
-    net.ticks(ELECTION_TICKS + 3);
-    assert!(net.replica(2).leads(), "it waits for as long as if nobody had been asked");
+    let mut asked = Vec::new();
+    for tick in 0..100 {
+        net.replica(2).group.pass(1);
+        let messages = net.replica(2).poll();
+        net.replica(2).sync();
+        let asks = |message: &RaftMessage| message.kind() == Kind::PreVote && message.to == 3;
+        asked.extend(messages.iter().filter(|message| asks(message)).map(|_| tick));
+    }
+    let first = asked[0];
+    let soon = asked.iter().filter(|tick| **tick <= first + ELECTION_TICKS + 2).count();
+    let later = asked.len() - soon;
+    assert!(soon >= 5 && (2..=100 / ELECTION_TICKS).contains(&later), "{asked:?}");
 }
