@@ -10,8 +10,9 @@
 //! ```
 //!
 //! That is what it took for a node to be counted on for what it was about to remove (`Group::behind` in
-//! `storage-node/src/replication/group.rs`): those that come by themselves did that once in some thousands of runs. How often a
-//! replica comes back soon is counted in all runs, by what nodes know of its shard.
+//! `storage-node/src/replication/group.rs`). That a voter holds nothing takes even more than this (`docs/reliability.md`); that a
+//! move stands still is what it found. How often a replica comes back soon is counted in all runs, by what nodes know of its
+//! shard.
 //!
 //! All of it comes from chance of its own.
 

@@ -30,8 +30,8 @@ const CONNECT_MS_MIN: u64 = 200;
 const EINPROGRESS: i32 = 115;
 
 /// Keeps a link to another node for as long as this one runs and the other is of the fleet. One that opens a link itself is
-/// back, and is not waited for any longer, but for the end of a link that still stands: until its links are there a node that came back counts for no majority, and may
-/// be needed for one at once, when the next node is restarted.
+/// back, and is not waited for any longer, but for the end of a link that still stands: until its links are there a node
+/// that came back counts for no majority, and may be needed for one at once, when the next node is restarted.
 pub(super) async fn keep(driver: Rc<Driver>, node: OtherNode, core: u32, tls: LinkTlsConfigs) {
     let is_back = driver.newest_links.links_of(node.id);
     let mut wait_ms = RECONNECT_MS_MIN;
