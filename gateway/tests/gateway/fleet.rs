@@ -98,10 +98,10 @@ pub fn handed_out(gateway: &Server, account: &Account) -> Vec<String> {
 fn wait_until_handed_out(gateway: &Server, account: &Account, wanted: &[&Server]) {
     let mut wanted: Vec<String> = wanted.iter().map(|gateway| gateway.tls.to_string()).collect();
     wanted.sort_unstable();
-    gateway.wait_until("it hands out those that can be gone to", || {
+    gateway.wait_until_equal("it hands out those that can be gone to", &wanted, || {
         let mut known = handed_out(gateway, account);
         known.sort_unstable();
-        known == wanted
+        known
     });
 }
 

@@ -107,10 +107,10 @@ impl Fleet {
     fn wait_for_list(&self, gateway: usize, listed: &[usize]) {
         let wanted: Vec<String> = listed.iter().map(|listed| address(*listed).to_string()).collect();
         let server = &self.gateways[gateway].server;
-        server.wait_until(&format!("{} hands out {wanted:?}", address(gateway)), || {
+        server.wait_until_equal(&format!("{} hands them out", address(gateway)), &wanted, || {
             let mut list = handed_out(server, &self.account);
             list.sort_unstable();
-            list == wanted
+            list
         });
     }
 

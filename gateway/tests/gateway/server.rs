@@ -3,6 +3,7 @@
 use crate::memory_group::MemoryGroup;
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::fmt::Debug;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -304,6 +305,19 @@ impl Server {
         let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
         while !is_so() {
             assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// Asks until it is this.
+    pub fn wait_until_equal<T: Debug + PartialEq>(&self, what: &str, wanted: &T, mut ask: impl FnMut() -> T) {
+        let deadline = Instant::now() + Duration::from_secs(PATIENCE_S);
+        loop {
+            let is = ask();
+            if is == *wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never: {what}: {is:?} and not {wanted:?}");
             std::thread::park_timeout(Duration::from_millis(5));
         }
     }

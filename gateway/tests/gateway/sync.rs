@@ -103,27 +103,32 @@ fn the_list_shows_newest_first_with_preview_and_unread() {
     let ada = server.register("ada");
     let others: Vec<_> = (0..4).map(|number| server.register(&format!("user{number}"))).collect();
     let mut client = Client::connect(&server, Way::NativePlain, &ada);
-    let mut made = Vec::new();
-    for (number, other) in others.iter().enumerate() {
-        let conversation = created(client.ask(direct(other))).conversation_id;
-        let mut theirs = Client::connect(&server, Way::NativePlain, other);
-        for message in 0..=number as u64 {
-            accepted(theirs.ask(text(&conversation, message + 1, format!("{number} {message}"))));
+    let made: Vec<_> =
+        others.iter().map(|other| created(client.ask(direct(other))).conversation_id).collect();
+    // Time and conversation, unread, preview. Not in the order in which the conversations were made.
+    let mut wanted = Vec::new();
+    for place in [2, 0, 3, 1] {
+        let mut theirs = Client::connect(&server, Way::NativePlain, &others[place]);
+        let begun_ms = theirs.ready.server_time_ms;
+        let messages = place as u64 + 1;
+        let mut newest_ms = 0;
+        for message in 1..=messages {
+            let answer = accepted(theirs.ask(text(&made[place], message, format!("{place} {message}"))));
+            newest_ms = begun_ms.checked_add_signed(answer.time_delta_ms).expect("a time");
         }
-        made.push(conversation);
+        wanted.push(((newest_ms, made[place].clone()), messages, format!("{place} {messages}")));
     }
-    let wanted = made.iter().rev().cloned().collect::<Vec<_>>();
+    // A quick server takes messages of several conversations in the same millisecond.
+    wanted.sort_by(|one, other| other.cmp(one));
+    let as_wanted = |one: v1::Conversation| {
+        let last = one.last.expect("always");
+        let preview = String::from_utf8(last.body.to_vec()).expect("text");
+        ((last.time_ms, one.conversation_id), one.unread, preview)
+    };
     // The list follows the feeds of all their shards, each of which follows the messages in a moment.
-    let whole: Vec<(Bytes, u64)> = wanted.iter().cloned().zip([4, 3, 2, 1]).collect();
-    let mut listed = Vec::new();
-    server.wait_until("the list is whole", || {
-        listed = list(&mut client, 0);
-        listed.iter().map(|one| (one.conversation_id.clone(), one.unread)).eq(whole.iter().cloned())
-    });
-    let previews: Vec<_> = listed.iter().map(|one| one.last.as_ref().expect("always").body.clone()).collect();
-    assert_eq!(previews, ["3 3", "2 2", "1 1", "0 0"]);
-    let paged: Vec<_> = list(&mut client, 3).iter().map(|one| one.conversation_id.clone()).collect();
-    assert_eq!(paged, wanted);
+    let mut listed = |limit| list(&mut client, limit).into_iter().map(as_wanted).collect::<Vec<_>>();
+    server.wait_until_equal("the list is whole", &wanted, || listed(0));
+    assert_eq!(listed(3), wanted);
 }
 
 /// All pages.
