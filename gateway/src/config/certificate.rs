@@ -112,6 +112,7 @@ mod tests {
     #[test]
     fn the_development_pair_is_made_once_and_kept_private() {
         let folder = std::env::temp_dir().join(format!("ringline-certificate-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
         let first = load(&TlsConfig::default(), &folder).expect("made");
         let again = load(&TlsConfig::default(), &folder).expect("read");
         assert_eq!(first.chain, again.chain);

@@ -6,7 +6,7 @@ use prost::Message;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub struct Client {
     started: Instant,
     answers: Vec<(u32, server_frame::Body)>,
     events: VecDeque<server_frame::Body>,
+    /// Entries that came as events, by conversation and seq: what is pushed may come twice.
+    pushed: HashSet<(Bytes, u64)>,
     pub ready: v1::Ready,
     pub closing: Option<v1::SessionClosing>,
     /// Of a WebSocket that the server closed.
@@ -140,6 +142,7 @@ impl Client {
             started: Instant::now(),
             answers: Vec::new(),
             events: VecDeque::new(),
+            pushed: HashSet::new(),
             ready: v1::Ready::default(),
             closing: None,
             close_code: None,
@@ -290,6 +293,13 @@ impl Client {
         }
     }
 
+    /// Whether this is no entry that was pushed before.
+    fn is_new(&mut self, event: &server_frame::Body) -> bool {
+        let server_frame::Body::Message(message) = event else { return true };
+        let seq = message.entry.as_ref().expect("always there").seq;
+        self.pushed.insert((message.conversation_id.clone(), seq))
+    }
+
     fn take_frame(&mut self, payload: Bytes) {
         let frame = v1::ServerFrame::decode(payload.clone()).expect("a frame");
         if let Some(server_frame::Body::Closing(closing)) = frame.body {
@@ -300,7 +310,11 @@ impl Client {
         match self.session.handle_frame(self.now_ms(), payload).expect("by the protocol") {
             ClientEvent::Ready(ready) => self.ready = ready,
             ClientEvent::Answer { request_id, body } => self.answers.push((request_id, body)),
-            ClientEvent::Event(body) => self.events.push_back(body),
+            ClientEvent::Event(body) => {
+                if self.is_new(&body) {
+                    self.events.push_back(body);
+                }
+            }
             ClientEvent::Closing(_) | ClientEvent::Handled => {}
         }
     }

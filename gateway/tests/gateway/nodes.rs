@@ -48,13 +48,14 @@ enum Program {
 
 /// Two storage nodes, each with a half of the shards.
 pub struct Cluster {
+    /// They end before their folder goes.
+    nodes: [Option<Process>; 2],
     folder: Folder,
     program: Program,
     ports: [u16; 2],
     metrics: [SocketAddr; 2],
     /// Keep the ports while a node is down.
     _reserved: [Socket; 4],
-    nodes: [Option<Process>; 2],
 }
 
 impl Cluster {

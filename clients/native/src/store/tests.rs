@@ -17,7 +17,10 @@ impl Folder {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("ringline-store-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self(std::env::temp_dir().join(name))
+        let path = std::env::temp_dir().join(name);
+        // A process of the same number may have been killed.
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
     }
 
     fn open(&self) -> Store {

@@ -11,6 +11,8 @@ impl Folder {
         let unique =
             format!("ringline-{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = base().join(unique);
+        // A process of the same number may have been killed.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("the temporary folder can be written");
         Self(path)
     }

@@ -128,6 +128,8 @@ fn a_core_that_leaves_closes_idle_connections_at_once() {
         let mut browser = Browser::open(&rig);
         browser.write(LIVE);
         serve_until(&mut rig, &mut browser, "an answer", |browser| browser.answers() == 1);
+        // The thread that answers may have written and not said so yet.
+        rig.turn_until("the request is over", |rig| !rig.core.http.is_busy());
         let before = rig.metric(Metric::MailboxTaken);
         assert!(rig.mailbox.send(CoreMessage::Drain(LeaveOrder::alone())).is_ok());
         serve_until(&mut rig, &mut browser, "the end", |browser| browser.is_over);

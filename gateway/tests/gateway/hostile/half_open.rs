@@ -20,6 +20,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_millis(HELLO_TIMEOUT_MS);
 /// a busy machine does everything later.
 const EARLY_MAX: Duration = Duration::from_secs(1);
 const LATE_MAX: Duration = Duration::from_secs(10);
+/// How often the crowd comes on a machine that is too slow for all of it to be there at once.
+const TRIES_MAX: usize = 5;
 /// Memory that all of them take, in KiB, at most. For each: 4 KiB that rustls keeps, 4 KiB of a receive buffer that is
 /// used for the first time, 4 KiB for places in tables and what the allocator loses. And 4 MiB for who comes meanwhile.
 const GROWTH_KIB_MAX: u64 = HALF_OPEN as u64 * (4 + 4 + 4) + 4 * 1_024;
@@ -65,12 +67,23 @@ fn a_thousand_half_open_handshakes_keep_nobody_out_and_end_in_time() {
     come_in(&server, &friend).drop_connection();
     let before_kib = private_kib(&server);
 
-    let began = Instant::now();
-    let mut held = half_open(&server);
-    let last_came = Instant::now();
     let are_counted = || server.metric("ringline_connections") >= HALF_OPEN as f64;
-    server.wait_until("all of them are counted", are_counted);
-    let mut honest = come_in(&server, &friend);
+    let mut tries = 0..TRIES_MAX;
+    let (began, mut held, last_came, mut honest) = loop {
+        tries.next().expect("a machine on which all of them are there at once");
+        let began = Instant::now();
+        let held = half_open(&server);
+        let last_came = Instant::now();
+        let is_late = || began.elapsed() > HELLO_TIMEOUT - EARLY_MAX;
+        server.wait_until("all of them are counted", || are_counted() || is_late());
+        let honest = come_in(&server, &friend);
+        if !is_late() {
+            break (began, held, last_came, honest);
+        }
+        // The first ones have gone by themselves.
+        drop((held, honest));
+        server.wait_until("they are gone", || server.metric("ringline_connections") == 0.0);
+    };
     assert!(are_counted(), "{} connections", server.metric("ringline_connections"));
     let grown_kib = private_kib(&server).saturating_sub(before_kib);
     // Nobody was let in at their expense: the numbers above are those of a crowd.

@@ -90,8 +90,8 @@ struct Wire {
     ready: v1::Ready,
     /// Conversations by handle, the first of which is 1.
     given: Vec<Bytes>,
-    /// Frames that answered nothing.
-    events: usize,
+    /// Conversations of which an entry was pushed.
+    pushed: BTreeSet<Bytes>,
 }
 
 impl Wire {
@@ -105,7 +105,7 @@ impl Wire {
             decoder: FrameDecoder::new(FRAME_BYTES_MAX),
             ready: v1::Ready::default(),
             given: Vec::new(),
-            events: 0,
+            pushed: BTreeSet::new(),
         };
         wire.stream.set_nodelay(true).expect("a socket");
         wire.stream.write_all(&framed).expect("sent");
@@ -142,7 +142,9 @@ impl Wire {
             assert!(!self.given.contains(&conversation_id), "a second one for {conversation_id:?}");
             self.given.push(conversation_id);
         }
-        self.events += usize::from(frame.request_id == 0);
+        if let Some(server_frame::Body::Message(message)) = &frame.body {
+            self.pushed.insert(self.named(message.handle, &message.conversation_id));
+        }
         frame
     }
 
@@ -361,7 +363,7 @@ fn handles_end_with_their_session_whatever_the_next_hello_offers() {
     }
     let ids = first.given.clone();
     // All devices hear of a new conversation; later sessions must not, since that would give handles.
-    while first.events < ids.len() {
+    while first.pushed.len() < ids.len() {
         first.frame();
     }
     let mut proof = access(&ada);

@@ -64,6 +64,11 @@ impl Person {
         }
     }
 
+    /// The news that it is online. What was said before is heard then: what ends from here on is this connection.
+    async fn until_online(&mut self) {
+        self.until(|event| (*event == Event::Connection(ConnectionState::Online)).then_some(())).await;
+    }
+
     /// An open connection ends. The wait for the next one is drawn at random, and one of 0 is none.
     async fn until_dropped(&mut self) {
         let dropped = |state: &ConnectionState| {
@@ -202,7 +207,7 @@ async fn refused_proofs_lead_to_a_refresh_and_then_to_a_log_in() {
     let gateway = Gateway::start().await;
     let mut ada = Person::register(&gateway, "ada", TransportKind::Native).await;
     let _bob = Person::register(&gateway, "bob", TransportKind::Native).await;
-    ada.until(|event| (*event == Event::Connection(ConnectionState::Online)).then_some(())).await;
+    ada.until_online().await;
     let room = ada.client.create_direct("bob").await.expect("created");
 
     gateway.forget_sessions_and_access_tokens();

@@ -11,7 +11,7 @@ fn nobody() -> String {
 async fn goes_where_it_is_sent(transport: TransportKind) {
     let gateway = Gateway::start().await;
     let mut ada = Person::register(&gateway, "ada", transport).await;
-    ada.until_state(ConnectionState::Online).await;
+    ada.until_online().await;
     let main = gateway.address(transport);
     assert_eq!(gateway.state().doors, [main.as_str()]);
     // The gateway leaves. The first one that it names is dead, too.
@@ -19,12 +19,12 @@ async fn goes_where_it_is_sent(transport: TransportKind) {
     gateway.state().sends_on = vec![nobody(), other.clone()];
     gateway.cut_all();
     ada.until_dropped().await;
-    ada.until_state(ConnectionState::Online).await;
+    ada.until_online().await;
     assert_eq!(gateway.state().doors, [main.as_str(), other.as_str()]);
     // Where it is now it stays, and beyond the list it comes by the address that it was given.
     gateway.cut_all();
     ada.until_dropped().await;
-    ada.until_state(ConnectionState::Online).await;
+    ada.until_online().await;
     assert_eq!(gateway.state().doors, [main.as_str(), other.as_str(), other.as_str()]);
     ada.client.shutdown().await;
 }
