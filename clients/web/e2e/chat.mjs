@@ -264,6 +264,8 @@ async function tell(ada, ben) {
     await second.page.close();
   });
   await step('pictures', async () => {
+    await ada.open(`Garden ${run}`);
+    await ada.sees('Who waters the tomatoes?');
     await ada.shot('03-group-desktop');
     await ben.shot('03-group-phone');
     await ada.open('Ben Orlo');
