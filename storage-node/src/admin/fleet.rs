@@ -245,6 +245,25 @@ fn wished(fleet: &Fleet, wish: &FleetWish) -> Result<Fleet, PlanError> {
     }
 }
 
+/// Whether a fleet came of what was asked for as `next`: as it was, or with later changes on top, as when a move ended
+/// before anybody looked.
+fn has_come(fleet: &Fleet, next: &Fleet, wish: &FleetWish) -> bool {
+    fleet == next || (fleet.epoch > next.epoch && is_fulfilled(fleet, wish))
+}
+
+fn is_fulfilled(fleet: &Fleet, wish: &FleetWish) -> bool {
+    let mut nodes = fleet.nodes.iter();
+    match wish {
+        FleetWish::Add { id, address, zone } => {
+            let address = address.to_string();
+            nodes.any(|node| node.id == *id && node.address == address && node.zone == *zone)
+        }
+        FleetWish::Remove { id } => {
+            fleet.retired.contains(id) || nodes.any(|node| node.id == *id && node.is_leaving)
+        }
+    }
+}
+
 /// Makes the change, or tells what it would be. Gives the fleet with its moves.
 pub(super) fn change(
     shared: &NodeShared,
@@ -252,8 +271,8 @@ pub(super) fn change(
     is_dry_run: bool,
     progress: Progress<'_>,
 ) -> Result<FleetStatus, String> {
+    let mut fleet = known(shared)?;
     for _ in 0..CHANGE_TRIES_MAX {
-        let fleet = known(shared)?;
         let next = wished(&fleet, wish).map_err(|error| error.to_string())?;
         if is_dry_run {
             return Ok(planned(shared, &fleet, &next));
@@ -264,8 +283,10 @@ pub(super) fn change(
         while asked.elapsed() < CHANGE_TIMEOUT && shared.fleet.get().epoch < next.epoch {
             thread::sleep(LOOK_EVERY);
         }
-        if *shared.fleet.get() == next {
-            return Ok(seen(shared, &next));
+        // The next try begins with the very fleet that is judged here: this one's change cannot come in between.
+        fleet = Fleet::clone(&shared.fleet.get());
+        if has_come(&fleet, &next, wish) {
+            return Ok(seen(shared, &fleet));
         }
         progress("another change came before, or nobody leads shard 0: tries again".to_owned())?;
     }
@@ -306,7 +327,8 @@ const _: () = assert!(FLEET_NODES_MAX <= 4_096, "gateways hold links to all of t
 mod tests {
     use super::*;
     use crate::admin::CatchUpProgress;
-    use wire_protocol::internal::{ShardMove, ShardPlace};
+    use crate::placement::moves::reported;
+    use wire_protocol::internal::{ReplicaReport, ShardMove, ShardPlace};
 
     #[test]
     fn a_person_sees_nodes_and_moves() {
@@ -330,6 +352,79 @@ mod tests {
         let text = FleetStatus::of(&fleet, &|node| node == 2).to_text();
         assert!(text.contains("2 10.0.0.2:7000          a             0      0 away\n"), "{text}");
         assert!(text.contains("shard 1: 1 -> 2, waits for node 2, which is away\n"), "{text}");
+    }
+
+    /// Three nodes with copies of all shards.
+    fn three() -> Fleet {
+        let node = |id: u32| FleetNode {
+            id,
+            address: format!("10.0.0.{id}:7000"),
+            zone: String::new(),
+            is_leaving: false,
+        };
+        Fleet {
+            epoch: 0,
+            replicas: 3,
+            nodes: (1..=3).map(node).collect(),
+            shards: vec![ShardPlace { nodes: vec![1, 2, 3], changed_at: 0 }; 4],
+            moves: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    fn add(id: u32, address: &str, zone: &str) -> FleetWish {
+        FleetWish::Add { id, address: address.parse().expect("an address"), zone: zone.to_owned() }
+    }
+
+    /// The fleet when the first of its moves has ended.
+    fn moved_on(fleet: &Fleet) -> Fleet {
+        let to = &fleet.moves[0];
+        let report =
+            ReplicaReport { shard: to.shard, voters: to.nodes.clone(), changed_at: 100 + fleet.epoch };
+        reported(fleet, &report).expect("it is news")
+    }
+
+    #[test]
+    fn a_change_that_is_overtaken_by_the_end_of_a_move_has_come_all_the_same() {
+        let (fleet, join) = (three(), add(4, "10.0.0.4:7000", "a"));
+        let next = wished(&fleet, &join).expect("it fits");
+        assert!(!has_come(&fleet, &next, &join), "nothing came yet");
+        assert!(has_come(&next, &next, &join));
+        let later = moved_on(&next);
+        assert!(has_come(&later, &next, &join));
+
+        let leave = FleetWish::Remove { id: 1 };
+        let next = wished(&later, &leave).expect("three are left");
+        assert!(!has_come(&later, &next, &leave), "it stays as yet");
+        let mut fleet = moved_on(&next);
+        assert!(has_come(&fleet, &next, &leave));
+        while !fleet.moves.is_empty() {
+            fleet = moved_on(&fleet);
+        }
+        assert_eq!(fleet.retired, [1]);
+        assert!(has_come(&fleet, &next, &leave));
+    }
+
+    #[test]
+    fn what_somebody_else_changed_is_not_what_was_asked_for() {
+        let fleet = three();
+        let later = moved_on(&wished(&fleet, &add(4, "10.0.0.4:7000", "a")).expect("it fits"));
+        // The same id, and another address or zone.
+        for join in [add(4, "10.0.0.5:7000", "a"), add(4, "10.0.0.4:7000", "b")] {
+            let next = wished(&fleet, &join).expect("it fits");
+            assert!(!has_come(&later, &next, &join), "{join:?}");
+            assert_eq!(wished(&later, &join), Err(PlanError::Known(4)));
+        }
+        // Another node, in the place of this one or before it.
+        let join = add(5, "10.0.0.5:7000", "");
+        let next = wished(&fleet, &join).expect("it fits");
+        let other = wished(&fleet, &add(4, "10.0.0.4:7000", "a")).expect("it fits");
+        assert_eq!(other.epoch, next.epoch);
+        assert!(!has_come(&other, &next, &join));
+        assert!(!has_come(&later, &next, &join));
+        let leave = FleetWish::Remove { id: 4 };
+        let next = wished(&other, &leave).expect("three are left");
+        assert!(!has_come(&moved_on(&later), &next, &leave), "it stays");
     }
 
     #[test]
