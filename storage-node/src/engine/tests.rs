@@ -9,7 +9,6 @@ use super::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use wire_protocol::ids::{ClientMessageId, ConversationId, DeviceId, Seq};
 
 /// A folder that goes when the test does.
@@ -17,11 +16,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("ringline-engine-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(tempfile::tempdir().unwrap().keep())
     }
 
     /// What the disk holds now, as after the power has failed: nothing that is only in memory.

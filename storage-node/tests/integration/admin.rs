@@ -5,11 +5,18 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 use storage_node::admin::{
     ADMIN_CONNECTIONS_MAX, ADMIN_REQUEST_BYTES_MAX, AdminCallError, AdminDone, AdminReply, AdminRequest,
     NodeStatus, call, socket_path,
 };
 use storage_node::shard::Standing;
+
+/// Connections that say nothing until one of them is refused: each of them may be, as long as one that was there before
+/// has its place.
+const SILENT_MAX: usize = 10 * ADMIN_CONNECTIONS_MAX;
+/// How long it is waited for a word to each of them before there is one more.
+const WORD: Duration = Duration::from_millis(10);
 
 fn status(folder: &Path) -> Result<NodeStatus, AdminCallError> {
     match call(folder, &AdminRequest::Status {}, |_| {})? {
@@ -26,6 +33,13 @@ fn reply_to(folder: &Path, bytes: &[u8]) -> AdminReply {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).expect("an answer");
     serde_json::from_str(&line).expect("a reply")
+}
+
+/// What is said to a connection that says nothing, if anything is by now.
+fn told(stream: &UnixStream) -> Option<String> {
+    let mut line = String::new();
+    let count = BufReader::new(stream).read_line(&mut line).ok()?;
+    (count > 0).then(|| refusal(serde_json::from_str(&line).expect("a reply")))
 }
 
 fn refusal(reply: AdminReply) -> String {
@@ -80,11 +94,14 @@ fn what_is_no_request_is_refused_and_harms_nobody() {
     let detail = refusal(reply_to(folder.path(), &vec![b' '; ADMIN_REQUEST_BYTES_MAX + 1]));
     assert!(detail.contains("bytes at most"), "{detail}");
     // Those who say nothing take the places; one more is told.
-    let silent: Vec<UnixStream> = (0..ADMIN_CONNECTIONS_MAX)
-        .map(|_| UnixStream::connect(socket_path(folder.path())).expect("the node runs"))
-        .collect();
-    let detail = refusal(reply_to(folder.path(), b""));
-    assert!(detail.contains("try again"), "{detail}");
+    let mut silent: Vec<UnixStream> = Vec::new();
+    let is_refused = |stream: &UnixStream| told(stream).is_some_and(|detail| detail.contains("try again"));
+    while !silent.iter().any(is_refused) {
+        assert!(silent.len() < SILENT_MAX, "none of {} is told to try again", silent.len());
+        let stream = UnixStream::connect(socket_path(folder.path())).expect("the node runs");
+        stream.set_read_timeout(Some(WORD)).expect("an option that is known");
+        silent.push(stream);
+    }
     drop(silent);
     // Ends at once although its places may be taken still.
     node.shutdown();

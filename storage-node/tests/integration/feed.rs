@@ -1,6 +1,6 @@
 //! From committed events to attached sessions and change feeds.
 
-use crate::embedded::{Embedded, SHARDS};
+use crate::embedded::{Embedded, PATIENCE, SHARDS};
 use crate::requests::{
     Person, applied, attach, body, create_user, feed_page, person, read_feed, remove_device, send,
 };
@@ -33,9 +33,10 @@ fn pushed(node: &Embedded) -> Vec<(LinkId, Vec<SessionAddress>, bytes::Bytes)> {
 
 /// The user's feed shows the conversation with this newest entry.
 fn feed_shows(node: &mut Embedded, who: Person, conversation: ConversationId, top_seq: u64) -> u64 {
+    let started = clock::now();
     let mut version = 0;
     let mut wanted = None;
-    for _ in 0..10_000 {
+    while started.elapsed() < PATIENCE {
         let page = feed_page(node.call(read_feed(SHARDS, who, 0)));
         version = page.version;
         wanted = page.rows.into_iter().find(|row| row.conversation_id == conversation.to_bytes());

@@ -1,7 +1,7 @@
 //! Several nodes as processes, a link to each, and calls to whichever serves the shard.
 
 use crate::certificates;
-use crate::process::{Link, PATIENCE, Process, Setup, reserved_address, run};
+use crate::process::{Link, PATIENCE, Patience, Process, Setup, reserved_address, run};
 use crate::requests::{self, Call, Person};
 use socket2::Socket;
 use std::ffi::OsStr;
@@ -14,12 +14,29 @@ use storage_node::admin::{AdminDone, AdminRequest, call};
 use storage_node::{LinkTls, NodeConfig, clock};
 use wire_protocol::ids::{ConversationId, ShardId};
 use wire_protocol::internal::shard_response::Result as Reply;
-use wire_protocol::internal::{FleetNode, SessionAddress, ShardResponse, delivery, shard_error};
+use wire_protocol::internal::{FleetNode, SessionAddress, ShardLeader, ShardResponse, delivery, shard_error};
 
 /// Id of a link that changes the fleet: no node's.
 const OPERATOR: u32 = 1_000;
 /// After a change that came to nothing.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Whether a fleet has the nodes of one that was asked for, but for those that have left since.
+fn has_nodes_of(fleet: &wire_protocol::internal::Fleet, asked: &wire_protocol::internal::Fleet) -> bool {
+    let is_retired = |id: &u32| fleet.retired.contains(id);
+    let has = |node: &FleetNode| fleet.nodes.contains(node) || (node.is_leaving && is_retired(&node.id));
+    fleet.epoch >= asked.epoch && asked.nodes.iter().all(has) && asked.retired.iter().all(is_retired)
+}
+
+/// A session of a home, and with what it goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Attached {
+    home: ShardId,
+    /// In which the home is led, as far as living nodes know.
+    term: Option<u64>,
+    /// Of this fleet, when it was attached.
+    links_ended: u64,
+}
 
 /// Nodes are told apart by their place, counted from 0; their ids are one more.
 pub struct Fleet<'a> {
@@ -34,6 +51,8 @@ pub struct Fleet<'a> {
     is_replicated: bool,
     processes: Vec<Option<Process>>,
     links: Vec<Option<Link>>,
+    /// Links that were opened again.
+    links_ended: u64,
 }
 
 impl<'a> Fleet<'a> {
@@ -101,6 +120,7 @@ impl<'a> Fleet<'a> {
             is_replicated,
             processes: Vec::new(),
             links: Vec::new(),
+            links_ended: 0,
         }
     }
 
@@ -169,6 +189,10 @@ impl<'a> Fleet<'a> {
         told.max_by_key(|fleet| fleet.epoch)
     }
 
+    fn epoch(&self) -> u64 {
+        self.told().map_or(0, |fleet| fleet.epoch)
+    }
+
     /// Changes the fleet, as an operator does: again, if a report came before.
     pub fn change<E: std::fmt::Debug>(
         &mut self,
@@ -193,15 +217,17 @@ impl<'a> Fleet<'a> {
                 {
                     link.pump(Duration::from_millis(10)).expect("the node lives");
                 }
-                if link.fleet.as_ref() == Some(&next) {
-                    while self.known().epoch < next.epoch {
-                        assert!(started.elapsed() < PATIENCE, "nobody tells: {:?}", self.known());
-                        self.pump();
-                    }
-                    return;
+                // Whatever it is by now: what is asked for next begins there.
+                let epoch = link.fleet.map_or(0, |fleet| fleet.epoch);
+                while self.known().epoch < epoch {
+                    assert!(started.elapsed() < PATIENCE, "nobody tells: {:?}", self.known());
+                    self.pump();
                 }
             }
             self.pump();
+            if has_nodes_of(self.known(), &next) {
+                return;
+            }
         }
     }
 
@@ -283,13 +309,13 @@ impl<'a> Fleet<'a> {
 
     /// Starts a node that dies at this failpoint, and waits for its end.
     pub fn start_dying_at(&mut self, place: usize, failpoint: &str) {
-        let started = clock::now();
         let Ok(mut process) = self.with_setup(place, |setup| Process::start_dying_at(setup, failpoint))
         else {
             return;
         };
+        let mut patience = Patience::begin(self.epoch());
         while !process.has_ended() {
-            assert!(started.elapsed() < PATIENCE, "it never came to {failpoint}");
+            assert!(!patience.is_over(self.epoch()), "it never came to {failpoint}");
             self.pump();
         }
     }
@@ -322,6 +348,7 @@ impl<'a> Fleet<'a> {
         let process = self.processes[place].as_mut().expect("it runs");
         assert!(!process.has_ended(), "node {} has ended: {error}", place + 1);
         println!("the link to node {} is opened again: {error}", place + 1);
+        self.links_ended += 1;
         let opened = Link::open(process.address, &self.tls).expect("the node lives");
         let ended = self.links[place].replace(opened).expect("it was open");
         let link = self.link(place);
@@ -333,12 +360,20 @@ impl<'a> Fleet<'a> {
         self.nodes.iter().position(|node| node.shards.contains(&shard.0))
     }
 
+    fn newest_leader(&self, shard: ShardId) -> Option<&ShardLeader> {
+        let told = self.links.iter().flatten().filter_map(|link| link.leaders.get(&shard.0));
+        told.max_by_key(|leader| leader.term)
+    }
+
     /// The place of the node that leads a shared shard, as far as living nodes know.
     pub fn leader(&self, shard: ShardId) -> Option<usize> {
-        let told = self.links.iter().flatten().filter_map(|link| link.leaders.get(&shard.0));
-        let newest = told.max_by_key(|leader| leader.term)?;
-        let place = newest.node_id as usize - 1;
+        let place = self.newest_leader(shard)?.node_id as usize - 1;
         self.links[place].is_some().then_some(place)
+    }
+
+    /// The term of the same.
+    pub fn term(&self, shard: ShardId) -> Option<u64> {
+        self.newest_leader(shard).map(|leader| leader.term)
     }
 
     /// Asks the owner of the shard, whose first answer counts. Of a shared shard, asks whoever leads until there is an
@@ -383,18 +418,38 @@ impl<'a> Fleet<'a> {
     /// Until the node that serves the shard pushes this body.
     pub fn wait_for_push(&mut self, shard: ShardId, body: &bytes::Bytes) {
         let started = clock::now();
-        loop {
-            self.pump();
-            let place = self.owner(shard).or_else(|| self.leader(shard)).expect("somebody leads");
-            let mut bodies = self.link(place).deliveries.drain(..).filter_map(|pushed| match pushed.event {
-                Some(delivery::Event::Entry(entry)) => Some(entry.body),
-                _ => None,
-            });
-            if bodies.any(|pushed| pushed == *body) {
-                return;
+        while !self.is_pushed(shard, body) {
+            assert!(started.elapsed() < PATIENCE, "{body:?} was not pushed");
+        }
+    }
+
+    /// As [`Self::wait_for_push`], to a session of a shared home. `false`: it may have gone with its leader or its link
+    /// before.
+    pub fn wait_for_push_to(&mut self, session: Attached, body: &bytes::Bytes) -> bool {
+        let started = clock::now();
+        while !self.is_pushed(session.home, body) {
+            if self.session_of(session.home) != session {
+                return false;
             }
             assert!(started.elapsed() < PATIENCE, "{body:?} was not pushed");
         }
+        true
+    }
+
+    /// Whether the node that serves the shard has pushed this body since it was asked last.
+    fn is_pushed(&mut self, shard: ShardId, body: &bytes::Bytes) -> bool {
+        self.pump();
+        let Some(place) = self.owner(shard).or_else(|| self.leader(shard)) else { return false };
+        let mut bodies = self.link(place).deliveries.drain(..).filter_map(|pushed| match pushed.event {
+            Some(delivery::Event::Entry(entry)) => Some(entry.body),
+            _ => None,
+        });
+        bodies.any(|pushed| pushed == *body)
+    }
+
+    /// One that was attached now.
+    fn session_of(&self, home: ShardId) -> Attached {
+        Attached { home, term: self.term(home), links_ended: self.links_ended }
     }
 
     /// Until the person's feed says that the conversation is as long as this.
@@ -420,10 +475,12 @@ impl<'a> Fleet<'a> {
         (ada, bob, ConversationId::direct(ada.user, bob.user))
     }
 
-    pub fn attach(&mut self, who: Person, slot: u32) {
+    pub fn attach(&mut self, who: Person, slot: u32) -> Attached {
+        // As of before: a leader or a link that goes meanwhile may take it along.
+        let attached = self.session_of(who.user.slot().shard(self.shards));
         let session = SessionAddress { slot, generation: 1 };
         match self.call(requests::attach(self.shards, who, session)).result {
-            Some(Reply::Attached(attached)) if attached.device_known => {}
+            Some(Reply::Attached(answer)) if answer.device_known => attached,
             other => panic!("not attached: {other:?}"),
         }
     }

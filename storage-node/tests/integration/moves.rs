@@ -2,11 +2,10 @@
 //! acknowledged is lost, doubled or out of order.
 
 use crate::fleet::Fleet;
-use crate::process::PATIENCE;
+use crate::process::Patience;
 use crate::requests::{self, Person, applied, person};
 use std::path::Path;
 use storage_node::admin::{AdminDone, AdminRequest};
-use storage_node::clock;
 use storage_node::placement::moves::{add_node, remove_node};
 use wire_protocol::ids::ConversationId;
 
@@ -42,9 +41,10 @@ impl Talk {
 
     /// Sends until the fleet is as it is wanted.
     fn send_until(&mut self, fleet: &mut Fleet<'_>, what: &str, is: impl Fn(&Fleet<'_>) -> bool) {
-        let started = clock::now();
+        let mut patience = Patience::begin(fleet.known().epoch);
         while !is(fleet) {
-            assert!(started.elapsed() < 2 * PATIENCE, "{what} did not happen: {:?}", fleet.known());
+            let is_over = patience.is_over(fleet.known().epoch);
+            assert!(!is_over, "{what} did not happen: {:?}", fleet.known());
             self.send(fleet);
             fleet.pump();
         }

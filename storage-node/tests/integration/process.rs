@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage_node::server::LinkTlsConfigs;
 use storage_node::{LinkTls, NodeConfig, clock};
 use tuning::failpoint;
@@ -30,6 +30,28 @@ use wire_protocol::link::{CallerEvent, CallerLink, decode};
 pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ringline-storage");
+
+/// Runs out when nothing comes of what is waited for, however long all of it takes.
+pub struct Patience {
+    /// Grows with whatever is done.
+    done: u64,
+    /// When it did last.
+    since: Instant,
+}
+
+impl Patience {
+    pub fn begin(done: u64) -> Self {
+        Self { done, since: clock::now() }
+    }
+
+    /// Whether nothing was done for twice [`PATIENCE`].
+    pub fn is_over(&mut self, done: u64) -> bool {
+        if done != self.done {
+            *self = Self::begin(done);
+        }
+        self.since.elapsed() >= 2 * PATIENCE
+    }
+}
 
 /// What one process is told.
 pub struct Setup<'a> {

@@ -35,11 +35,15 @@ fn a_slow_disk_delays_answers_and_nothing_else() {
 
     let process = Process::start_on_slow_disk(&setup, WRITE);
     let mut link = Link::open(process.address, &tls).expect("it is ready");
+    let asked = clock::now();
     let first = link.begin(send(SHARDS, ada, conversation, 1));
     // A read does not wait for the disk, and shows nothing that is not on it.
     let seen = view(link.call(read_after(SHARDS, bob, conversation, 1)).expect("it lives"));
-    assert_eq!(seen.entries, []);
-    assert!(!link.responses.contains_key(&first), "answered before it was durable");
+    // Once a write may have ended, it may be there.
+    if asked.elapsed() < WRITE {
+        assert_eq!(seen.entries, []);
+        assert!(!link.responses.contains_key(&first), "answered before it was durable");
+    }
     // As many as the link allows at a time: they share the next writes.
     let mut sent = vec![first];
     while link.can_send() {

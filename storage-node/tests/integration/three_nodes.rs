@@ -3,11 +3,12 @@
 
 use crate::fleet::Fleet;
 use crate::process::PATIENCE;
-use crate::requests::{self, applied, body, person};
+use crate::requests::{self, Person, applied, body, person};
 use bytes::Bytes;
 use std::path::Path;
-use std::time::Duration;
+use storage_node::admin::{AdminDone, AdminRequest, call};
 use storage_node::clock;
+use wire_protocol::ids::{ConversationId, ShardId};
 use wire_protocol::internal::shard_error::Kind;
 use wire_protocol::internal::shard_response::Result as Reply;
 
@@ -49,25 +50,43 @@ fn whoever_dies_nothing_acknowledged_is_lost_doubled_or_reordered() {
     }
 }
 
+/// Sessions of one person, one after the other, that may go with their leaders and links while nobody kills any.
+const SESSIONS_MAX: u32 = 20;
+
+/// Attaches a session; what was sent before is in the feed, and what is sent from now on is pushed. `sent`: so many
+/// messages.
+fn attach_and_hear(fleet: &mut Fleet<'_>, [from, to]: [Person; 2], sent: &mut u64) {
+    let conversation = ConversationId::direct(from.user, to.user);
+    for _ in 0..SESSIONS_MAX {
+        let session = fleet.attach(to, 2);
+        if *sent > 0 {
+            // The creation is the first entry.
+            fleet.wait_for_feed(to, conversation, *sent + 1);
+        }
+        *sent += 1;
+        applied(&fleet.call(requests::send(SHARDS, from, conversation, *sent)));
+        if fleet.wait_for_push_to(session, &body(from, *sent)) {
+            return;
+        }
+    }
+    panic!("{SESSIONS_MAX} sessions went, and nothing was pushed to any of them");
+}
+
 #[test]
 fn sessions_and_feed_follow_the_leader_of_their_home() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut fleet = start(folder.path());
     let (ada, bob, conversation) = fleet.two_who_talk();
     let home = bob.user.slot().shard(SHARDS);
-    fleet.attach(bob, 2);
-    applied(&fleet.call(requests::send(SHARDS, ada, conversation, 1)));
-    fleet.wait_for_push(home, &body(ada, 1));
+    let mut sent = 0;
+    attach_and_hear(&mut fleet, [ada, bob], &mut sent);
     let leader = fleet.leader(home).expect("it answered");
     fleet.kill(leader);
-    for client_id in 2..=20 {
-        applied(&fleet.call(requests::send(SHARDS, ada, conversation, client_id)));
+    for _ in 0..19 {
+        sent += 1;
+        applied(&fleet.call(requests::send(SHARDS, ada, conversation, sent)));
     }
-    fleet.attach(bob, 2);
-    // What was sent meanwhile is in his feed, and he hears of what is sent from now on.
-    fleet.wait_for_feed(bob, conversation, 21);
-    applied(&fleet.call(requests::send(SHARDS, ada, conversation, 21)));
-    fleet.wait_for_push(home, &body(ada, 21));
+    attach_and_hear(&mut fleet, [ada, bob], &mut sent);
 }
 
 #[test]
@@ -97,11 +116,20 @@ fn whoever_does_not_lead_names_who_does() {
     }
 }
 
-/// Longer than a replica may be silent before a log that has grown large is cut without it.
-const AWAY: Duration = Duration::from_secs(12);
-/// More messages than the log keeps for a replica that is away: with these bodies twice `keep_bytes`.
-const MESSAGES_AWAY: u64 = 2_500;
+/// More messages than the log keeps for any replica: with these bodies nearly ten times `keep_bytes`.
+const MESSAGES_MAX: usize = 10_000;
 const BODY_BYTES: usize = 8 * 1024;
+
+/// First and last entry that the log of a shard holds on a node.
+fn log_span(fleet: &Fleet<'_>, place: usize, shard: ShardId) -> (u64, u64) {
+    match call(&fleet.data(place), &AdminRequest::Status {}, |_| {}).expect("the node answers") {
+        AdminDone::Status(status) => {
+            let found = status.shards.iter().find(|found| found.shard == shard.0).expect("it holds all");
+            (found.log_first, found.log_last)
+        }
+        other => panic!("{other:?}"),
+    }
+}
 
 #[test]
 fn a_node_that_was_away_too_long_takes_a_snapshot_and_is_as_good_as_the_others() {
@@ -112,18 +140,22 @@ fn a_node_that_was_away_too_long_takes_a_snapshot_and_is_as_good_as_the_others()
     let leader = fleet.leader(shard).expect("it answered");
     let (away, other) = ((leader + 1) % 3, (leader + 2) % 3);
     fleet.kill(away);
+    // It has no more of the log than whoever leads.
+    let (_, away_last) = log_span(&fleet, leader, shard);
     let large = |client_id: u64| {
         let body = Bytes::from(vec![client_id as u8; BODY_BYTES]);
         requests::send_body(SHARDS, ada, conversation, client_id, body)
     };
     let (started, mut seqs) = (clock::now(), Vec::new());
-    while started.elapsed() < AWAY || (seqs.len() as u64) < MESSAGES_AWAY {
-        assert!(started.elapsed() < 4 * PATIENCE, "{} messages", seqs.len());
-        seqs.push(applied(&fleet.call(large(seqs.len() as u64 + 1))).seq);
-        if seqs.len() % 50 == 0 {
-            // The other nodes' links live of being heard.
-            fleet.pump();
+    let reaches_back = |fleet: &Fleet<'_>, place| log_span(fleet, place, shard).0 <= away_last;
+    while fleet.leader(shard).is_none_or(|place| reaches_back(&fleet, place)) {
+        let goes_on = started.elapsed() < 4 * PATIENCE || seqs.len() < MESSAGES_MAX;
+        assert!(goes_on, "the log is not cut: {} messages", seqs.len());
+        for _ in 0..50 {
+            seqs.push(applied(&fleet.call(large(seqs.len() as u64 + 1))).seq);
         }
+        // The other nodes' links live of being heard.
+        fleet.pump();
     }
     // It takes what it is given, dies, begins again, dies when everything is in its place, and finds it so.
     for failpoint in ["snapshot-received", "snapshot-decided", "snapshot-installed"] {
