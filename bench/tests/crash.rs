@@ -11,16 +11,20 @@ fn balances(shape: Shape, name: &str, plan: &Plan) {
         .block_on(crash::run(&mut cluster, Route::Native, plan))
         .unwrap_or_else(|error| panic!("seed {}: {error}", plan.seed));
     println!("seed {}: {findings:?}", plan.seed);
-    assert!(findings.acknowledged > 100 * plan.kills, "hardly any load: {findings:?}");
+    assert!(findings.acknowledged >= plan.acknowledged_min, "hardly any load: {findings:?}");
     assert!(findings.repeated > 0, "no kill hit a message in flight: {findings:?}");
+}
+
+fn plan(seed: u64) -> Plan {
+    Plan { pairs: 8, kills: 12, after_ms: 50..700, seed, acknowledged_min: 1_500 }
 }
 
 #[test]
 fn embedded_survives_kills_at_random_moments() {
-    balances(Shape::Embedded, "crash-embedded", &Plan { pairs: 8, kills: 12, after_ms: 50..700, seed: 11 });
+    balances(Shape::Embedded, "crash-embedded", &plan(11));
 }
 
 #[test]
 fn split_survives_kills_of_gateways_and_storage() {
-    balances(Shape::Split, "crash-split", &Plan { pairs: 8, kills: 12, after_ms: 50..700, seed: 12 });
+    balances(Shape::Split, "crash-split", &plan(12));
 }

@@ -2,7 +2,7 @@
 //! slow day may void a run, and must not fail a test.
 
 use bench::report::file;
-use bench::report::results::RunResult;
+use bench::report::results::{LedgerResult, RunResult, VoidReason};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -28,8 +28,41 @@ fn result(output: &Output, out: &Path) -> RunResult {
     file::read(out).unwrap_or_else(|error| panic!("{error}\n{}", said()))
 }
 
-/// Everything that was due was answered, everything acknowledged is everywhere.
-fn assert_whole(result: &RunResult) {
+/// Whether only the generator's own troubles, the machine's, or what comes of them, make a run void.
+fn is_slow(reason: &VoidReason) -> bool {
+    let rule = reason.rule.as_str();
+    let comes_of_it = ["cpu_stolen", "rate_missed", "connections_missing", "preparation_failed"];
+    rule.starts_with("generator") || comes_of_it.contains(&rule) || is_starved(reason)
+}
+
+/// Whether an agent was silent for so long that it was given up: one that died is noticed at once.
+fn is_starved(reason: &VoidReason) -> bool {
+    reason.rule == "agent_lost" && reason.detail.contains("silent for ")
+}
+
+/// Whether the day was too slow for the run to count.
+fn is_slow_day(result: &RunResult) -> bool {
+    result.void.iter().any(is_slow)
+}
+
+/// What became of every message; none if there was no agent left to compare.
+fn ledger(result: &RunResult) -> Option<&LedgerResult> {
+    let starved = result.void.iter().any(is_starved);
+    assert!(starved || result.ledger.is_some(), "the plan keeps a ledger: {:?}", result.void);
+    result.ledger.as_ref()
+}
+
+/// Everything that was due was answered, everything acknowledged is everywhere: gives true. On a slow day, false, only the
+/// latter has to be.
+fn assert_whole(result: &RunResult) -> bool {
+    assert!(result.void.iter().all(is_slow), "{:?}", result.void);
+    let ledger = ledger(result);
+    assert!(ledger.is_none_or(LedgerResult::is_balanced), "{ledger:?}");
+    if is_slow_day(result) {
+        let mostly = |ledger: &LedgerResult| ledger.acknowledged > ledger.unacknowledged;
+        assert!(ledger.is_none_or(mostly), "hardly anything was answered: {ledger:?}");
+        return false;
+    }
     for phase in &result.phases {
         for stream in &phase.streams {
             let name = format!("{}: {}", phase.name, stream.action);
@@ -37,12 +70,9 @@ fn assert_whole(result: &RunResult) {
             assert!(stream.errors.is_empty(), "{name}: {:?}", stream.errors);
         }
     }
-    let ledger = result.ledger.as_ref().expect("the plan keeps a ledger");
-    assert!(ledger.is_balanced(), "{ledger:?}");
-    assert!(ledger.acknowledged > 1_000 && ledger.checked > ledger.acknowledged, "{ledger:?}");
-    // Only the generator's own troubles, and the machine's, may void it here.
-    let slow_day = |rule: &str| rule.starts_with("generator") || rule == "cpu_stolen";
-    assert!(result.void.iter().all(|reason| slow_day(&reason.rule)), "{:?}", result.void);
+    let is_full = |ledger: &LedgerResult| ledger.acknowledged > 1_000 && ledger.checked > ledger.acknowledged;
+    assert!(ledger.is_some_and(is_full), "{ledger:?}");
+    true
 }
 
 #[test]
@@ -51,7 +81,9 @@ fn the_quick_plan_accounts_for_every_message() {
     let page = folder.path().join("page.html");
     let (output, out) = run(folder.path(), QUICK, &["--html", &page.display().to_string()]);
     let result = result(&output, &out);
-    assert_whole(&result);
+    if !assert_whole(&result) {
+        return;
+    }
     let messages = result.phases.iter().find(|phase| phase.name == "messages").expect("as planned");
     assert!(messages.servers[0].user_ms + messages.servers[0].system_ms > 0, "the server was sampled");
     assert!(messages.servers[0].log_syncs.is_some_and(|syncs| syncs > 0));
@@ -93,8 +125,9 @@ fn killed_servers_lose_nothing_that_was_acknowledged() {
     let plan = include_str!("../plans/faults.toml").replace("rate = 1000 ", "rate = 400 ");
     let (output, out) = run(folder.path(), &plan, &["--faults"]);
     let result = result(&output, &out);
-    let ledger = result.ledger.as_ref().expect("kept");
-    assert!(ledger.is_balanced() && ledger.acknowledged > 5_000, "{ledger:?}");
+    let Some(ledger) = ledger(&result) else { return };
+    assert!(ledger.is_balanced(), "{ledger:?}");
+    assert!(is_slow_day(&result) || ledger.acknowledged > 5_000, "{ledger:?}");
     let phase = result.phases.last().expect("phases");
     let killed = phase.faults.iter().filter(|(_, what)| what.ends_with("killed")).count();
     assert_eq!(killed, 5, "{:?}", phase.faults);
@@ -138,11 +171,15 @@ fn a_gateway_that_leaves_sends_its_clients_on_and_cuts_none_off() {
     let folder = tempfile::tempdir().expect("a folder");
     let (output, out) = run(folder.path(), LEAVING, &["--faults"]);
     let result = result(&output, &out);
-    let ledger = result.ledger.as_ref().expect("kept");
-    assert!(ledger.is_balanced() && ledger.acknowledged > 500, "{ledger:?}");
+    let Some(ledger) = ledger(&result) else { return };
+    assert!(ledger.is_balanced(), "{ledger:?}");
+    assert!(is_slow_day(&result) || ledger.acknowledged > 500, "{ledger:?}");
     let phase = result.phases.last().expect("phases");
     let happened: Vec<&str> = phase.faults.iter().map(|(_, what)| what.as_str()).collect();
     assert_eq!(happened, ["gateway-2 asked to leave", "gateway-2 has left"]);
+    if is_slow_day(&result) {
+        return;
+    }
     let returns = phase.returns;
     assert!(returns.cut == 0 && returns.sent_on > 0 && returns.sent_on == returns.told, "{returns:?}");
     assert_eq!(phase.connections.at_end, 60, "all are at the other one");
@@ -228,6 +265,7 @@ fn agents_elsewhere_serve_a_coordinator_that_proves_itself_through_a_relay() {
     assert_eq!(result.hosts.len(), 3, "the coordinator and both agents: {:?}", result.hosts);
     assert_eq!(result.phases[0].connections.at_end, 40);
     let sent = &result.phases[2].streams[0];
-    assert_eq!((sent.due, sent.succeeded, sent.deliveries), (600, 600, 600), "{sent:?}");
+    let all_came = (sent.due, sent.succeeded, sent.deliveries) == (600, 600, 600);
+    assert!(is_slow_day(&result) || all_came, "{sent:?}");
     assert_eq!(result.phases[2].generators.len(), 2, "each agent tells how it fared itself");
 }

@@ -9,6 +9,7 @@ use bench::verify::run::{Check, Mode};
 use bench::verify::stage::{Amount, Rooms};
 use bench::workload::device::Device;
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -127,6 +128,20 @@ async fn chatter(mut device: Device, id: ConversationId) -> AgentError {
     }
 }
 
+/// Checks until enough of others' messages stood in between: on a slow machine few do at a time. Gives the last outcome.
+async fn amid_others(check: &Check) -> Outcome {
+    let mut others = 0;
+    for _ in 0..20 {
+        let outcome = check.make(&|_| {}).await;
+        assert_eq!(outcome.verdict, Verdict::Balanced, "{}", outcome.table());
+        others += outcome.rooms[0].others;
+        if others > 20 {
+            return outcome;
+        }
+    }
+    panic!("only {others} messages of others were seen")
+}
+
 #[test]
 fn other_peoples_messages_in_between_are_held_to_the_same() {
     let world = World::new("verify-chatter", &["ada", "bob", "carol"]);
@@ -134,22 +149,20 @@ fn other_peoples_messages_in_between_are_held_to_the_same() {
     let check = world.check(Mode::Messages(amount, Rooms::DirectsAndGroup));
     let outcome = world.runtime.block_on(async {
         let target = &world.cluster.targets[0];
-        let mut device =
-            Device::connect(target, Route::Native, world.users[0].clone()).await.expect("it is up");
+        let ada = &world.users[0];
+        let mut device = Device::connect_patiently(target, Route::Native, ada).await.expect("it is up");
         let id = device.create_direct(&world.users[1]).await.expect("both exist");
         // More than one page, before the check begins.
         for number in 0..70 {
             device.send(id, &format!("early {number}")).await.expect("it is up");
         }
         tokio::select! {
-            outcome = check.make(&|_| {}) => outcome,
+            outcome = amid_others(&check) => outcome,
             error = chatter(device, id) => panic!("{error}"),
         }
     });
-    assert_eq!(outcome.verdict, Verdict::Balanced, "{}", outcome.table());
     assert_eq!(outcome.rooms.len(), 3, "three accounts, two pairs and the group: {outcome:?}");
-    let direct = &outcome.rooms[0];
-    assert!(direct.others > 20 && direct.from_seq > 70, "{outcome:?}");
+    assert!(outcome.rooms[0].from_seq > 70, "{outcome:?}");
     assert_eq!(outcome.rooms.iter().map(|room| room.acknowledged).sum::<u64>(), 60);
 }
 
@@ -188,8 +201,8 @@ fn a_gateway_that_is_killed_and_restarted_meanwhile_loses_nothing() {
 fn devices_are_logged_out_also_after_a_refusal() {
     let world = World::new("verify-devices", &["ada", "bob"]);
     let target = &world.cluster.targets[0];
-    let own = world.users[0].clone();
-    let mut own = world.runtime.block_on(Device::connect(target, Route::Native, own)).expect("it is up");
+    let own = Device::connect_patiently(target, Route::Native, &world.users[0]);
+    let mut own = world.runtime.block_on(own).expect("it is up");
     // One more device of hers for each check would push her own out.
     for round in 0..=DEVICES_MAX {
         let (accounts, code) = match round % 2 {
@@ -199,8 +212,9 @@ fn devices_are_logged_out_also_after_a_refusal() {
         let output = world.verify(&accounts, &["--history-only"]);
         assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         assert!(said(&output).contains("left behind: nothing"), "{}", said(&output));
+        // Each time: who is silent for long is taken for gone.
+        world.runtime.block_on(own.sync()).expect("her own session lives");
     }
-    world.runtime.block_on(own.sync()).expect("her own session lives");
     own.leave();
     world.runtime.block_on(own.come_back()).expect("her own device is known");
 }
@@ -227,7 +241,8 @@ fn what_cannot_be_checked_says_why_and_whether_to_try_again() {
     let target = &world.cluster.targets[0].authority;
     let strangers = bench().args(["verify", "--target", target, "--accounts"]).arg(&file).output();
     refused(&strangers.expect("it starts"), &["log in of ada", "ertificate"]);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound");
+    // Nobody listens there, and nobody else gets it.
+    let (_held, closed) = gateway::listen::reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     let closed = closed.to_string();
     let mut away = bench();
     away.args(["verify", "--target", &closed, "--tls-name", "localhost", "--accounts"]).arg(&file);

@@ -21,6 +21,9 @@ const STORAGE: &str = "ringline-storage";
 /// Name in the certificate that gateways share.
 const GATEWAY_NAME: &str = "localhost";
 
+/// Log of embedded storage in tests, as nodes have it. By default 384 MiB are written before the first start.
+const SMALL_LOG: &str = "log_file_bytes = 4194304\nlog_keep_bytes = 16777216\n";
+
 /// Shards of a test fleet.
 pub const SHARD_COUNT: u32 = 8;
 
@@ -152,6 +155,8 @@ pub struct Launch<'a> {
     pub know_each_other: bool,
     /// Where the servers run.
     pub hosts: Hosts,
+    /// How large the log of embedded storage is, as its configuration says it; empty: as by default, where speed is told.
+    pub embedded_log: &'a str,
 }
 
 /// Whether gateways hold anybody to rates.
@@ -203,6 +208,7 @@ impl Cluster {
             rates,
             know_each_other: false,
             hosts: Hosts::Loopback,
+            embedded_log: SMALL_LOG,
         })
     }
 
@@ -239,7 +245,7 @@ impl Cluster {
         }
         let cores = launch.shape.cores as usize;
         let storage = match launch.shape.storages {
-            0 => format!("shard_count = {SHARD_COUNT}\n"),
+            0 => format!("shard_count = {SHARD_COUNT}\n{}", launch.embedded_log),
             _ => cluster.start_storages(launch.shape)?,
         };
         let gateways = if launch.shape.storages == 0 { 1 } else { launch.shape.gateways };

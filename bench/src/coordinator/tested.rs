@@ -150,6 +150,7 @@ impl Tested {
             rates: plan.server.rates.into(),
             know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: Hosts::Loopback,
+            embedded_log: "",
         };
         let cluster = Cluster::launch(launch)?;
         let mut targets = Vec::new();

@@ -91,6 +91,7 @@ impl Fleet {
             rates: plan.server.rates.into(),
             know_each_other: plan.transport.gateway == GatewayChoice::Ranked,
             hosts: hosts.clone(),
+            embedded_log: "",
         })?;
         let binaries = binaries.clone();
         let next_id = shape.storages + 1;

@@ -5,15 +5,15 @@ use super::FaultsError;
 use super::fleet::Fleet;
 use super::kinds::{Kind, Length, Victims};
 use super::leaders::{self, Leaders};
-use super::probe::{Probes, Stream, longest_gap_us};
+use super::probe::{Pauses, Probes, Stream, gaps_us, longest_gap_us};
 use crate::agent::Target;
 use crate::clock;
 use std::time::Duration;
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(20);
-/// A stream that was answered within this is served.
-const SERVED_US: u64 = 500_000;
+/// A stream that was answered within this is served, also where answers are slow: see [`served_us`].
+const SERVED_US_MIN: u64 = 500_000;
 /// Everything has to be served for so long before and after a fault.
 const QUIET_US: u64 = 2_000_000;
 /// Longest wait for that. What is not served by then stays without.
@@ -46,9 +46,9 @@ pub struct Observed {
     /// Healing's begin → each gateway that was hit serves each shard again, in microseconds; `None`: not so, or there was
     /// none.
     pub gateways_back_us: Option<u64>,
-    /// Begin, healing's begin, and the end, in microseconds of this process.
+    /// Begin, healing's begin, and the end, in microseconds of this process without the pauses of its probes.
     pub moments_us: [u64; 3],
-    /// What the probes saw, each at the gateway that it was at when the fault began.
+    /// What the probes saw, by the same clock, each at the gateway that it was at when the fault began.
     pub streams: Vec<Stream>,
     /// Whether everything answered again.
     pub whole: bool,
@@ -71,7 +71,9 @@ impl Injector<'_> {
     /// Does it. What was begun is healed also where it broke in part only.
     pub fn run(&self, fleet: &mut Fleet) -> Result<Observed, FaultsError> {
         let zones_before = self.prepare(fleet)?;
-        self.await_quiet();
+        let quiet_us = clock::now_us();
+        self.await_quiet(SERVED_US_MIN);
+        let served_us = served_us(&self.probes.look(), quiet_us, clock::now_us());
         let before = leaders::of(&fleet.cluster.storages);
         let victims = self.kind.victims(leaders::busiest(&before), |storage| fleet.zone_of(storage));
         let led = led_by(&before, &victims);
@@ -89,7 +91,9 @@ impl Injector<'_> {
         let zones_meanwhile = begun?;
         healed?;
         let gateways_back_us = self.await_gateways(fleet, &victims).map(|at_us| at_us - heal_us);
-        let whole = self.await_quiet();
+        let whole = self.await_quiet(served_us);
+        let end_us = clock::now_us();
+        let pauses = self.probes.pauses();
         Ok(Observed {
             victims: names(fleet, &victims),
             // A shard that was handed to the node meanwhile got out of reach then.
@@ -99,8 +103,8 @@ impl Injector<'_> {
             led,
             elected_us,
             gateways_back_us,
-            moments_us: [begin_us, heal_us, clock::now_us()],
-            streams: at_places(self.probes.look(), &places),
+            moments_us: [begin_us, heal_us, end_us].map(|at_us| pauses.awake_us(at_us)),
+            streams: awake(at_places(self.probes.look(), &places), &pauses),
             whole,
             missing: fleet.missing(),
             link_versions: fleet.link_versions(),
@@ -155,14 +159,14 @@ impl Injector<'_> {
         }
     }
 
-    /// Waits until all streams have been served for a while; whether they were in time.
-    fn await_quiet(&self) -> bool {
+    /// Waits until all streams have been served for a while, with an answer within `served_us`; whether they were in time.
+    fn await_quiet(&self, served_us: u64) -> bool {
         let begun_us = clock::now_us();
         let mut quiet_us = begun_us;
         while clock::now_us() < begun_us + QUIET_US_MAX {
             let now_us = clock::now_us();
             let served = |stream: &Stream| {
-                longest_gap_us(&stream.acks_us, now_us.saturating_sub(SERVED_US), now_us) < SERVED_US
+                longest_gap_us(&stream.acks_us, now_us.saturating_sub(served_us), now_us) < served_us
             };
             if !self.probes.look().iter().all(served) {
                 quiet_us = now_us;
@@ -186,6 +190,24 @@ fn at_places(streams: Vec<Stream>, places: &[usize]) -> Vec<Stream> {
     streams.into_iter().zip(places).map(|(stream, gateway)| Stream { gateway: *gateway, ..stream }).collect()
 }
 
+/// By a clock that stood still while the probes did.
+fn awake(mut streams: Vec<Stream>, pauses: &Pauses) -> Vec<Stream> {
+    for at_us in streams.iter_mut().flat_map(|stream| &mut stream.acks_us) {
+        *at_us = pauses.awake_us(*at_us);
+    }
+    streams
+}
+
+/// What a stream that is served has an answer within: three times what half of the answers took between two moments, in
+/// which nothing was broken.
+fn served_us(streams: &[Stream], from_us: u64, to_us: u64) -> u64 {
+    let waits = streams.iter().flat_map(|stream| gaps_us(&stream.acks_us, from_us, to_us));
+    let mut waits_us: Vec<u64> = waits.map(|(_, lasted_us)| lasted_us).collect();
+    waits_us.sort_unstable();
+    let median_us = waits_us.get(waits_us.len() / 2).copied().unwrap_or(0);
+    (3 * median_us).clamp(SERVED_US_MIN, QUIET_US)
+}
+
 fn names(fleet: &Fleet, victims: &Victims) -> Vec<String> {
     let names = fleet.names(victims);
     if names.is_empty() { vec!["all, in turn".into()] } else { names }
@@ -201,5 +223,18 @@ mod tests {
         let streams = at_places(vec![moved, Stream::new(5, 1)], &[0, 1]);
         let seen: Vec<_> = streams.iter().map(|it| (it.shard, it.gateway, it.acks_us.len())).collect();
         assert_eq!(seen, [(3, 0, 1), (5, 1, 0)]);
+    }
+
+    #[test]
+    fn where_answers_are_slow_a_stream_may_wait_for_them() {
+        let every = |us: u64| Stream {
+            acks_us: (1..=10_u64).map(|number| number * us).collect(),
+            ..Stream::new(3, 1)
+        };
+        let away = Stream::new(5, 0);
+        assert_eq!(served_us(&[every(50_000), away.clone()], 0, 500_000), SERVED_US_MIN);
+        assert_eq!(served_us(&[every(400_000), away.clone()], 0, 4_000_000), 1_200_000);
+        assert_eq!(served_us(&[away], 0, 40_000_000), QUIET_US, "it never comes");
+        assert_eq!(served_us(&[], 0, 1), SERVED_US_MIN);
     }
 }

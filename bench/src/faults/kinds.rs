@@ -304,6 +304,8 @@ impl Kind {
         match self {
             // The node notices when its log needs the next file.
             Self::DiskFull => Duration::from_secs(40),
+            // Who is to lead may be short of time, and how long it took is judged apart.
+            _ if self.takes_leader() => Duration::from_secs(15),
             _ => self.hold(length),
         }
     }

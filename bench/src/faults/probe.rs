@@ -29,6 +29,8 @@ const CONNECT_MS: u64 = 2_000;
 const CONNECT_PAUSE_MS: u64 = 100;
 /// Longest setting up of all streams.
 const SET_UP_MS: u64 = 30_000;
+/// How often the streams' thread looks whether it ran.
+const TICK_US: u64 = 20_000;
 
 /// What a stream has seen.
 #[derive(Clone, Debug)]
@@ -69,9 +71,35 @@ pub fn longest_gap_us(acks_us: &[u64], from_us: u64, to_us: u64) -> u64 {
     gaps_us(acks_us, from_us, to_us).map(|(_, lasted_us)| lasted_us).max().unwrap_or(0)
 }
 
+/// When the streams' thread did not run: what a stream waited then says nothing of the servers.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pauses {
+    /// When each began, and how long it lasted, in microseconds, one behind the other.
+    begun_lasted_us: Vec<(u64, u64)>,
+}
+
+impl Pauses {
+    /// The thread ran at `last_us`, slept for a tick, and ran again. Less than a tick too late is no pause.
+    fn ran(&mut self, last_us: u64, now_us: u64) {
+        let due_us = last_us + TICK_US;
+        let late_us = now_us.saturating_sub(due_us);
+        if late_us > TICK_US {
+            self.begun_lasted_us.push((due_us, late_us));
+        }
+    }
+
+    /// A moment by a clock that stands still in pauses.
+    pub fn awake_us(&self, at_us: u64) -> u64 {
+        let before = self.begun_lasted_us.iter();
+        let lost_us: u64 = before.map(|(begun_us, us)| at_us.saturating_sub(*begun_us).min(*us)).sum();
+        at_us - lost_us
+    }
+}
+
 /// All streams, running in a thread of their own until this is dropped.
 pub struct Probes {
     streams: Arc<Mutex<Vec<Stream>>>,
+    pauses: Arc<Mutex<Pauses>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,9 +118,10 @@ impl Probes {
             clients.push(Client::new(run, index, stream, targets, &minter)?);
         }
         let shared = Arc::new(Mutex::new(streams));
+        let pauses = Arc::new(Mutex::new(Pauses::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (streams, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
+        let (streams, slept, stopped) = (Arc::clone(&shared), Arc::clone(&pauses), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("probes".into()).spawn(move || {
             let made = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = made else { return };
@@ -105,11 +134,12 @@ impl Probes {
                 let goes_on = failed.is_none();
                 let _ = ready.send(failed);
                 if goes_on {
-                    join_all(clients.into_iter().map(|client| client.run(&streams, &stopped))).await;
+                    let running = join_all(clients.into_iter().map(|client| client.run(&streams, &stopped)));
+                    tokio::join!(running, tick(&slept, &stopped));
                 }
             });
         })?;
-        let probes = Self { streams: shared, stop, thread: Some(thread) };
+        let probes = Self { streams: shared, pauses, stop, thread: Some(thread) };
         match is_ready.recv() {
             Ok(None) => Ok(probes),
             Ok(Some(error)) => Err(error.into()),
@@ -120,6 +150,11 @@ impl Probes {
     /// What they have seen so far.
     pub fn look(&self) -> Vec<Stream> {
         lock(&self.streams).clone()
+    }
+
+    /// When they did not run so far.
+    pub fn pauses(&self) -> Pauses {
+        lock(&self.pauses).clone()
     }
 }
 
@@ -134,8 +169,19 @@ impl Drop for Probes {
 }
 
 /// What a panicking thread left is whole: rows are only ever added to.
-fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(rows: &Mutex<T>) -> MutexGuard<'_, T> {
+    rows.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Looks at the clock again and again: it and the streams share a thread, and stand still together.
+async fn tick(pauses: &Mutex<Pauses>, stop: &AtomicBool) {
+    let mut last_us = clock::now_us();
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_micros(TICK_US)).await;
+        let now_us = clock::now_us();
+        lock(pauses).ran(last_us, now_us);
+        last_us = now_us;
+    }
 }
 
 /// One stream's client.
@@ -306,6 +352,21 @@ mod tests {
         assert_eq!(longest_gap_us(&[], 5, 25), 20);
         let all: Vec<(u64, u64)> = gaps_us(&acks, 100, 1_000).collect();
         assert_eq!(all, [(100, 10), (110, 790), (900, 50), (950, 50)], "each with its begin");
+    }
+
+    #[test]
+    fn what_the_own_thread_slept_is_no_gap() {
+        let mut pauses = Pauses::default();
+        // In time, late by a tick, and twice by more: 480 ms and 80 ms.
+        for (last_us, now_us) in [(0, 20_100), (100_000, 140_000), (200_000, 700_000), (900_000, 1_000_000)] {
+            pauses.ran(last_us, now_us);
+        }
+        assert_eq!(pauses.begun_lasted_us, [(220_000, 480_000), (920_000, 80_000)]);
+        for (at_us, awake_us) in [(0, 0), (220_000, 220_000), (700_000, 220_000), (1_100_000, 540_000)] {
+            assert_eq!(pauses.awake_us(at_us), awake_us);
+        }
+        let acks_us = [200_000, 710_000, 1_010_000].map(|at_us| pauses.awake_us(at_us));
+        assert_eq!(longest_gap_us(&acks_us, 0, acks_us[2]), 220_000, "a wait of its own stays");
     }
 
     #[test]

@@ -6,7 +6,8 @@ pub mod deaths;
 
 use super::balance::{Tick, check};
 use super::device::{Device, send_body_behind};
-use crate::agent::{AgentError, Identity, Route, Target, rest};
+use super::scenario::register;
+use crate::agent::{AgentError, Identity, Route, Target};
 use crate::clock;
 use crate::coordinator::{Cluster, ClusterError, Server};
 use futures_util::future::join_all;
@@ -23,6 +24,11 @@ const COME_BACK_MS: u64 = 20;
 /// Longest time a sender tries to come back, in milliseconds.
 const COME_BACK_MS_MAX: u64 = 60_000;
 
+/// Syncs until the receiver has the newest.
+const SYNCS_MAX: usize = 200;
+/// Between two of them, in milliseconds.
+const SYNC_MS: u64 = 50;
+
 /// What to break, and for how long.
 pub struct Plan {
     /// Pairs of users; each first one sends to the second.
@@ -33,6 +39,8 @@ pub struct Plan {
     pub after_ms: std::ops::Range<u64>,
     /// Makes the moments and victims.
     pub seed: u64,
+    /// Ticks of all senders together, at the least: after the last kill they go on until they have them.
+    pub acknowledged_min: usize,
 }
 
 /// What was found.
@@ -54,6 +62,8 @@ struct Ledger {
     conversation: ConversationId,
     /// By client message id: what the first tick said.
     acknowledged: BTreeMap<u64, Tick>,
+    /// So many of them at the least before it stops.
+    acknowledged_min: usize,
     /// Sent and without a tick, oldest first.
     unanswered: VecDeque<(u64, String)>,
     repeated: usize,
@@ -64,7 +74,8 @@ pub async fn run(cluster: &mut Cluster, route: Route, plan: &Plan) -> Result<Fin
     let mut ledgers = Vec::new();
     for pair in 0..plan.pairs {
         let target = &cluster.targets[pair % cluster.targets.len()];
-        ledgers.push(open_pair(target, route, pair, |_| true).await?);
+        let acknowledged_min = plan.acknowledged_min.div_ceil(plan.pairs);
+        ledgers.push(Ledger { acknowledged_min, ..open_pair(target, route, pair, |_| true).await? });
     }
     let (stop, stopped) = watch::channel(false);
     let senders = join_all(ledgers.into_iter().map(|ledger| send_until(ledger, stopped.clone())));
@@ -84,22 +95,23 @@ async fn open_pair(
     pair: usize,
     fits: impl Fn(UserId) -> bool,
 ) -> Result<Ledger, AgentError> {
-    let sender = rest::register(target, &format!("sender-{pair}")).await?;
+    let sender = register(target, &format!("sender-{pair}")).await?;
     let mut passed_over = 0;
     let receiver = loop {
-        let registered = rest::register(target, &format!("receiver-{pair}-{passed_over}")).await?;
+        let registered = register(target, &format!("receiver-{pair}-{passed_over}")).await?;
         if fits(registered.user) {
             break registered;
         }
         passed_over += 1;
     };
-    let mut device = Device::connect(target, route, sender).await?;
+    let mut device = Device::connect_patiently(target, route, &sender).await?;
     let conversation = device.create_direct(&receiver).await?;
     Ok(Ledger {
         device,
         receiver,
         conversation,
         acknowledged: BTreeMap::new(),
+        acknowledged_min: 0,
         unanswered: VecDeque::new(),
         repeated: 0,
     })
@@ -151,7 +163,7 @@ fn not_started(error: ClusterError) -> AgentError {
     AgentError::Protocol(error.to_string())
 }
 
-/// Sends with [`IN_FLIGHT`] outstanding until told to stop and everything has its tick.
+/// Sends with [`IN_FLIGHT`] outstanding until told to stop, it was enough, and everything has its tick.
 async fn send_until(mut ledger: Ledger, stopped: watch::Receiver<bool>) -> Result<Ledger, AgentError> {
     let mut count = 0u64;
     loop {
@@ -177,7 +189,7 @@ async fn send_while_connected(
         while requests.len() < IN_FLIGHT {
             let (message, text) = match again.pop_front() {
                 Some(unanswered) => unanswered,
-                None if *stopped.borrow() => break,
+                None if *stopped.borrow() && ledger.acknowledged.len() >= ledger.acknowledged_min => break,
                 None => {
                     *count += 1;
                     let new = (ledger.device.next_message_id(), format!("message {count}"));
@@ -237,10 +249,19 @@ async fn balance(
         assert_eq!(answer.seq, *seq, "a repeat got another answer");
     }
     assert_eq!(ledger.device.history(id).await?, log, "a repeat changed what is stored");
-    let mut receiver = Device::connect(target, route, ledger.receiver).await?;
-    receiver.sync().await?;
-    let heard = receiver.logs.get(&id).and_then(|heard| heard.last_key_value()).map(|(seq, _)| *seq);
-    assert_eq!(heard, log.last_key_value().map(|(seq, _)| *seq), "the receiver's sync ends elsewhere");
+    let mut receiver = Device::connect_patiently(target, route, &ledger.receiver).await?;
+    let newest = log.last_key_value().map(|(seq, _)| *seq);
+    let mut heard = None;
+    // The receiver's home hears of the newest a moment later.
+    for _ in 0..SYNCS_MAX {
+        receiver.sync().await?;
+        heard = receiver.logs.get(&id).and_then(|heard| heard.last_key_value()).map(|(seq, _)| *seq);
+        if heard == newest {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(SYNC_MS)).await;
+    }
+    assert_eq!(heard, newest, "the receiver's sync ends elsewhere");
     assert_eq!(receiver.history(id).await?, log, "the receiver sees another order");
     findings.acknowledged += ledger.acknowledged.len();
     findings.repeated += ledger.repeated;

@@ -2,6 +2,7 @@
 
 use crate::agent::{AgentError, Connection, Identity, Route, Target};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use wire_protocol::ids::ConversationId;
 use wire_protocol::session::Proof;
 use wire_protocol::v1::{self, client_frame, server_frame};
@@ -9,8 +10,23 @@ use wire_protocol::v1::{self, client_frame, server_frame};
 /// Entries by sequence number.
 pub type Log = BTreeMap<u64, v1::Entry>;
 
-/// Tries of a sync while storage is away: a restart takes seconds.
-const SYNC_TRIES_MAX: u32 = 600;
+/// Tries of what is refused while storage is away: a restart takes seconds.
+const TRIES_MAX: u32 = 600;
+/// Between two tries of what names no time of its own, in milliseconds.
+const RETRY_MS: u64 = 50;
+
+/// Does something once more for as long as the refusal says that a retry helps.
+pub async fn patiently<T>(mut once: impl AsyncFnMut() -> Result<T, AgentError>) -> Result<T, AgentError> {
+    for _ in 1..TRIES_MAX {
+        match once().await {
+            Err(error) if error.is_retryable() => {
+                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+            }
+            done => return done,
+        }
+    }
+    once().await
+}
 
 /// A device, connected or away.
 pub struct Device {
@@ -26,6 +42,8 @@ pub struct Device {
     /// Highest cursors heard of: (conversation, member) to (delivered, read).
     pub receipts: BTreeMap<(ConversationId, u32), (u64, u64)>,
     next_message_id: u64,
+    /// How often a request is made that is refused for the time being; 1 or more.
+    tries_max: u32,
 }
 
 impl Device {
@@ -43,7 +61,34 @@ impl Device {
             logs: BTreeMap::new(),
             receipts: BTreeMap::new(),
             next_message_id: first | 1,
+            tries_max: 1,
         })
+    }
+
+    /// Connects, again for as long as the refusal says that a retry helps. So it is with each of its requests, which is
+    /// repeated under the same ids: a busy node may lose its lead, or answer too late.
+    pub async fn connect_patiently(
+        target: &Target,
+        route: Route,
+        identity: &Identity,
+    ) -> Result<Self, AgentError> {
+        let mut device = patiently(async || Self::connect(target, route, identity.clone()).await).await?;
+        device.tries_max = TRIES_MAX;
+        Ok(device)
+    }
+
+    /// Makes a request, as often as it may while the refusal says that a retry helps.
+    async fn ask(&mut self, body: client_frame::Body) -> Result<server_frame::Body, AgentError> {
+        for _ in 1..self.tries_max {
+            match self.connection()?.request(body.clone()).await {
+                Err(AgentError::Refused(error)) if error.retryable => {
+                    let wait_ms = u64::from(error.retry_after_ms.clamp(10, 1_000));
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                answered => return answered,
+            }
+        }
+        self.connection()?.request(body).await
     }
 
     /// The open connection; an error if it is away.
@@ -91,7 +136,7 @@ impl Device {
         text: &str,
     ) -> Result<v1::MessageAccepted, AgentError> {
         let body = send_body(conversation, client_message_id, text);
-        match self.connection()?.request(body).await? {
+        match self.ask(body).await? {
             server_frame::Body::Accepted(accepted) => Ok(accepted),
             other => Err(unexpected("accepted", &other)),
         }
@@ -118,7 +163,7 @@ impl Device {
 
     /// Syncs, again for as long as the refusal says that a retry helps: a node may be on its way back.
     pub async fn sync_patiently(&mut self) -> Result<(), AgentError> {
-        for _ in 0..SYNC_TRIES_MAX {
+        for _ in 0..TRIES_MAX {
             match self.sync().await {
                 Err(AgentError::Refused(error)) if error.retryable => {
                     let wait_ms = u64::from(error.retry_after_ms.clamp(10, 1_000));
@@ -223,7 +268,7 @@ impl Device {
     ) -> Result<v1::HistoryPage, AgentError> {
         let history =
             v1::History { handle: 0, conversation_id: id.to_bytes(), before_seq, after_seq, limit: 0 };
-        match self.connection()?.request(client_frame::Body::History(history)).await? {
+        match self.ask(client_frame::Body::History(history)).await? {
             server_frame::Body::HistoryPage(page) => Ok(page),
             other => Err(unexpected("a page of history", &other)),
         }
@@ -231,7 +276,7 @@ impl Device {
 
     /// One page of what changed.
     pub async fn sync_page(&mut self, sync: v1::Sync) -> Result<v1::SyncPage, AgentError> {
-        match self.connection()?.request(client_frame::Body::Sync(sync)).await? {
+        match self.ask(client_frame::Body::Sync(sync)).await? {
             server_frame::Body::SyncPage(page) => Ok(page),
             other => Err(unexpected("a sync page", &other)),
         }
@@ -240,7 +285,7 @@ impl Device {
     /// A page of the list of conversations, from the token that the page before gave.
     pub async fn list_page(&mut self, page_token: bytes::Bytes) -> Result<v1::ConversationPage, AgentError> {
         let list = v1::ListConversations { limit: 0, page_token };
-        match self.connection()?.request(client_frame::Body::List(list)).await? {
+        match self.ask(client_frame::Body::List(list)).await? {
             server_frame::Body::ConversationPage(page) => Ok(page),
             other => Err(unexpected("a page of conversations", &other)),
         }
@@ -274,7 +319,7 @@ impl Device {
         } else {
             client_frame::Body::Delivered(v1::DeliveredUpTo { handle: 0, conversation_id, seq })
         };
-        match self.connection()?.request(body).await? {
+        match self.ask(body).await? {
             server_frame::Body::Done(_) => Ok(()),
             other => Err(unexpected("done", &other)),
         }
@@ -319,7 +364,7 @@ impl Device {
     }
 
     async fn conversation(&mut self, body: client_frame::Body) -> Result<v1::Conversation, AgentError> {
-        match self.connection()?.request(body).await? {
+        match self.ask(body).await? {
             server_frame::Body::Conversation(conversation) => Ok(conversation),
             other => Err(unexpected("a conversation", &other)),
         }

@@ -3,10 +3,11 @@
 //! storage restart.
 
 use super::balance::{Tick, check};
-use super::device::{Device, Log, send_body};
+use super::device::{Device, Log, patiently, send_body};
 use crate::agent::{AgentError, Identity, Route, Target, rest};
 use crate::coordinator::{Cluster, Server};
 use futures_util::future::join_all;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 use wire_protocol::ids::ConversationId;
@@ -21,11 +22,10 @@ const MISSED: usize = 500;
 const GROUP_MEMBERS: usize = 20;
 /// Quiet time after which a device asks for what it lacks instead of waiting, in milliseconds.
 const QUIET_MS: u64 = 300;
-/// Tries before a refusal that should pass is taken for final; each waits for the server's own retry-after.
-const TRIES_MAX: usize = 200;
-
-/// Between two tries of what names no time of its own, in milliseconds.
-const RETRY_MS: u64 = 50;
+/// Syncs until the device has what history has.
+const SYNCS_MAX: usize = 200;
+/// Between two of them, in milliseconds.
+const SYNC_MS: u64 = 50;
 
 /// The four devices.
 pub struct Cast {
@@ -44,26 +44,27 @@ pub async fn connect(cluster: &Cluster, route: Route) -> Result<Cast, AgentError
     }
     let mut devices = Vec::new();
     for user in &members[..2] {
-        let second = rest::log_in(target(1), &user.username).await?;
+        let second = patiently(async || rest::log_in(target(1), &user.username).await).await?;
         assert_eq!(second.user, user.user, "a log in is a device of the same user");
-        devices.push(Device::connect(target(devices.len()), route, user.clone()).await?);
-        devices.push(Device::connect(target(devices.len()), route, second).await?);
+        devices.push(Device::connect_patiently(target(devices.len()), route, user).await?);
+        devices.push(Device::connect_patiently(target(devices.len()), route, &second).await?);
     }
     Ok(Cast { devices, members })
 }
 
 /// Registers, again while the refusal says that a retry helps: a gateway that has just started looks for the leaders
 /// of shards.
-async fn register(target: &Target, name: &str) -> Result<Identity, AgentError> {
-    for _ in 0..TRIES_MAX {
+pub(super) async fn register(target: &Target, name: &str) -> Result<Identity, AgentError> {
+    let tried = Cell::new(false);
+    patiently(async || {
+        let is_again = tried.replace(true);
         match rest::register(target, name).await {
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
-            }
-            registered => return registered,
+            // An earlier try came through, and its answer did not.
+            Err(AgentError::HttpRefused { status: 409, .. }) if is_again => rest::log_in(target, name).await,
+            registered => registered,
         }
-    }
-    Err(AgentError::TimedOut(0))
+    })
+    .await
 }
 
 /// Runs all of it. Panics with what was wrong.
@@ -101,29 +102,37 @@ async fn all_send_at_once(
     Ok(ticks)
 }
 
-/// Sends `count` messages with many in flight; the answers must come in the order of the sends.
+/// Sends `count` messages with many in flight; the answers must come in the order of the sends. What was refused for the
+/// time being is repeated when all else is answered, and so stands behind it.
 async fn send_burst(device: &mut Device, id: ConversationId, count: usize) -> Result<Vec<Tick>, AgentError> {
     let mut in_flight = VecDeque::new();
-    let mut ticks: Vec<Tick> = Vec::new();
+    let (mut ticks, mut refused): (Vec<Tick>, Vec<(u64, String)>) = (Vec::new(), Vec::new());
     let mut sent = 0;
     while sent < count || !in_flight.is_empty() {
         while sent < count && in_flight.len() < REQUESTS_IN_FLIGHT_MAX {
             let text = format!("{} says {sent}", device.identity.device);
-            let body = send_body(id, device.next_message_id(), &text);
-            in_flight.push_back((device.connection()?.begin(body)?, text));
+            let message = device.next_message_id();
+            let body = send_body(id, message, &text);
+            in_flight.push_back((device.connection()?.begin(body)?, message, text));
             sent += 1;
         }
         device.connection()?.flush().await?;
-        if let Some((request, text)) = in_flight.pop_front() {
-            match device.connection()?.answer(request).await? {
-                server_frame::Body::Accepted(accepted) => {
+        if let Some((request, message, text)) = in_flight.pop_front() {
+            match device.connection()?.answer(request).await {
+                Ok(server_frame::Body::Accepted(accepted)) => {
                     let last_seq = ticks.last().map_or(0, |tick| tick.seq);
                     assert!(accepted.seq > last_seq, "a later send of one device got an earlier place");
                     ticks.push(Tick { seq: accepted.seq, text });
                 }
-                other => return Err(AgentError::Protocol(format!("no tick: {other:?}"))),
+                Ok(other) => return Err(AgentError::Protocol(format!("no tick: {other:?}"))),
+                Err(AgentError::Refused(error)) if error.retryable => refused.push((message, text)),
+                Err(error) => return Err(error),
             }
         }
+    }
+    for (message, text) in refused {
+        let accepted = device.send_as(id, message, &text).await?;
+        ticks.push(Tick { seq: accepted.seq, text });
     }
     Ok(ticks)
 }
@@ -177,16 +186,31 @@ async fn a_repeat_changes_nothing(device: &mut Device, id: ConversationId) -> Re
     Ok(())
 }
 
-/// A device that missed [`MISSED`] messages has them all after one sync of as many pages as they fill.
+/// Syncs until the device has what history has: its home shard may hear of the newest a moment later. How many entries
+/// were new.
+async fn catch_up(device: &mut Device, id: ConversationId) -> Result<usize, AgentError> {
+    let head = device.history(id).await?.len();
+    let (mut new, _) = device.sync().await?;
+    for _ in 0..SYNCS_MAX {
+        if device.logs.get(&id).is_some_and(|log| log.len() >= head) {
+            return Ok(new);
+        }
+        tokio::time::sleep(Duration::from_millis(SYNC_MS)).await;
+        new += device.sync().await?.0;
+    }
+    Err(AgentError::Protocol(format!("{id}: {SYNCS_MAX} syncs do not bring what history has")))
+}
+
+/// A device that missed [`MISSED`] messages has them all after a sync of as many pages as they fill.
 async fn an_absent_device_catches_up(devices: &mut [Device], id: ConversationId) -> Result<(), AgentError> {
     devices[3].listen(QUIET_MS).await?;
-    devices[3].sync().await?;
+    catch_up(&mut devices[3], id).await?;
     let head = devices[3].logs[&id].len() as u64;
     devices[3].acknowledge(id, head, false).await?;
     devices[3].leave();
     send_burst(&mut devices[0], id, MISSED).await?;
-    devices[3].come_back().await?;
-    let (new, _) = devices[3].sync().await?;
+    patiently(async || devices[3].come_back().await).await?;
+    let new = catch_up(&mut devices[3], id).await?;
     assert_eq!(new, MISSED, "the sync brought something else than what was missed");
     let log = &devices[3].logs[&id];
     assert!(log.keys().copied().eq(1..=head + MISSED as u64), "a gap after the sync");
@@ -206,7 +230,8 @@ async fn storage_restarts(
     let servers = if embedded { &mut cluster.gateways } else { &mut cluster.storages };
     servers.iter_mut().for_each(Server::kill);
     if !embedded {
-        let refused = devices[0].send(id, "nobody stores this").await;
+        let body = send_body(id, devices[0].next_message_id(), "nobody stores this");
+        let refused = devices[0].connection()?.request(body).await;
         assert!(refused.as_ref().is_err_and(AgentError::is_retryable), "{refused:?}");
     }
     Server::restart_all(servers).map_err(|error| AgentError::Protocol(error.to_string()))?;
@@ -224,26 +249,10 @@ async fn storage_restarts(
     // The first one may be pushed before sessions are announced again: then they are told to sync. The second one
     // has nothing but the push.
     for text in ["healed", "live again"] {
-        let seq = send_until_accepted(&mut devices[0], id, text).await?;
+        let seq = devices[0].send(id, text).await?;
         for device in &mut devices[1..] {
             device.listen_until(|device| device.logs[&id].contains_key(&seq)).await?;
         }
     }
     Ok(())
-}
-
-/// Repeats one message under one id while the refusal says that a retry helps.
-async fn send_until_accepted(device: &mut Device, id: ConversationId, text: &str) -> Result<u64, AgentError> {
-    let message = device.next_message_id();
-    for _ in 0..TRIES_MAX {
-        match device.send_as(id, message, text).await {
-            Ok(accepted) => return Ok(accepted.seq),
-            Err(AgentError::Refused(error)) if error.retryable => {
-                let wait_ms = u64::from(error.retry_after_ms.clamp(10, 1_000));
-                device.listen(wait_ms).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Err(AgentError::TimedOut(0))
 }

@@ -105,16 +105,19 @@ struct Running {
     thread: Option<JoinHandle<io::Result<()>>>,
     address: SocketAddr,
     certificate_pem: String,
+    /// The port is nobody else's, also when the server is gone.
+    _held: socket2::Socket,
 }
 
 impl Running {
     fn start() -> Self {
-        let server = NullServer::bind((Ipv4Addr::LOCALHOST, 0).into()).expect("loopback");
-        let (address, certificate_pem) = (server.address(), server.certificate_pem().to_owned());
+        let (held, address) = gateway::listen::reserve((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let server = NullServer::bind(address).expect("loopback");
+        let certificate_pem = server.certificate_pem().to_owned();
         let (stop, waker) = (Arc::new(AtomicBool::new(false)), server.waker());
         let flag = Arc::clone(&stop);
         let thread = Some(std::thread::spawn(move || server.run(&flag)));
-        Self { stop, waker, thread, address, certificate_pem }
+        Self { stop, waker, thread, address, certificate_pem, _held: held }
     }
 
     fn stop(&mut self) {

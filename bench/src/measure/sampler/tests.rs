@@ -21,6 +21,15 @@ impl Shell {
         assert_eq!(&answer, b"done\n");
     }
 
+    /// Keeps the shell busy until it has used [`BUSY_MS`] of CPU: how many loops that takes is the machine's matter.
+    fn work(&mut self) {
+        let used_ms = |pid| process::cpu(pid).map(|cpu| cpu.user_ms + cpu.system_ms).expect("our own child");
+        let begun_ms = used_ms(self.0.id());
+        while used_ms(self.0.id()) < begun_ms + BUSY_MS {
+            self.carry_out(BUSY);
+        }
+    }
+
     fn server(&self, scope: Scope) -> ServerProcess {
         ServerProcess { name: "shell".into(), pid: self.0.id(), scope, metrics: None }
     }
@@ -33,6 +42,8 @@ impl Drop for Shell {
     }
 }
 
+/// CPU that shows in what is measured, in milliseconds.
+const BUSY_MS: u64 = 120;
 /// About 0.2 s of CPU in the shell itself.
 const BUSY: &str = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
 
@@ -43,13 +54,13 @@ fn sampler(servers: Vec<ServerProcess>) -> Sampler {
 #[test]
 fn only_what_happens_in_measured_time_counts() {
     let mut shell = Shell::start();
-    shell.carry_out(BUSY);
+    shell.work();
     let mut sampler = sampler(vec![shell.server(Scope::Process)]);
     sampler.begin();
     let idle = sampler.end();
     assert!(idle.servers[0].user_ms + idle.servers[0].system_ms <= 20, "{:?}", idle.servers[0]);
     sampler.begin();
-    shell.carry_out(BUSY);
+    shell.work();
     let second = sampler.second();
     assert!(second.server_cpu_milli > 0 && second.server_private_bytes > 0 && second.kernel_bytes > 0);
     let busy = sampler.end();
@@ -67,9 +78,11 @@ fn a_family_counts_what_its_children_do() {
     let mut shell = Shell::start();
     let mut sampler = sampler(vec![shell.server(Scope::Family), shell.server(Scope::Process)]);
     sampler.begin();
+    // Many loops: a fast machine has to be busy, too.
+    let busy = [BUSY; 6].join("; ");
     // The child stays, as one that has ended before it was seen is counted by nobody.
     shell.carry_out(&format!(
-        "mkfifo /tmp/bench-family-$$; sh -c '{BUSY}; echo >\"$0\"; exec sleep 60' /tmp/bench-family-$$ \
+        "mkfifo /tmp/bench-family-$$; sh -c '{busy}; echo >\"$0\"; exec sleep 60' /tmp/bench-family-$$ \
         >/dev/null 2>&1 & read x </tmp/bench-family-$$; rm /tmp/bench-family-$$"
     ));
     let sample = sampler.end();
@@ -85,13 +98,13 @@ fn a_restarted_server_keeps_what_its_first_life_did() {
     let mut first = Shell::start();
     let mut sampler = sampler(vec![first.server(Scope::Process)]);
     sampler.begin();
-    first.carry_out(BUSY);
+    first.work();
     sampler.second();
     drop(first);
     let gone = sampler.second();
     assert_eq!((gone.server_private_bytes, gone.server_cpu_milli), (0, 0));
     let mut second = Shell::start();
-    second.carry_out(BUSY);
+    second.work();
     sampler.restarted("shell", second.0.id());
     sampler.restarted("nobody", 1);
     assert!(sampler.second().server_cpu_milli > 0);

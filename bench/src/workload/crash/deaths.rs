@@ -12,7 +12,7 @@ use super::{Findings, Ledger, balance, come_back, not_started, open_pair, send_u
 use crate::agent::{AgentError, Route, Target, rest};
 use crate::clock;
 use crate::coordinator::{Cluster, SHARD_COUNT, Server, Tier, shards_of};
-use crate::workload::device::{Device, Log};
+use crate::workload::device::{Device, Log, patiently};
 use futures_util::future::join_all;
 use rustix::process::Signal;
 use std::collections::BTreeSet;
@@ -129,8 +129,9 @@ impl Chat {
         let ledger = open_pair(&targets[pair % targets.len()], route, pair, is_home).await?;
         let mut listeners = Vec::new();
         for target in targets {
-            let identity = rest::log_in(target, &ledger.receiver.username).await?;
-            let mut device = Device::connect(target, route, identity).await?;
+            let name = &ledger.receiver.username;
+            let identity = patiently(async || rest::log_in(target, name).await).await?;
+            let mut device = Device::connect_patiently(target, route, &identity).await?;
             // A device without a cursor would get no more than the newest entries.
             let begun = device.history(ledger.conversation).await?;
             device.store(ledger.conversation, begun.into_values());
