@@ -7,7 +7,7 @@ use crate::coordinator::control::authority::{Authority, Role};
 use crate::coordinator::control::clocks::ProcessClock;
 use crate::coordinator::control::gate::HANDSHAKES_MAX;
 use crate::coordinator::control::messages::{CONTROL_MESSAGE_BYTES_MAX, FromAgent, ToAgent};
-use crate::coordinator::control::tls;
+use crate::coordinator::control::tls::{self, HANDSHAKE_S_MAX};
 use crate::coordinator::control::trust::{
     AGENT_ROLE, COORDINATOR_ROLE, CoordinatorTrust, Refusal, TrustFiles,
 };
@@ -95,8 +95,8 @@ fn handshakes_are_few_at_a_time_and_take_no_longer_than_they_may() {
     };
     let silent: Vec<TcpStream> = (0..HANDSHAKES_MAX).map(connect).collect();
     let mut one_more = TcpStream::connect(agent.address).expect("it listens");
-    one_more.set_read_timeout(Some(SOON)).expect("settable");
-    assert_eq!(one_more.read(&mut [0; 1]).expect("dropped unheard"), 0);
+    one_more.set_read_timeout(Some(Duration::from_secs(HANDSHAKE_S_MAX / 2))).expect("settable");
+    assert_eq!(one_more.read(&mut [0; 1]).expect("dropped unheard, at once"), 0);
     assert_eq!(agent.gate.refusals().get(&Refusal::TooMany), Some(&1));
     for mut socket in silent {
         socket.set_read_timeout(Some(4 * SOON)).expect("settable");
@@ -117,12 +117,7 @@ fn a_second_coordinator_is_told_busy_and_served_later() {
     assert_eq!(agent.gate.refusals().get(&Refusal::Busy), Some(&1));
     first.prepare(&plan("any", 2, 1.0), &[target(TARGET)], &subject()).expect("the first one goes on");
     first.finish().expect("let go");
-    // Who lets go does not wait for a busy agent for ever.
-    let since = ProcessClock::start();
-    while let Err(error) = rig.gather(&[&agent]) {
-        let is_soon = Duration::from_micros(since.now_us()) < 4 * SOON;
-        assert!(is_soon && error.to_string().contains("busy"), "the seat is free: {error}");
-    }
+    rig.gather(&[&agent]).expect("the seat is free");
 }
 
 #[test]
